@@ -1,0 +1,247 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::store::burn_pack::{Error as PackError, Tensor as PackTensor};
+use burn::store::{
+    ApplyError, BurnToPyTorchAdapter, FloatCastAdapter, ModuleAdapter, ModuleSnapshot, ModuleStore,
+    PyTorchToBurnAdapter, PytorchStore, SafetensorsStore, bridge,
+};
+use burn::tensor::{DType, TensorData};
+
+use crate::{BertConfig, CheckpointError};
+
+/// The tensors of a checkpoint by their names in transformers, read when they are needed.
+pub type Tensors = BTreeMap<String, PackTensor>;
+
+/// Buffers that some versions of transformers saved and that hold no weights.
+const IGNORED: [&str; 2] = [
+    "bert.embeddings.position_ids",
+    "bert.embeddings.token_type_ids",
+];
+
+/// The weights file of a folder in Hugging Face layout.
+pub(crate) fn weights_file(folder: &Path) -> Result<PathBuf, CheckpointError> {
+    ["model.safetensors", "pytorch_model.bin"]
+        .map(|name| folder.join(name))
+        .into_iter()
+        .find(|path| path.is_file())
+        .ok_or_else(|| CheckpointError::NoWeights {
+            folder: folder.into(),
+        })
+}
+
+/// Reads a `.safetensors` file or a PyTorch checkpoint (both the zip container and the stream that
+/// PyTorch wrote before 1.6), under the names that transformers uses today.
+///
+/// LayerNorm's `gamma` and `beta` become `weight` and `bias`, a bare `BertModel`'s names get their
+/// `bert.` prefix, and buffers without weights are left out.
+pub fn read_tensors(path: &Path) -> Result<Tensors, CheckpointError> {
+    // The stores do not name the file that is missing.
+    fs_err::File::open(path)?;
+    let unreadable = |message: String| CheckpointError::Unreadable {
+        path: path.into(),
+        message,
+    };
+    let tensors = if path
+        .extension()
+        .is_some_and(|extension| extension == "safetensors")
+    {
+        let mut store = SafetensorsStore::from_file(path);
+        store
+            .get_all_tensors()
+            .map_err(|error| unreadable(error.to_string()))?
+            .clone()
+    } else {
+        let mut store = PytorchStore::from_file(path).map_indices_contiguous(false);
+        store
+            .get_all_tensors()
+            .map_err(|error| unreadable(error.to_string()))?
+            .clone()
+    };
+    let prefixed = tensors
+        .keys()
+        .any(|name| name.starts_with("bert.") || name.starts_with("base_model."));
+    let bare = tensors.keys().any(|name| name.starts_with("embeddings."));
+    Ok(tensors
+        .into_iter()
+        .map(|(name, mut tensor)| {
+            let mut name = match name.strip_suffix(".gamma") {
+                Some(module) => format!("{module}.weight"),
+                None => match name.strip_suffix(".beta") {
+                    Some(module) => format!("{module}.bias"),
+                    None => name,
+                },
+            };
+            if bare && !prefixed {
+                let own = ["embeddings.", "encoder.", "pooler."];
+                if own.iter().any(|module| name.starts_with(module)) {
+                    name = format!("bert.{name}");
+                }
+            }
+            tensor.name.clone_from(&name);
+            (name, tensor)
+        })
+        .filter(|(name, _)| !IGNORED.contains(&name.as_str()))
+        .collect())
+}
+
+/// Loads `tensors`, named as in transformers, into `module`; `path` is what errors are reported
+/// under.
+///
+/// Every tensor of the module must be there, except those that `may_be_missing` (they keep their
+/// values), every tensor given must have a place, and every value must be finite. Half-precision
+/// floats are widened to `f32`.
+pub fn load_state_dict<M: Module>(
+    mut module: M,
+    tensors: Tensors,
+    path: &Path,
+    may_be_missing: impl Fn(&str) -> bool,
+) -> Result<M, CheckpointError> {
+    let tensors = tensors
+        .into_values()
+        .map(|tensor| {
+            let mut tensor = checked(tensor);
+            tensor.name = burn_path(&tensor.name);
+            tensor
+        })
+        .collect();
+    let adapter = PyTorchToBurnAdapter.chain(FloatCastAdapter::to(DType::F32));
+    let result = module.apply(tensors, None, Some(Box::new(adapter)), false);
+
+    let missing: Vec<String> = result
+        .missing
+        .iter()
+        .map(|(path, _)| torch_name(path))
+        .filter(|name| !may_be_missing(name))
+        .collect();
+    let surplus: Vec<String> = result.unused.iter().map(|path| torch_name(path)).collect();
+    let mismatched: Vec<String> = result.errors.iter().map(describe).collect();
+    if missing.is_empty() && surplus.is_empty() && mismatched.is_empty() {
+        Ok(module)
+    } else {
+        Err(CheckpointError::Tensors {
+            path: path.into(),
+            missing,
+            surplus,
+            mismatched,
+        })
+    }
+}
+
+/// The module's tensors by their names in transformers and in PyTorch's layout (a linear weight is
+/// `[out, in]`).
+pub fn state_dict<M: Module>(module: &M) -> BTreeMap<String, TensorData> {
+    module
+        .collect(None, Some(Box::new(BurnToPyTorchAdapter)), false)
+        .into_iter()
+        .map(|tensor| {
+            let name = torch_name(&tensor.name);
+            (
+                name,
+                bridge::into_data(tensor).expect("a parameter can be read from its device"),
+            )
+        })
+        .collect()
+}
+
+/// Writes `config.json` and `model.safetensors` into `folder`, as `save_pretrained` of transformers'
+/// class `architecture` does. Each file appears whole or not at all.
+pub fn save_pretrained<M: Module>(
+    module: &M,
+    folder: &Path,
+    config: &BertConfig,
+    architecture: &str,
+) -> Result<(), CheckpointError> {
+    fs_err::create_dir_all(folder)?;
+    let path = folder.join("model.safetensors");
+    // transformers refuses a file without `format = "pt"`.
+    let mut store = SafetensorsStore::from_file(&path)
+        .with_to_adapter(BurnToPyTorchAdapter)
+        .with_key_remapping(r"\.self_attention\.", ".self.")
+        .with_key_remapping(r"\.layer_norm\.", ".LayerNorm.")
+        .clear_metadata()
+        .metadata("format", "pt")
+        .overwrite(true);
+    module
+        .save_into(&mut store)
+        .map_err(|error| CheckpointError::Write {
+            path: path.clone(),
+            message: error.to_string(),
+        })?;
+    let json = serde_json::to_string_pretty(&config.to_json(architecture))
+        .expect("a configuration is representable in JSON");
+    let partial = folder.join("config.json.partial");
+    fs_err::write(&partial, json + "\n")?;
+    Ok(fs_err::rename(partial, folder.join("config.json"))?)
+}
+
+/// The name in transformers of the parameter at a path of this crate's modules, both without their
+/// LayerNorm's `gamma` and `beta` (see [`state_dict`]).
+pub fn torch_name(path: &str) -> String {
+    let name = path
+        .replace(".self_attention.", ".self.")
+        .replace(".layer_norm.", ".LayerNorm.");
+    match name.strip_suffix(".gamma") {
+        Some(module) => format!("{module}.weight"),
+        None => match name.strip_suffix(".beta") {
+            Some(module) => format!("{module}.bias"),
+            None => name,
+        },
+    }
+}
+
+fn burn_path(name: &str) -> String {
+    name.replace(".self.", ".self_attention.")
+        .replace(".LayerNorm.", ".layer_norm.")
+}
+
+/// The same tensor, refused when it is read if a value is not finite.
+fn checked(tensor: PackTensor) -> PackTensor {
+    let (name, dtype, shape) = (tensor.name.clone(), tensor.dtype, tensor.shape.clone());
+    if !dtype.is_float() {
+        return tensor;
+    }
+    bridge::deferred(name, dtype, shape, None, move || {
+        let data = bridge::to_data(&tensor)?;
+        let finite = match data.as_slice::<f32>() {
+            Ok(values) => values.iter().all(|value| value.is_finite()),
+            Err(_) => data.iter::<f32>().all(f32::is_finite),
+        };
+        if finite {
+            Ok(data)
+        } else {
+            Err(PackError::ValidationError(
+                "a value is not finite (NaN or infinite)".into(),
+            ))
+        }
+    })
+}
+
+fn describe(error: &ApplyError) -> String {
+    match error {
+        ApplyError::ShapeMismatch {
+            path,
+            expected,
+            found,
+        } => format!(
+            "{}: the model's shape is {:?}, the file's {:?} (a linear weight's sides are swapped here)",
+            torch_name(path),
+            expected.as_slice(),
+            found.as_slice()
+        ),
+        ApplyError::DTypeMismatch {
+            path,
+            expected,
+            found,
+        } => {
+            format!(
+                "{}: expected {expected:?}, found {found:?}",
+                torch_name(path)
+            )
+        }
+        ApplyError::AdapterError { path, message } | ApplyError::LoadError { path, message } => {
+            format!("{}: {message}", torch_name(path))
+        }
+    }
+}

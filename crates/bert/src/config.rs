@@ -1,0 +1,275 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Activation, CheckpointError};
+
+/// The configuration of a BERT: Hugging Face's `config.json`.
+///
+/// Keys that transformers writes and this crate has no use for are passed over on reading. A key that
+/// may be absent has transformers' own default; one whose value would change the computation in a
+/// way this crate does not implement is refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BertConfig {
+    /// Rows of the word embeddings.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Number of encoder layers.
+    pub num_hidden_layers: usize,
+    /// Attention heads per layer; divides `hidden_size`.
+    pub num_attention_heads: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: usize,
+    /// Longest sequence.
+    pub max_position_embeddings: usize,
+    /// Activation of the feed-forward layer.
+    #[serde(default = "gelu")]
+    pub hidden_act: Activation,
+    /// Dropout of embeddings and of each sub-layer's output.
+    #[serde(default = "tenth")]
+    pub hidden_dropout_prob: f64,
+    /// Dropout of attention probabilities.
+    #[serde(default = "tenth")]
+    pub attention_probs_dropout_prob: f64,
+    /// Dropout before the classifier; `hidden_dropout_prob` if there is none.
+    #[serde(default)]
+    pub classifier_dropout: Option<f64>,
+    /// Number of segments.
+    #[serde(default = "two")]
+    pub type_vocab_size: usize,
+    /// Standard deviation of new weights.
+    #[serde(default = "fiftieth")]
+    pub initializer_range: f64,
+    /// Inside LayerNorm's root.
+    #[serde(default = "layer_norm_eps")]
+    pub layer_norm_eps: f64,
+    /// The padding token, whose embedding takes no gradient.
+    #[serde(default)]
+    pub pad_token_id: usize,
+    /// Names of the classes; transformers' default is two, `LABEL_0` and `LABEL_1`.
+    #[serde(default = "two_labels")]
+    pub id2label: BTreeMap<usize, String>,
+}
+
+fn gelu() -> Activation {
+    Activation::Gelu
+}
+fn tenth() -> f64 {
+    0.1
+}
+fn fiftieth() -> f64 {
+    0.02
+}
+fn layer_norm_eps() -> f64 {
+    1e-12
+}
+fn two() -> usize {
+    2
+}
+fn two_labels() -> BTreeMap<usize, String> {
+    BTreeMap::from([(0, "LABEL_0".into()), (1, "LABEL_1".into())])
+}
+
+/// What `config.json` says beyond [`BertConfig`], as far as it decides the computation.
+#[derive(Deserialize)]
+struct Unsupported {
+    model_type: Option<String>,
+    position_embedding_type: Option<String>,
+    is_decoder: Option<bool>,
+    add_cross_attention: Option<bool>,
+}
+
+impl BertConfig {
+    /// Reads a `config.json`.
+    pub fn read(path: &Path) -> Result<Self, CheckpointError> {
+        let text = fs_err::read_to_string(path)?;
+        let refuse = |message: String| CheckpointError::Config {
+            path: path.into(),
+            message,
+        };
+        let config: Self =
+            serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+        let other: Unsupported =
+            serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+        for (key, expected, found) in [
+            ("model_type", "bert", other.model_type),
+            (
+                "position_embedding_type",
+                "absolute",
+                other.position_embedding_type,
+            ),
+            (
+                "is_decoder",
+                "false",
+                other.is_decoder.map(|value| value.to_string()),
+            ),
+            (
+                "add_cross_attention",
+                "false",
+                other.add_cross_attention.map(|v| v.to_string()),
+            ),
+        ] {
+            if let Some(found) = found.filter(|found| found != expected) {
+                return Err(refuse(format!(
+                    "`{key}`: expected {expected}, found {found}"
+                )));
+            }
+        }
+        config.check().map_err(refuse)?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for (key, value) in [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("intermediate_size", self.intermediate_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("type_vocab_size", self.type_vocab_size),
+        ] {
+            if value == 0 {
+                return Err(format!("`{key}`: expected a number above 0, found 0"));
+            }
+        }
+        for (key, probability) in [
+            ("hidden_dropout_prob", Some(self.hidden_dropout_prob)),
+            (
+                "attention_probs_dropout_prob",
+                Some(self.attention_probs_dropout_prob),
+            ),
+            ("classifier_dropout", self.classifier_dropout),
+        ] {
+            if let Some(value) = probability.filter(|value| !(0.0..1.0).contains(value)) {
+                return Err(format!(
+                    "`{key}`: expected a number from 0 below 1, found {value}"
+                ));
+            }
+        }
+        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
+            return Err(format!(
+                "`num_attention_heads`: expected a divisor of `hidden_size` ({}), found {}",
+                self.hidden_size, self.num_attention_heads
+            ));
+        }
+        if self.pad_token_id >= self.vocab_size {
+            return Err(format!(
+                "`pad_token_id`: expected a token below `vocab_size` ({}), found {}",
+                self.vocab_size, self.pad_token_id
+            ));
+        }
+        if self.id2label.keys().copied().ne(0..self.id2label.len()) || self.id2label.is_empty() {
+            return Err("`id2label`: expected the classes 0, 1, 2, ...".into());
+        }
+        Ok(())
+    }
+
+    /// Number of classes.
+    pub fn num_labels(&self) -> usize {
+        self.id2label.len()
+    }
+
+    /// The same configuration with other classes.
+    #[must_use]
+    pub fn with_labels<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.id2label = names.into_iter().map(Into::into).enumerate().collect();
+        self
+    }
+
+    /// Width of one attention head.
+    pub fn head_size(&self) -> usize {
+        self.hidden_size / self.num_attention_heads
+    }
+
+    /// `config.json` for a model of transformers' class `architecture`.
+    pub(crate) fn to_json(&self, architecture: &str) -> serde_json::Value {
+        let mut json =
+            serde_json::to_value(self).expect("a configuration is representable in JSON");
+        let label2id: BTreeMap<&String, usize> = self
+            .id2label
+            .iter()
+            .map(|(id, label)| (label, *id))
+            .collect();
+        for (key, value) in [
+            ("architectures", serde_json::json!([architecture])),
+            ("label2id", serde_json::json!(label2id)),
+            ("model_type", "bert".into()),
+            ("position_embedding_type", "absolute".into()),
+            ("torch_dtype", "float32".into()),
+            ("use_cache", true.into()),
+        ] {
+            json[key] = value;
+        }
+        json
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `bert-base-multilingual-cased`'s own file.
+    const MBERT: &str = r#"{
+        "architectures": ["BertForMaskedLM"], "attention_probs_dropout_prob": 0.1,
+        "directionality": "bidi", "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
+        "hidden_size": 768, "initializer_range": 0.02, "intermediate_size": 3072,
+        "layer_norm_eps": 1e-12, "max_position_embeddings": 512, "model_type": "bert",
+        "num_attention_heads": 12, "num_hidden_layers": 12, "pad_token_id": 0,
+        "pooler_fc_size": 768, "pooler_num_attention_heads": 12, "pooler_num_fc_layers": 3,
+        "pooler_size_per_head": 128, "pooler_type": "first_token_transform",
+        "type_vocab_size": 2, "vocab_size": 119547
+    }"#;
+
+    fn read(text: &str) -> Result<BertConfig, CheckpointError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        fs_err::write(&path, text).unwrap();
+        BertConfig::read(&path)
+    }
+
+    #[test]
+    fn the_multilingual_config_is_read_with_the_defaults_of_transformers() {
+        let config = read(MBERT).unwrap();
+        assert_eq!(
+            (config.vocab_size, config.head_size(), config.num_labels()),
+            (119_547, 64, 2)
+        );
+        assert_eq!(config.classifier_dropout, None);
+        assert_eq!(config.id2label[&1], "LABEL_1");
+        let saved = config.to_json("BertForSequenceClassification").to_string();
+        assert_eq!(read(&saved).unwrap(), config);
+    }
+
+    #[test]
+    fn what_is_not_implemented_is_refused_by_name() {
+        for (from, to, expected) in [
+            (
+                "\"bert\"",
+                "\"roberta\"",
+                "`model_type`: expected bert, found roberta",
+            ),
+            ("\"gelu\"", "\"quick_gelu\"", "quick_gelu"),
+            (
+                "\"hidden_size\": 768",
+                "\"hidden_size\": 770",
+                "`num_attention_heads`: expected a divisor",
+            ),
+            ("\"vocab_size\": 119547", "\"vocab\": 119547", "vocab_size"),
+            (
+                "\"directionality\": \"bidi\"",
+                "\"position_embedding_type\": \"relative_key\"",
+                "`position_embedding_type`: expected absolute, found relative_key",
+            ),
+        ] {
+            assert!(MBERT.contains(from));
+            let message = read(&MBERT.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(
+                message.contains(expected) && message.contains("config.json"),
+                "{message}"
+            );
+        }
+    }
+}

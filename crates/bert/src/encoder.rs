@@ -1,0 +1,72 @@
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use crate::attention::OutputRows;
+use crate::{BertConfig, BertLayer, Hooks, Init, Sequences};
+
+/// The stack of encoder layers.
+#[derive(Module, Debug)]
+pub struct BertEncoder {
+    /// From the embeddings up.
+    pub layer: Vec<BertLayer>,
+}
+
+impl BertEncoder {
+    /// New layers.
+    pub fn new(config: &BertConfig, init: &Init<'_>) -> Self {
+        let init = init.enter("layer");
+        let layer = (0..config.num_hidden_layers)
+            .map(|index| BertLayer::new(config, index, &init.enter(index)))
+            .collect();
+        Self { layer }
+    }
+
+    /// The last layer's hidden states: `[rows, hidden_size]`.
+    pub fn forward(
+        &self,
+        hidden_states: Tensor<2>,
+        sequences: &Sequences,
+        hooks: &impl Hooks,
+    ) -> Tensor<2> {
+        self.layer
+            .iter()
+            .fold(hidden_states, |hidden_states, layer| {
+                layer.forward(hidden_states, sequences, OutputRows::All, hooks)
+            })
+    }
+
+    /// The last layer's hidden state of each sequence's first token: `[batch_size, hidden_size]`.
+    ///
+    /// The same numbers as those rows of [`Self::forward`]; the last layer computes no others.
+    pub fn forward_first(
+        &self,
+        hidden_states: Tensor<2>,
+        sequences: &Sequences,
+        hooks: &impl Hooks,
+    ) -> Tensor<2> {
+        let Some((last, lower)) = self.layer.split_last() else {
+            return hidden_states.select(0, sequences.first_rows());
+        };
+        let hidden_states = lower.iter().fold(hidden_states, |hidden_states, layer| {
+            layer.forward(hidden_states, sequences, OutputRows::All, hooks)
+        });
+        last.forward(hidden_states, sequences, OutputRows::First, hooks)
+    }
+
+    /// Each layer's hidden states, from the first layer up.
+    pub fn forward_each(
+        &self,
+        hidden_states: Tensor<2>,
+        sequences: &Sequences,
+        hooks: &impl Hooks,
+    ) -> Vec<Tensor<2>> {
+        self.layer
+            .iter()
+            .scan(hidden_states, |hidden_states, layer| {
+                *hidden_states =
+                    layer.forward(hidden_states.clone(), sequences, OutputRows::All, hooks);
+                Some(hidden_states.clone())
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,84 @@
+use std::path::Path;
+
+use burn::module::Module;
+use burn::nn::{Dropout, DropoutConfig, Linear};
+use burn::tensor::{Device, Tensor};
+
+use crate::checkpoint::{load_state_dict, read_tensors, save_pretrained, weights_file};
+use crate::{BertConfig, BertInput, BertModel, CheckpointError, Hooks, Init, LinearSite};
+
+/// BERT with a classifier on the pooled first token: transformers' class of the same name.
+#[derive(Module, Debug)]
+pub struct BertForSequenceClassification {
+    /// The encoder.
+    pub bert: BertModel,
+    dropout: Dropout,
+    /// Pooled state to logits.
+    pub classifier: Linear,
+}
+
+impl BertForSequenceClassification {
+    /// A model with new weights; `config` gives the classes.
+    pub fn new(config: &BertConfig, seed: u64, device: &Device) -> Self {
+        let init = Init::new(seed, config.initializer_range, device);
+        let dropout = config
+            .classifier_dropout
+            .unwrap_or(config.hidden_dropout_prob);
+        Self {
+            bert: BertModel::new(config, &init.enter("bert")),
+            dropout: DropoutConfig::new(dropout).init(),
+            classifier: init.linear("classifier", config.hidden_size, config.num_labels(), true),
+        }
+    }
+
+    /// The model of a folder in Hugging Face layout (`model.safetensors` or `pytorch_model.bin`)
+    /// with the classes of `config`. The folder may hold any BERT: heads for other tasks are left
+    /// out, and a missing classifier is new, drawn from `seed`.
+    pub fn from_pretrained(
+        folder: &Path,
+        config: &BertConfig,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, CheckpointError> {
+        let path = weights_file(folder)?;
+        let mut tensors = read_tensors(&path)?;
+        tensors.retain(|name, _| !name.starts_with("cls."));
+        load_state_dict(Self::new(config, seed, device), tensors, &path, |name| {
+            name.starts_with("classifier.")
+        })
+    }
+
+    /// Writes `config.json` and `model.safetensors` into `folder`, as transformers does.
+    pub fn save_pretrained(
+        &self,
+        folder: &Path,
+        config: &BertConfig,
+    ) -> Result<(), CheckpointError> {
+        save_pretrained(self, folder, config, "BertForSequenceClassification")
+    }
+
+    /// The logits: `[batch_size, num_labels]`.
+    pub fn forward(&self, input: &BertInput, hooks: &impl Hooks) -> Tensor<2> {
+        let first_tokens = self.bert.forward_first(input, hooks);
+        self.classify(first_tokens, hooks)
+    }
+
+    /// The logits from each sequence's first token.
+    ///
+    /// # Shapes
+    /// - first_tokens: `[batch_size, hidden_size]`
+    /// - output: `[batch_size, num_labels]`
+    ///
+    /// # Panics
+    ///
+    /// If the model has no pooler.
+    pub fn classify(&self, first_tokens: Tensor<2>, hooks: &impl Hooks) -> Tensor<2> {
+        let pooler = self
+            .bert
+            .pooler
+            .as_ref()
+            .expect("a sequence classifier has a pooler");
+        let pooled = self.dropout.forward(pooler.forward(first_tokens, hooks));
+        hooks.linear(LinearSite::Classifier, &self.classifier, pooled)
+    }
+}

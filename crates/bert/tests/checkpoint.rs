@@ -1,0 +1,276 @@
+//! Checkpoints in and out, whole and broken.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor};
+use nsmc_bert::{
+    BertConfig, BertForMaskedLm, BertForSequenceClassification, BertInput, NoHooks, state_dict,
+};
+use safetensors::tensor::{Dtype, TensorView};
+use safetensors::{SafeTensors, serialize_to_file};
+
+fn base() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/base")
+}
+
+fn config() -> BertConfig {
+    BertConfig::read(&base().join("config.json")).unwrap()
+}
+
+type Entry = (String, Dtype, Vec<usize>, Vec<u8>);
+
+/// The fixture's tensors, changed by `change`, in a folder of their own.
+fn changed(change: impl FnOnce(&mut Vec<Entry>)) -> tempfile::TempDir {
+    let bytes = fs_err::read(base().join("model.safetensors")).unwrap();
+    let mut entries: Vec<Entry> = SafeTensors::deserialize(&bytes)
+        .unwrap()
+        .iter()
+        .map(|(name, view)| {
+            (
+                name.to_owned(),
+                view.dtype(),
+                view.shape().to_vec(),
+                view.data().to_vec(),
+            )
+        })
+        .collect();
+    change(&mut entries);
+    let folder = tempfile::tempdir().unwrap();
+    let views = entries.iter().map(|(name, dtype, shape, data)| {
+        (
+            name.clone(),
+            TensorView::new(*dtype, shape.clone(), data).unwrap(),
+        )
+    });
+    serialize_to_file(views, None, &folder.path().join("model.safetensors")).unwrap();
+    folder
+}
+
+fn load(folder: &Path) -> Result<BertForSequenceClassification, String> {
+    BertForSequenceClassification::from_pretrained(folder, &config(), 0, &Device::flex())
+        .map_err(|error| error.to_string())
+}
+
+fn logits(model: &BertForSequenceClassification) -> Vec<f32> {
+    let input = BertInput::from_ids(
+        &[vec![101, 7, 102], vec![101, 9, 4, 11, 102]],
+        &Device::flex(),
+    );
+    model
+        .forward(&input, &NoHooks)
+        .into_data()
+        .try_to_vec()
+        .unwrap()
+}
+
+fn entry<'a>(entries: &'a mut [Entry], name: &str) -> &'a mut Entry {
+    entries.iter_mut().find(|entry| entry.0 == name).unwrap()
+}
+
+#[test]
+fn what_is_saved_is_loaded_to_the_last_bit() {
+    let model = load(&base()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    model.save_pretrained(folder.path(), &config()).unwrap();
+    let back = load(folder.path()).unwrap();
+    assert_eq!(state_dict(&back), state_dict(&model));
+    assert_eq!(
+        BertConfig::read(&folder.path().join("config.json")).unwrap(),
+        config()
+    );
+
+    // The file holds transformers' names and layout: it differs from theirs in no tensor.
+    let read = |folder: &Path| fs_err::read(folder.join("model.safetensors")).unwrap();
+    let (ours, theirs) = (read(folder.path()), read(&base()));
+    let (ours, theirs) = (
+        SafeTensors::deserialize(&ours).unwrap(),
+        SafeTensors::deserialize(&theirs).unwrap(),
+    );
+    assert_eq!(ours.len(), theirs.len());
+    for (name, view) in theirs.iter() {
+        let own = ours.tensor(name).unwrap();
+        assert_eq!(
+            (own.shape(), own.data()),
+            (view.shape(), view.data()),
+            "{name}"
+        );
+    }
+    let header = SafeTensors::read_metadata(&read(folder.path())).unwrap().1;
+    assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
+}
+
+#[test]
+fn a_masked_language_model_survives_being_saved() {
+    let device = Device::flex();
+    let model = BertForMaskedLm::new(&config(), 5, &device);
+    let folder = tempfile::tempdir().unwrap();
+    model.save_pretrained(folder.path(), &config()).unwrap();
+    let back = BertForMaskedLm::from_pretrained(folder.path(), &config(), &device).unwrap();
+    assert_eq!(state_dict(&back), state_dict(&model));
+    let names: Vec<String> = state_dict(&model).into_keys().collect();
+    assert!(
+        names.contains(&"cls.predictions.transform.LayerNorm.weight".into()),
+        "{names:?}"
+    );
+
+    // It is a base for a classifier, too: its head is left out, classifier and pooler are wanting.
+    let message = load(folder.path()).unwrap_err();
+    assert!(
+        message.contains("missing (2):\n  bert.pooler.dense.bias"),
+        "{message}"
+    );
+}
+
+#[test]
+fn half_precision_files_are_widened() {
+    let expected = logits(&load(&base()).unwrap());
+    for dtype in [Dtype::F16, Dtype::BF16] {
+        let folder = changed(|entries| {
+            for (_, kind, _, data) in entries.iter_mut() {
+                *kind = dtype;
+                *data = data
+                    .chunks_exact(4)
+                    .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+                    .flat_map(|value| match dtype {
+                        Dtype::F16 => half(value).to_le_bytes(),
+                        _ => ((value.to_bits() >> 16) as u16).to_le_bytes(),
+                    })
+                    .collect();
+            }
+        });
+        let model = load(folder.path()).unwrap();
+        let dtype_of = |tensor: Tensor<2>| tensor.dtype();
+        assert_eq!(
+            dtype_of(model.classifier.weight.val()),
+            burn::tensor::DType::F32
+        );
+        for (logit, expected) in logits(&model).into_iter().zip(&expected) {
+            assert!(
+                (logit - expected).abs() < 0.3,
+                "{dtype:?}: {logit}, {expected}"
+            );
+        }
+    }
+}
+
+/// `f32` to the bits of the nearest normal `f16` towards zero; the fixture's weights are all normal.
+fn half(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let exponent = ((bits >> 23) & 0xff) as i32 - 127 + 15;
+    let sign = ((bits >> 16) & 0x8000) as u16;
+    if exponent <= 0 {
+        sign
+    } else {
+        sign | (exponent as u16) << 10 | ((bits >> 13) & 0x3ff) as u16
+    }
+}
+
+#[test]
+fn a_base_without_classifier_gets_a_new_one_from_the_seed() {
+    let folder = changed(|entries| entries.retain(|entry| !entry.0.starts_with("classifier")));
+    let load = |seed| {
+        let device = Device::flex();
+        let model = BertForSequenceClassification::from_pretrained(
+            folder.path(),
+            &config().with_labels(["a", "b", "c"]),
+            seed,
+            &device,
+        );
+        state_dict(&model.unwrap())
+    };
+    assert_eq!(
+        load(1)["classifier.weight"].shape().as_slice(),
+        [3, config().hidden_size]
+    );
+    assert_eq!(load(1), load(1));
+    let (one, two) = (load(1), load(2));
+    let differing: Vec<_> = one.keys().filter(|name| one[*name] != two[*name]).collect();
+    assert_eq!(differing, ["classifier.weight"]);
+}
+
+#[test]
+fn missing_surplus_and_mismatched_tensors_are_listed_together() {
+    let folder = changed(|entries| {
+        entry(entries, "bert.pooler.dense.weight").0 = "bert.pooler.dense.wight".into();
+        let bias = entry(entries, "classifier.bias");
+        *bias = (bias.0.clone(), Dtype::F32, vec![5], vec![0; 20]);
+    });
+    let message = load(folder.path()).unwrap_err();
+    for expected in [
+        "model.safetensors: the tensors do not fit the model",
+        "missing (1):\n  bert.pooler.dense.weight",
+        "surplus (1):\n  bert.pooler.dense.wight",
+        "mismatched (1):\n  classifier.bias: the model's shape is [2], the file's [5]",
+    ] {
+        assert!(
+            message.contains(expected),
+            "{expected}\nis not in\n{message}"
+        );
+    }
+}
+
+#[test]
+fn swapped_tensors_of_other_shapes_are_refused() {
+    let folder = changed(|entries| {
+        entry(entries, "bert.encoder.layer.0.intermediate.dense.weight").0 = "x".into();
+        entry(entries, "bert.encoder.layer.0.output.dense.weight").0 =
+            "bert.encoder.layer.0.intermediate.dense.weight".into();
+        entry(entries, "x").0 = "bert.encoder.layer.0.output.dense.weight".into();
+    });
+    let message = load(folder.path()).unwrap_err();
+    assert!(message.contains("mismatched (2)"), "{message}");
+}
+
+#[test]
+fn a_value_that_is_not_finite_is_refused() {
+    for value in [f32::NAN, f32::NEG_INFINITY] {
+        let folder = changed(|entries| {
+            let weight = entry(entries, "bert.encoder.layer.1.output.LayerNorm.weight");
+            weight.3[4..8].copy_from_slice(&value.to_le_bytes());
+        });
+        let message = load(folder.path()).unwrap_err();
+        assert!(
+            message.contains("bert.encoder.layer.1.output.LayerNorm.weight")
+                && message.contains("not finite"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_truncated_file_is_refused() {
+    let bytes = fs_err::read(base().join("model.safetensors")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for length in [0, 7, 100, bytes.len() / 2, bytes.len() - 1] {
+        fs_err::write(folder.path().join("model.safetensors"), &bytes[..length]).unwrap();
+        let message = load(folder.path()).unwrap_err();
+        assert!(
+            message.contains("is the file complete?"),
+            "{length}: {message}"
+        );
+    }
+
+    let legacy = base().with_file_name("base_legacy");
+    for file in ["pytorch_model.bin", "pytorch_model_zip.bin"] {
+        let bytes = fs_err::read(legacy.join(file)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        for length in [0, 7, 100, bytes.len() / 2, bytes.len() - 1] {
+            fs_err::write(folder.path().join("pytorch_model.bin"), &bytes[..length]).unwrap();
+            assert!(
+                load(folder.path()).is_err(),
+                "{file} cut to {length} bytes was read"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_folder_without_weights_says_what_it_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let message = load(folder.path()).unwrap_err();
+    assert!(
+        message.contains("expected model.safetensors or pytorch_model.bin"),
+        "{message}"
+    );
+}

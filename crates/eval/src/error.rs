@@ -1,0 +1,25 @@
+use std::path::PathBuf;
+
+/// Why predictions could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// A line of a prediction file is not one.
+    #[error("{path}:{line}: {message}", path = path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What was expected and what was found.
+        message: String,
+    },
+    /// There is nothing to compute a metric from.
+    #[error("{path}: no predictions", path = path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+}

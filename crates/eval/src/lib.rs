@@ -1,0 +1,18 @@
+//! What predictions say of a model: metrics, the paper's own figures, and tables that show both.
+//!
+//! Numbers only: no tensors, no burn. Every figure that is reported anywhere comes from here, over
+//! the predictions a run saved, so that anyone can recompute it.
+
+mod confusion;
+mod error;
+mod paper;
+mod prediction;
+mod report;
+mod table;
+
+pub use confusion::{ClassMetrics, ConfusionMatrix};
+pub use error::EvalError;
+pub use paper::{PAPER, PaperRow};
+pub use prediction::{Prediction, Predictions};
+pub use report::{BatchMean, ClassificationReport};
+pub use table::{Table, minutes_and_seconds, with_thousands};

@@ -1,0 +1,111 @@
+use comfy_table::presets::{ASCII_MARKDOWN, UTF8_FULL_CONDENSED};
+use comfy_table::{CellAlignment, ContentArrangement, TableStyle};
+
+/// A table of text cells, shown on a terminal or as Markdown.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    header: Vec<String>,
+    rows: Vec<Vec<String>>,
+    left: usize,
+}
+
+impl Table {
+    /// A table whose first `left` columns hold words, the others numbers.
+    pub fn new<S: Into<String>>(header: impl IntoIterator<Item = S>, left: usize) -> Self {
+        Self {
+            header: header.into_iter().map(Into::into).collect(),
+            rows: Vec::new(),
+            left,
+        }
+    }
+
+    /// Adds a row.
+    ///
+    /// # Panics
+    ///
+    /// If the row has not as many cells as the header.
+    pub fn push<S: Into<String>>(&mut self, row: impl IntoIterator<Item = S>) {
+        let row: Vec<String> = row.into_iter().map(Into::into).collect();
+        assert_eq!(row.len(), self.header.len(), "a row has a cell per column");
+        self.rows.push(row);
+    }
+
+    /// For a terminal; `width` columns wide if it is known.
+    pub fn terminal(&self, width: Option<u16>) -> String {
+        let mut table = self.build(UTF8_FULL_CONDENSED);
+        if let Some(width) = width {
+            table
+                .set_content_arrangement(ContentArrangement::Dynamic)
+                .set_width(width);
+        }
+        table.to_string()
+    }
+
+    /// As Markdown.
+    pub fn markdown(&self) -> String {
+        self.build(ASCII_MARKDOWN).to_string()
+    }
+
+    fn build(&self, style: TableStyle) -> comfy_table::Table {
+        let mut table = comfy_table::Table::new();
+        table
+            .load_style(style)
+            .set_header(&self.header)
+            .add_rows(&self.rows);
+        for column in table.column_iter_mut().skip(self.left) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        table
+    }
+}
+
+/// Seconds as `mm:ss`, as the paper prints them; tenths below ten seconds.
+pub fn minutes_and_seconds(seconds: f64) -> String {
+    if seconds < 9.95 {
+        return format!("{seconds:.1} s");
+    }
+    let whole = seconds.round() as u64;
+    format!("{:02}:{:02}", whole / 60, whole % 60)
+}
+
+/// An integer with thousands separated by commas.
+pub fn with_thousands(value: usize) -> String {
+    let digits = value.to_string();
+    let groups: Vec<&str> = digits
+        .as_bytes()
+        .rchunks(3)
+        .rev()
+        .map(|group| std::str::from_utf8(group).expect("digits are ASCII"))
+        .collect();
+    groups.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_as_the_paper_prints_them() {
+        assert_eq!(minutes_and_seconds(1021.4), "17:01");
+        assert_eq!(minutes_and_seconds(59.6), "01:00");
+        assert_eq!(minutes_and_seconds(3.21), "3.2 s");
+        assert_eq!(with_thousands(177_854_978), "177,854,978");
+        assert_eq!(with_thousands(998), "998");
+    }
+
+    #[test]
+    fn markdown_has_a_cell_per_column() {
+        let mut table = Table::new(["method", "accuracy"], 1);
+        table.push(["Vanilla", "0.871"]);
+        let markdown = table.markdown();
+        let lines: Vec<&str> = markdown.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "| method  | accuracy |",
+                "|---------|----------|",
+                "| Vanilla |    0.871 |"
+            ]
+        );
+    }
+}

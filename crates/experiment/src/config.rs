@@ -1,0 +1,602 @@
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::document::{Node, Value};
+use crate::reader::{FromNode, Reader};
+use crate::{ConfigError, Document, sha256_hex};
+
+/// One run, fully resolved: everything that decides its result.
+///
+/// Written to the run directory as `config.toml` and read back by `nsmc train`. Two runs with equal
+/// configurations are the same run ([`Self::identity`]).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExperimentConfig {
+    /// Decides new weights, data order and dropout; nothing else is seeded.
+    pub seed: u64,
+    /// Where the weights come from.
+    pub model: ModelConfig,
+    /// What is trained and tested on.
+    pub data: DataConfig,
+    /// What is fine-tuned.
+    pub method: MethodConfig,
+    /// How it is trained.
+    pub training: TrainingConfig,
+    /// How it is tested.
+    pub evaluation: EvaluationConfig,
+}
+
+/// Where the weights come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "source", rename_all = "lowercase")]
+pub enum ModelConfig {
+    /// A pre-trained BERT in Hugging Face layout.
+    Pretrained {
+        /// Its name in `models/manifest.toml`, or the folder as given.
+        name: String,
+        /// The hub revision, or the sha256 of a local folder's weights.
+        revision: String,
+        /// The folder on this machine. No part of the run's identity.
+        path: PathBuf,
+    },
+    /// A BERT with random weights and a WordPiece vocabulary trained on the training reviews.
+    Scratch(ScratchModel),
+}
+
+/// The shape of a BERT without pre-training. The names are those of Hugging Face's `config.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScratchModel {
+    /// Size of the WordPiece vocabulary, special tokens included.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Number of encoder layers.
+    pub num_hidden_layers: usize,
+    /// Attention heads per layer; divides `hidden_size`.
+    pub num_attention_heads: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: usize,
+    /// Longest sequence the position embeddings allow.
+    pub max_position_embeddings: usize,
+    /// Dropout of hidden states.
+    pub hidden_dropout_prob: f64,
+    /// Dropout of attention probabilities.
+    pub attention_probs_dropout_prob: f64,
+}
+
+/// What is trained and tested on: delimited text files with a text and a label column.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataConfig {
+    /// A name in `datasets/manifest.toml`, or any name for files given in the profile.
+    pub dataset: String,
+    /// Column of the review's id; empty if there is none, then a review is known by its text.
+    pub id_column: String,
+    /// Column of the text.
+    pub text_column: String,
+    /// Column of the label.
+    pub label_column: String,
+    /// The labels as they stand in the file; a label's place is its class index.
+    pub labels: Vec<String>,
+    /// The same classes in words, for tables.
+    pub label_names: Vec<String>,
+    /// Field delimiter: one character.
+    pub delimiter: String,
+    /// Whether `"` quotes fields (CSV) or is a character like any other (NSMC).
+    pub quoting: bool,
+    /// Reviews taken from the training file. Subsets are stratified and nested.
+    pub train_size: Rows,
+    /// Reviews taken from the test file.
+    pub test_size: Rows,
+    /// Share of the training reviews held out for validation; `0` holds out none.
+    pub validation_fraction: f64,
+    /// Most tokens a review may have, `[CLS]` and `[SEP]` included; longer ones are cut.
+    pub max_length: usize,
+    /// The training file.
+    pub train: DataFile,
+    /// The test file.
+    pub test: DataFile,
+}
+
+/// How many rows of a file are taken: a number, or `"all"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// Every row.
+    All,
+    /// So many rows, which the file must have.
+    Exactly(usize),
+}
+
+/// A data file and what it must hold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataFile {
+    /// Relative to the workspace. No part of the run's identity.
+    pub path: PathBuf,
+    /// sha256 of the content, checked on load.
+    pub sha256: String,
+    /// Documented number of rows per class, in the order of `labels`, checked on load; empty if
+    /// none are documented.
+    pub class_counts: Vec<usize>,
+}
+
+/// What is fine-tuned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "lowercase")]
+pub enum MethodConfig {
+    /// Full fine-tuning: every weight trains.
+    Vanilla,
+}
+
+/// How a run is trained. The names are those of transformers' `TrainingArguments`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainingConfig {
+    /// Passes over the training reviews.
+    pub num_train_epochs: usize,
+    /// Reviews per optimiser step.
+    pub train_batch_size: usize,
+    /// Highest learning rate; from there it falls linearly to 0.
+    pub learning_rate: f64,
+    /// Share of the steps in which the learning rate rises from 0.
+    pub warmup_ratio: f64,
+    /// Flavour of AdamW.
+    pub optimizer: Optimizer,
+    /// Decay of the first moment.
+    pub adam_beta1: f64,
+    /// Decay of the second moment.
+    pub adam_beta2: f64,
+    /// Added to the denominator.
+    pub adam_epsilon: f64,
+    /// Decoupled weight decay; never applied to biases and LayerNorm parameters.
+    pub weight_decay: f64,
+    /// The gradient's global norm is scaled down to this; `0` leaves it as it is.
+    pub max_grad_norm: f64,
+    /// Which epoch's model is tested.
+    pub selection: Selection,
+}
+
+/// Flavour of AdamW. They differ in where epsilon stands, which the first steps feel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Optimizer {
+    /// `torch.optim.AdamW`: epsilon outside the bias correction.
+    AdamwTorch,
+    /// `transformers.AdamW`, removed from recent releases: epsilon inside the bias correction, and
+    /// the weights decay after the step.
+    AdamwHf,
+}
+
+/// Which epoch's model is tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// The model after the last epoch.
+    Last,
+    /// The model with the highest validation accuracy, the earliest of equals.
+    Best,
+}
+
+/// How a run is tested.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationConfig {
+    /// Reviews per forward pass. Decides speed, not results.
+    pub eval_batch_size: usize,
+    /// Batch of the batch-mean metrics, as the paper's evaluation loop averaged them.
+    pub metric_batch_size: usize,
+}
+
+impl ExperimentConfig {
+    /// Reads a resolved configuration, as a run directory holds it.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Self::from_document(&Document::read(path)?)
+    }
+
+    /// Reads a complete document. Every key is known and required.
+    pub fn from_document(document: &Document) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(&document.root);
+        let seed = reader.get("seed");
+        let model = reader.table("model", read_model);
+        let data = reader.table("data", read_data);
+        let method = reader.table("method", read_method);
+        let training = reader.table("training", read_training);
+        let evaluation = reader.table("evaluation", read_evaluation);
+        if let (Some(data), Some(training)) = (&data, &training)
+            && training.selection == Selection::Best
+            && data.validation_fraction == 0.0
+        {
+            reader.problem(
+                "training",
+                "`selection = \"best\"` needs a validation split, but `data.validation_fraction` is 0",
+            );
+        }
+        let config = (|| {
+            Some(Self {
+                seed,
+                model: model?,
+                data: data?,
+                method: method?,
+                training: training?,
+                evaluation: evaluation?,
+            })
+        })();
+        reader.finish(config)
+    }
+
+    /// The configuration as TOML; [`Self::read`] reads it back.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a configuration is representable in TOML")
+    }
+
+    /// sha256 over everything that decides the result: equal for equal runs, wherever their files
+    /// lie.
+    pub fn identity(&self) -> String {
+        let mut config = self.clone();
+        config.data.train.path = PathBuf::new();
+        config.data.test.path = PathBuf::new();
+        if let ModelConfig::Pretrained { path, .. } = &mut config.model {
+            *path = PathBuf::new();
+        }
+        sha256_hex(&serde_json::to_vec(&config).expect("a configuration is representable in JSON"))
+    }
+
+    /// The run's name: method, training size, seed and the first eight digits of its identity.
+    pub fn run_id(&self) -> String {
+        let (method, size) = (self.method.name(), self.data.train_size);
+        format!("{method}-{size}-s{}-{}", self.seed, &self.identity()[..8])
+    }
+}
+
+impl std::fmt::Display for Rows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Exactly(rows) => write!(f, "{rows}"),
+        }
+    }
+}
+
+impl Serialize for Rows {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::All => serializer.serialize_str("all"),
+            Self::Exactly(rows) => serializer.serialize_u64(*rows as u64),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Rows {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Repr {
+            Number(usize),
+            Word(String),
+        }
+        match Repr::deserialize(deserializer)? {
+            Repr::Number(rows) => Ok(Self::Exactly(rows)),
+            Repr::Word(word) if word == "all" => Ok(Self::All),
+            Repr::Word(word) => Err(D::Error::custom(format!(
+                "expected a number or \"all\", found \"{word}\""
+            ))),
+        }
+    }
+}
+
+impl FromNode for Rows {
+    fn expected() -> String {
+        "a number of rows from 1, or \"all\"".into()
+    }
+    fn from_node(node: &Node) -> Option<Self> {
+        match &node.value {
+            Value::Integer(rows) => usize::try_from(*rows)
+                .ok()
+                .filter(|&rows| rows > 0)
+                .map(Self::Exactly),
+            Value::String(word) if word == "all" => Some(Self::All),
+            _ => None,
+        }
+    }
+    fn placeholder() -> Self {
+        Self::All
+    }
+}
+
+impl MethodConfig {
+    /// The method's name: its file in `configs/methods/`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Vanilla => "vanilla",
+        }
+    }
+
+    /// The method as a table shows it.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Vanilla => "Vanilla".into(),
+        }
+    }
+}
+
+fn read_model(model: &mut Reader<'_>) -> ModelConfig {
+    #[derive(Clone, Copy)]
+    enum Source {
+        Pretrained,
+        Scratch,
+    }
+    match model.choice(
+        "source",
+        &[
+            ("pretrained", Source::Pretrained),
+            ("scratch", Source::Scratch),
+        ],
+    ) {
+        Source::Pretrained => ModelConfig::Pretrained {
+            name: model.get("name"),
+            revision: model.get("revision"),
+            path: PathBuf::from(model.get::<String>("path")),
+        },
+        Source::Scratch => {
+            let scratch = ScratchModel {
+                vocab_size: model.within("vocab_size", 100..=1_000_000),
+                hidden_size: model.within("hidden_size", 1..=16_384),
+                num_hidden_layers: model.within("num_hidden_layers", 1..=256),
+                num_attention_heads: model.within("num_attention_heads", 1..=256),
+                intermediate_size: model.within("intermediate_size", 1..=65_536),
+                max_position_embeddings: model.within("max_position_embeddings", 3..=65_536),
+                hidden_dropout_prob: model.within("hidden_dropout_prob", 0.0..1.0),
+                attention_probs_dropout_prob: model
+                    .within("attention_probs_dropout_prob", 0.0..1.0),
+            };
+            if scratch.num_attention_heads > 0
+                && !scratch
+                    .hidden_size
+                    .is_multiple_of(scratch.num_attention_heads)
+            {
+                model.problem(
+                    "num_attention_heads",
+                    format!(
+                        "expected a divisor of `hidden_size` ({})",
+                        scratch.hidden_size
+                    ),
+                );
+            }
+            ModelConfig::Scratch(scratch)
+        }
+    }
+}
+
+fn read_data(data: &mut Reader<'_>) -> DataConfig {
+    let labels: Vec<String> = data.get_if(
+        "labels",
+        "an array of two or more different strings, the labels as they stand in the file",
+        |labels: &Vec<String>| {
+            labels.len() >= 2
+                && labels
+                    .iter()
+                    .enumerate()
+                    .all(|(index, label)| !labels[..index].contains(label))
+        },
+    );
+    let per_label = format!("an array of {} strings, one per label", labels.len());
+    let read_file = |file: &mut Reader<'_>| DataFile {
+        path: PathBuf::from(file.get::<String>("path")),
+        sha256: file.get_if("sha256", "64 lowercase hex digits", |text: &String| {
+            text.len() == 64
+                && text
+                    .bytes()
+                    .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        }),
+        class_counts: file.get_if(
+            "class_counts",
+            "an array with one count per label, or [] if none are documented",
+            |counts: &Vec<usize>| counts.is_empty() || counts.len() == labels.len(),
+        ),
+    };
+    let train = data.table("train", read_file);
+    let test = data.table("test", read_file);
+    let missing = || DataFile {
+        path: PathBuf::new(),
+        sha256: String::new(),
+        class_counts: vec![],
+    };
+    DataConfig {
+        dataset: data.get("dataset"),
+        id_column: data.get("id_column"),
+        text_column: data.get("text_column"),
+        label_column: data.get("label_column"),
+        label_names: data.get_if("label_names", &per_label, |names: &Vec<String>| {
+            names.len() == labels.len()
+        }),
+        delimiter: data.get_if("delimiter", "one ASCII character", |text: &String| {
+            text.len() == 1 && text.is_ascii()
+        }),
+        quoting: data.get("quoting"),
+        train_size: data.get("train_size"),
+        test_size: data.get("test_size"),
+        validation_fraction: data.within("validation_fraction", 0.0..=0.5),
+        max_length: data.within("max_length", 3..=65_536),
+        train: train.unwrap_or_else(missing),
+        test: test.unwrap_or_else(missing),
+        labels,
+    }
+}
+
+fn read_method(method: &mut Reader<'_>) -> MethodConfig {
+    method.choice("name", &[("vanilla", ())]);
+    MethodConfig::Vanilla
+}
+
+fn read_training(training: &mut Reader<'_>) -> TrainingConfig {
+    TrainingConfig {
+        num_train_epochs: training.within("num_train_epochs", 1..),
+        train_batch_size: training.within("train_batch_size", 1..),
+        learning_rate: training.within(
+            "learning_rate",
+            (Bound::Excluded(0.0), Bound::Included(1.0)),
+        ),
+        warmup_ratio: training.within("warmup_ratio", 0.0..=1.0),
+        optimizer: training.choice(
+            "optimizer",
+            &[
+                ("adamw_torch", Optimizer::AdamwTorch),
+                ("adamw_hf", Optimizer::AdamwHf),
+            ],
+        ),
+        adam_beta1: training.within("adam_beta1", 0.0..1.0),
+        adam_beta2: training.within("adam_beta2", 0.0..1.0),
+        adam_epsilon: training.within("adam_epsilon", (Bound::Excluded(0.0), Bound::Included(1.0))),
+        weight_decay: training.within("weight_decay", 0.0..=1.0),
+        max_grad_norm: training.within("max_grad_norm", 0.0..),
+        selection: training.choice(
+            "selection",
+            &[("last", Selection::Last), ("best", Selection::Best)],
+        ),
+    }
+}
+
+fn read_evaluation(evaluation: &mut Reader<'_>) -> EvaluationConfig {
+    EvaluationConfig {
+        eval_batch_size: evaluation.within("eval_batch_size", 1..),
+        metric_batch_size: evaluation.within("metric_batch_size", 1..),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMPLETE: &str = r#"
+seed = 42
+[model]
+source = "scratch"
+vocab_size = 8000
+hidden_size = 128
+num_hidden_layers = 2
+num_attention_heads = 2
+intermediate_size = 512
+max_position_embeddings = 128
+hidden_dropout_prob = 0.1
+attention_probs_dropout_prob = 0.1
+[data]
+dataset = "nsmc"
+id_column = "id"
+text_column = "document"
+label_column = "label"
+labels = ["0", "1"]
+label_names = ["negative", "positive"]
+delimiter = "\t"
+quoting = false
+train_size = 2000
+test_size = "all"
+validation_fraction = 0.1
+max_length = 128
+[data.train]
+path = "datasets/nsmc/ratings_train.txt"
+sha256 = "e03b7d14e9e41be8d464a28057cd25d7396c53e67aa7fd5f7e552c59b0ee2940"
+class_counts = [75173, 74827]
+[data.test]
+path = "datasets/nsmc/ratings_test.txt"
+sha256 = "8ac9f64052f11dbf6ae0acb5e038f03d90a76f0eda7820cfb3a92d02edfcebda"
+class_counts = []
+[method]
+name = "vanilla"
+[training]
+num_train_epochs = 4
+train_batch_size = 32
+learning_rate = 2e-5
+warmup_ratio = 0.0
+optimizer = "adamw_hf"
+adam_beta1 = 0.9
+adam_beta2 = 0.999
+adam_epsilon = 1e-8
+weight_decay = 0.0
+max_grad_norm = 1.0
+selection = "last"
+[evaluation]
+eval_batch_size = 64
+metric_batch_size = 32
+"#;
+
+    fn read(text: &str) -> Result<ExperimentConfig, ConfigError> {
+        ExperimentConfig::from_document(&Document::parse(text, Path::new("run.toml")).unwrap())
+    }
+
+    #[test]
+    fn a_resolved_configuration_survives_being_written_and_read() {
+        let config = read(COMPLETE).unwrap();
+        assert_eq!(read(&config.to_toml()).unwrap(), config);
+        assert_eq!(config.training.learning_rate.to_bits(), 2e-5f64.to_bits());
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once_with_their_lines() {
+        let text = COMPLETE
+            .replace("learning_rate = 2e-5", "learning_rat = 2e-5")
+            .replace("hidden_size = 128", "hidden_size = \"wide\"")
+            .replace("optimizer = \"adamw_hf\"", "optimizer = \"sgd\"")
+            .replace("[evaluation]\neval_batch_size = 64", "[evaluation]")
+            .replace("validation_fraction = 0.1", "validation_fraction = 0.9");
+        let message = read(&text).unwrap_err().to_string();
+        for expected in [
+            "6 mistakes",
+            "run.toml:6: `model.hidden_size`: expected an integer from 1 to 16384, found the string \"wide\"",
+            "run.toml:24: `data.validation_fraction`: expected a number from 0 to 0.5, found the number 0.9",
+            "run.toml:36: `training.learning_rate`: missing: expected a number above 0 to 1",
+            "run.toml:39: `training.learning_rat`: unknown key; did you mean `learning_rate`?",
+            "run.toml:41: `training.optimizer`: expected \"adamw_torch\" or \"adamw_hf\", found the string \"sgd\"",
+            "run.toml:48: `evaluation.eval_batch_size`: missing: expected an integer from 1",
+        ] {
+            assert!(
+                message.contains(expected),
+                "{expected}\nis not in\n{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_key_is_required() {
+        let lines: Vec<&str> = COMPLETE.lines().collect();
+        let keys: Vec<usize> = (0..lines.len())
+            .filter(|&line| lines[line].contains('='))
+            .collect();
+        assert!(keys.len() > 40);
+        for line in keys {
+            let text = [&lines[..line], &lines[line + 1..]].concat().join("\n");
+            let key = lines[line].split('=').next().unwrap().trim();
+            let message = read(&text).unwrap_err().to_string();
+            assert!(
+                message.contains(key) && message.contains("missing"),
+                "{key}: {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_best_model_needs_a_validation_split() {
+        let text = COMPLETE
+            .replace("selection = \"last\"", "selection = \"best\"")
+            .replace("validation_fraction = 0.1", "validation_fraction = 0");
+        assert!(
+            read(&text)
+                .unwrap_err()
+                .to_string()
+                .contains("needs a validation split")
+        );
+    }
+
+    #[test]
+    fn the_identity_is_that_of_the_experiment_not_of_its_place() {
+        let config = read(COMPLETE).unwrap();
+        let mut moved = config.clone();
+        moved.data.train.path = "/elsewhere/ratings_train.txt".into();
+        assert_eq!(moved.identity(), config.identity());
+        let mut other = config.clone();
+        other.training.learning_rate = 5e-5;
+        assert_ne!(other.identity(), config.identity());
+        assert!(
+            config.run_id().starts_with("vanilla-2000-s42-"),
+            "{}",
+            config.run_id()
+        );
+    }
+}

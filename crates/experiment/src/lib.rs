@@ -1,0 +1,59 @@
+//! What an experiment is: its configuration, the grid of runs a profile stands for, and the record
+//! a run leaves.
+//!
+//! Plain data, without burn and without any computation on tensors, so that `xtask` can plan,
+//! start and tabulate runs without building a tensor library.
+//!
+//! A profile ([`Profile`]) is a TOML file in `configs/`. Together with a method file, a seed and
+//! `--set key=value` it resolves to an [`ExperimentConfig`], which holds everything that decides a
+//! run's result. Every key is known and required: a file with mistakes is refused with all of them
+//! at once ([`ConfigError`]).
+
+mod config;
+mod document;
+mod error;
+mod manifest;
+mod profile;
+mod reader;
+mod record;
+
+pub use config::{
+    DataConfig, DataFile, EvaluationConfig, ExperimentConfig, MethodConfig, ModelConfig, Optimizer,
+    Rows, ScratchModel, Selection, TrainingConfig,
+};
+pub use document::Document;
+pub use error::{ConfigError, Origin, Problem};
+pub use manifest::{DatasetEntry, DatasetManifest, FileEntry, ModelEntry, ModelManifest};
+pub use profile::{Catalog, Cell, Profile};
+pub use record::{EpochRecord, RunRecord, RunStatus};
+
+use std::io::Read;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+/// The sha256 of a file as 64 lowercase hex digits, read in pieces.
+pub fn sha256_file(path: &Path) -> std::io::Result<String> {
+    let mut file = fs_err::File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(&hasher.finalize())),
+            read => hasher.update(&buffer[..read]),
+        }
+    }
+}
+
+/// The sha256 of `bytes` as 64 lowercase hex digits.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

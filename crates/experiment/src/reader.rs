@@ -1,0 +1,349 @@
+use std::collections::BTreeMap;
+use std::ops::{Bound, RangeBounds};
+
+use crate::document::{Node, Value};
+use crate::{ConfigError, Origin, Problem};
+
+/// Reads one table, collecting every mistake in it.
+///
+/// A getter that fails notes the problem and returns a placeholder, so that reading goes on to the
+/// next mistake; [`Reader::finish`] lets no placeholder escape.
+pub(crate) struct Reader<'a> {
+    entries: Option<&'a BTreeMap<String, Node>>,
+    origin: &'a Origin,
+    path: String,
+    known: Vec<String>,
+    problems: Vec<Problem>,
+}
+
+/// A value that can be read from a node.
+pub(crate) trait FromNode: Sized {
+    /// What is expected, in words: "an integer from 0".
+    fn expected() -> String;
+    fn from_node(node: &Node) -> Option<Self>;
+    /// Stands in for a value that could not be read; never leaves the reader.
+    fn placeholder() -> Self;
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(node: &'a Node) -> Self {
+        Self::at(node, String::new())
+    }
+
+    fn at(node: &'a Node, path: String) -> Self {
+        let mut reader = Self {
+            entries: None,
+            origin: &node.origin,
+            path,
+            known: Vec::new(),
+            problems: Vec::new(),
+        };
+        match &node.value {
+            Value::Table(entries) => reader.entries = Some(entries),
+            _ => reader.problem_at(
+                &node.origin,
+                reader.path.clone(),
+                format!("expected a table, found {}", node.describe()),
+            ),
+        }
+        reader
+    }
+
+    fn key(&self, name: &str) -> String {
+        if self.path.is_empty() {
+            name.into()
+        } else {
+            format!("{}.{name}", self.path)
+        }
+    }
+
+    fn problem_at(&mut self, origin: &Origin, key: String, message: String) {
+        self.problems.push(Problem {
+            origin: origin.clone(),
+            key,
+            message,
+        });
+    }
+
+    /// Notes a problem with `name`.
+    pub(crate) fn problem(&mut self, name: &str, message: impl Into<String>) {
+        let origin = self
+            .node(name)
+            .map_or(self.origin, |node| &node.origin)
+            .clone();
+        self.problem_at(&origin, self.key(name), message.into());
+    }
+
+    fn node(&self, name: &str) -> Option<&'a Node> {
+        self.entries.and_then(|entries| entries.get(name))
+    }
+
+    /// Whether the key is there. Makes it a known key.
+    pub(crate) fn has(&mut self, name: &str) -> bool {
+        self.known.push(name.into());
+        self.node(name).is_some()
+    }
+
+    /// The node of a required key.
+    fn required(&mut self, name: &str, expected: &str) -> Option<&'a Node> {
+        self.known.push(name.into());
+        let node = self.node(name);
+        if node.is_none() && self.entries.is_some() {
+            let message = format!("missing: expected {expected}");
+            let origin = self.origin.clone();
+            self.problem_at(&origin, self.key(name), message);
+        }
+        node
+    }
+
+    /// A required value.
+    pub(crate) fn get<T: FromNode>(&mut self, name: &str) -> T {
+        self.get_if(name, &T::expected(), |_| true)
+    }
+
+    /// A required number within `range`.
+    pub(crate) fn within<T>(&mut self, name: &str, range: impl RangeBounds<T>) -> T
+    where
+        T: FromNode + PartialOrd + std::fmt::Display,
+    {
+        let expected = format!("{} {}", T::expected(), describe_range(&range));
+        self.get_if(name, &expected, |value| range.contains(value))
+    }
+
+    /// A required value that passes `valid`; `expected` says what that means.
+    pub(crate) fn get_if<T: FromNode>(
+        &mut self,
+        name: &str,
+        expected: &str,
+        valid: impl Fn(&T) -> bool,
+    ) -> T {
+        let Some(node) = self.required(name, expected) else {
+            return T::placeholder();
+        };
+        match T::from_node(node).filter(valid) {
+            Some(value) => value,
+            None => {
+                let message = format!("expected {expected}, found {}", node.describe());
+                self.problem_at(&node.origin, self.key(name), message);
+                T::placeholder()
+            }
+        }
+    }
+
+    /// A required string that is one of `choices`.
+    pub(crate) fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> T {
+        let names: Vec<String> = choices
+            .iter()
+            .map(|(name, _)| format!("\"{name}\""))
+            .collect();
+        let expected = match names.as_slice() {
+            [only] => only.clone(),
+            [first @ .., last] => format!("{} or {last}", first.join(", ")),
+            [] => unreachable!("a choice has choices"),
+        };
+        let find = |text: &str| choices.iter().find(|(name, _)| *name == text);
+        let text: String = self.get_if(name, &expected, |text: &String| find(text).is_some());
+        find(&text).unwrap_or(&choices[0]).1
+    }
+
+    /// A required table, read by `read`.
+    pub(crate) fn table<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&mut Reader<'_>) -> T,
+    ) -> Option<T> {
+        let node = self.required(name, "a table")?;
+        let mut reader = Reader::at(node, self.key(name));
+        let value = read(&mut reader);
+        self.problems.extend(reader.close());
+        Some(value)
+    }
+
+    /// A table that may be left out, read by `read`.
+    pub(crate) fn table_if_any<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&mut Reader<'_>) -> T,
+    ) -> Option<T> {
+        if self.has(name) {
+            self.table(name, read)
+        } else {
+            None
+        }
+    }
+
+    /// The keys that stand here.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.entries
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// A required array of tables, each read by `read`.
+    pub(crate) fn tables<T>(&mut self, name: &str, read: impl Fn(&mut Reader<'_>) -> T) -> Vec<T> {
+        let Some(node) = self.required(name, "an array of tables") else {
+            return Vec::new();
+        };
+        let Value::Array(items) = &node.value else {
+            let message = format!("expected an array of tables, found {}", node.describe());
+            self.problem_at(&node.origin, self.key(name), message);
+            return Vec::new();
+        };
+        let mut values = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            let mut reader = Reader::at(item, self.key(&format!("{name}[{index}]")));
+            values.push(read(&mut reader));
+            self.problems.extend(reader.close());
+        }
+        values
+    }
+
+    /// The entries of a table whose keys are free, for instance names or dotted overrides.
+    pub(crate) fn entries(&mut self) -> Vec<(String, Node)> {
+        let entries: Vec<_> = self
+            .entries
+            .into_iter()
+            .flatten()
+            .filter(|(name, _)| !self.known.contains(name))
+            .map(|(name, node)| (name.clone(), node.clone()))
+            .collect();
+        self.known
+            .extend(entries.iter().map(|(name, _)| name.clone()));
+        entries
+    }
+
+    /// Every problem of this table, unknown keys included.
+    fn close(mut self) -> Vec<Problem> {
+        for (name, node) in self.entries.into_iter().flatten() {
+            if self.known.contains(name) {
+                continue;
+            }
+            let nearest = self
+                .known
+                .iter()
+                .map(|known| (strsim::jaro_winkler(known, name), known))
+                .max_by(|(a, _), (b, _)| a.total_cmp(b))
+                .filter(|(similarity, _)| *similarity > 0.8);
+            let message = match nearest {
+                Some((_, known)) => format!("unknown key; did you mean `{known}`?"),
+                None => {
+                    format!("unknown key; the keys here are {}", self.known.join(", "))
+                }
+            };
+            let key = self.key(name);
+            self.problem_at(&node.origin, key, message);
+        }
+        self.problems
+    }
+
+    /// `value`, if reading it met no problem.
+    pub(crate) fn finish<T>(self, value: Option<T>) -> Result<T, ConfigError> {
+        let mut problems = self.close();
+        problems.sort_by(|a, b| a.origin.cmp(&b.origin));
+        match value {
+            Some(value) if problems.is_empty() => Ok(value),
+            _ => Err(ConfigError::Problems(problems)),
+        }
+    }
+}
+
+fn describe_range<T: std::fmt::Display>(range: &impl RangeBounds<T>) -> String {
+    let low = match range.start_bound() {
+        Bound::Included(low) => format!("from {low}"),
+        Bound::Excluded(low) => format!("above {low}"),
+        Bound::Unbounded => String::new(),
+    };
+    let high = match range.end_bound() {
+        Bound::Included(high) => format!("to {high}"),
+        Bound::Excluded(high) => format!("below {high}"),
+        Bound::Unbounded => String::new(),
+    };
+    [low, high]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+impl FromNode for bool {
+    fn expected() -> String {
+        "true or false".into()
+    }
+    fn from_node(node: &Node) -> Option<Self> {
+        match node.value {
+            Value::Boolean(value) => Some(value),
+            _ => None,
+        }
+    }
+    fn placeholder() -> Self {
+        false
+    }
+}
+
+impl FromNode for String {
+    fn expected() -> String {
+        "a string".into()
+    }
+    fn from_node(node: &Node) -> Option<Self> {
+        match &node.value {
+            Value::String(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+    fn placeholder() -> Self {
+        String::new()
+    }
+}
+
+impl FromNode for f64 {
+    fn expected() -> String {
+        "a number".into()
+    }
+    fn from_node(node: &Node) -> Option<Self> {
+        match node.value {
+            Value::Float(value) if value.is_finite() => Some(value),
+            Value::Integer(value) => Some(value as f64),
+            _ => None,
+        }
+    }
+    fn placeholder() -> Self {
+        0.0
+    }
+}
+
+macro_rules! from_integer {
+    ($($type:ty),*) => {$(
+        impl FromNode for $type {
+            fn expected() -> String {
+                "an integer".into()
+            }
+            fn from_node(node: &Node) -> Option<Self> {
+                match node.value {
+                    Value::Integer(value) => value.try_into().ok(),
+                    _ => None,
+                }
+            }
+            fn placeholder() -> Self {
+                0
+            }
+        }
+    )*};
+}
+from_integer!(usize, u64);
+
+impl<T: FromNode> FromNode for Vec<T> {
+    fn expected() -> String {
+        format!("an array, each item {}", T::expected())
+    }
+    fn from_node(node: &Node) -> Option<Self> {
+        match &node.value {
+            Value::Array(items) => items.iter().map(T::from_node).collect(),
+            _ => None,
+        }
+    }
+    fn placeholder() -> Self {
+        Vec::new()
+    }
+}

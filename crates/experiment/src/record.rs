@@ -1,0 +1,102 @@
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ExperimentConfig;
+
+/// What a run left: `record.json` in its run directory.
+///
+/// Test metrics are not here: they are computed from the run's predictions, so that a table can
+/// never disagree with them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// [`ExperimentConfig::run_id`].
+    pub run_id: String,
+    /// How the run ended.
+    pub status: RunStatus,
+    /// The resolved configuration.
+    pub config: ExperimentConfig,
+    /// [`ExperimentConfig::identity`].
+    pub identity: String,
+    /// When the run started, as RFC 3339 in UTC.
+    pub started: String,
+    /// Wall time of the whole run, tokenising, validation and test included.
+    pub total_seconds: f64,
+    /// The device, in words.
+    pub device: String,
+    /// Threads that the CPU backend may use.
+    pub threads: usize,
+    /// Version of this program.
+    pub version: String,
+    /// Parameters that train.
+    pub trainable_parameters: usize,
+    /// Parameters in all.
+    pub total_parameters: usize,
+    /// Reviews trained on, after the validation split was held out.
+    pub train_reviews: usize,
+    /// Reviews held out for validation.
+    pub validation_reviews: usize,
+    /// Reviews tested.
+    pub test_reviews: usize,
+    /// Training reviews that were cut to `max_length`.
+    pub truncated_reviews: usize,
+    /// Optimiser steps in all.
+    pub steps: usize,
+    /// Largest memory the process held, in MiB: resident memory on a CPU, the device's pool on a
+    /// GPU.
+    pub peak_memory_mib: f64,
+    /// Seconds that the test pass took.
+    pub test_seconds: f64,
+    /// The epoch whose model was tested, from 1.
+    pub tested_epoch: usize,
+    /// One entry per epoch.
+    pub epochs: Vec<EpochRecord>,
+    /// sha256 of the test predictions.
+    pub predictions_sha256: String,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunStatus {
+    /// Trained and tested.
+    Success,
+    /// Stopped by an error.
+    Failed {
+        /// The error.
+        error: String,
+    },
+}
+
+/// One epoch of training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// From 1.
+    pub epoch: usize,
+    /// Optimiser steps of the epoch.
+    pub steps: usize,
+    /// Time of the epoch's training steps alone: no validation, no checkpoint, and with the first
+    /// step (compilation, autotuning) replaced by the mean of the others.
+    pub train_seconds: f64,
+    /// Tokens trained on, padding never counted.
+    pub tokens: usize,
+    /// Mean loss over the epoch's reviews, with dropout on.
+    pub train_loss: f64,
+    /// Mean validation loss; none without a validation split.
+    pub validation_loss: Option<f64>,
+    /// Validation accuracy; none without a validation split.
+    pub validation_accuracy: Option<f64>,
+}
+
+impl RunRecord {
+    /// Reads `record.json`.
+    pub fn read(path: &Path) -> std::io::Result<Self> {
+        let text = fs_err::read_to_string(path)?;
+        serde_json::from_str(&text).map_err(|error| {
+            std::io::Error::new(
+                std::io::ErrorKind::InvalidData,
+                format!("{}: not a run record: {error}", path.display()),
+            )
+        })
+    }
+}
