@@ -1,0 +1,101 @@
+use burn::data::dataloader::batcher::Batcher;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+/// One encoded review.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// Which review, as an index into those the loader was made from.
+    pub review: usize,
+    /// Its tokens, `[CLS]` and `[SEP]` included.
+    pub input_ids: Vec<u32>,
+    /// Class index.
+    pub label: usize,
+}
+
+/// A batch of reviews without padding: their tokens laid end to end.
+///
+/// # Shapes
+/// - input_ids, position_ids, token_type_ids: `[sum of lengths]`
+/// - labels: `[batch_size]`
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Tokens.
+    pub input_ids: Tensor<1, Int>,
+    /// Position of each token in its review.
+    pub position_ids: Tensor<1, Int>,
+    /// Segment of each token: all 0, for a review is one segment.
+    pub token_type_ids: Tensor<1, Int>,
+    /// Number of tokens of each review.
+    pub lengths: Vec<usize>,
+    /// Class indices.
+    pub labels: Tensor<1, Int>,
+    /// Which reviews, as [`Example::review`].
+    pub reviews: Vec<usize>,
+}
+
+/// Lays reviews end to end.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReviewBatcher;
+
+impl Batcher<Example, Batch> for ReviewBatcher {
+    fn batch(&self, examples: Vec<Example>, device: &Device) -> Batch {
+        let lengths: Vec<usize> = examples
+            .iter()
+            .map(|example| example.input_ids.len())
+            .collect();
+        let ints = |values: Vec<i32>| {
+            let length = values.len();
+            Tensor::from_data(TensorData::new(values, [length]), device)
+        };
+        let tokens = examples.iter().flat_map(|example| example.input_ids.iter());
+        Batch {
+            input_ids: ints(tokens.map(|&id| id as i32).collect()),
+            position_ids: ints(
+                lengths
+                    .iter()
+                    .flat_map(|&length| 0..length as i32)
+                    .collect(),
+            ),
+            token_type_ids: ints(vec![0; lengths.iter().sum()]),
+            labels: ints(
+                examples
+                    .iter()
+                    .map(|example| example.label as i32)
+                    .collect(),
+            ),
+            reviews: examples.iter().map(|example| example.review).collect(),
+            lengths,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ints(tensor: Tensor<1, Int>) -> Vec<i64> {
+        tensor.into_data().iter::<i64>().collect()
+    }
+
+    #[test]
+    fn reviews_are_laid_end_to_end() {
+        let examples = vec![
+            Example {
+                review: 7,
+                input_ids: vec![2, 10, 11, 3],
+                label: 1,
+            },
+            Example {
+                review: 3,
+                input_ids: vec![2, 3],
+                label: 0,
+            },
+        ];
+        let batch = ReviewBatcher.batch(examples, &Device::flex());
+        assert_eq!(ints(batch.input_ids), [2, 10, 11, 3, 2, 3]);
+        assert_eq!(ints(batch.position_ids), [0, 1, 2, 3, 0, 1]);
+        assert_eq!(ints(batch.token_type_ids), [0; 6]);
+        assert_eq!((batch.lengths, batch.reviews), (vec![4, 2], vec![7, 3]));
+        assert_eq!(ints(batch.labels), [1, 0]);
+    }
+}

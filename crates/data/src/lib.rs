@@ -1,0 +1,26 @@
+//! Reviews: from a delimited text file to batches that a BERT can train on.
+//!
+//! - [`read_reviews`] reads NSMC, or any other file with a text and a label column; every row counts.
+//! - [`split`] and [`subset`] choose reviews by a hash of their ids, so that a choice depends on
+//!   nothing but the ids.
+//! - [`BertTokenizer`] is transformers' BERT tokenizer; [`EncodedReviews`] holds what it made of the
+//!   reviews, cached by content.
+//! - [`ReviewLoader`] lays the reviews of a batch end to end, in an order that is a function of seed
+//!   and epoch.
+
+mod batch;
+mod encoding;
+mod error;
+mod loader;
+mod review;
+mod split;
+mod tokenizer;
+mod wordpiece;
+
+pub use batch::{Batch, Example, ReviewBatcher};
+pub use encoding::EncodedReviews;
+pub use error::DataError;
+pub use loader::{Order, Position, ReviewLoader};
+pub use review::{Format, Review, check_class_counts, read_reviews, stand_in};
+pub use split::{Split, epoch_order, split, subset};
+pub use tokenizer::{BertTokenizer, Encoding};

@@ -1,0 +1,268 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use burn::data::dataloader::batcher::Batcher;
+use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
+use burn::data::dataset::DatasetError;
+use burn::tensor::Device;
+
+use crate::{Batch, EncodedReviews, Example, Review, ReviewBatcher, epoch_order};
+
+/// The order in which a loader visits its reviews.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Longest first: batches of like lengths, for evaluation. Equal lengths keep their order.
+    ByLength,
+    /// A permutation that is a pure function of the seed and the epoch of [`Position`].
+    Shuffled {
+        /// The run's seed.
+        seed: u64,
+    },
+}
+
+/// Where a training loader starts: shared between the loader and whoever counts the epochs.
+#[derive(Clone, Debug, Default)]
+pub struct Position {
+    epoch: Arc<AtomicUsize>,
+    batch: Arc<AtomicUsize>,
+}
+
+impl Position {
+    /// The next iteration starts at batch `batch` of epoch `epoch`, both from 0.
+    pub fn set(&self, epoch: usize, batch: usize) {
+        self.epoch.store(epoch, Ordering::SeqCst);
+        self.batch.store(batch, Ordering::SeqCst);
+    }
+
+    fn get(&self) -> (usize, usize) {
+        (
+            self.epoch.load(Ordering::SeqCst),
+            self.batch.load(Ordering::SeqCst),
+        )
+    }
+}
+
+/// Loads batches of encoded reviews: burn's `DataLoader`.
+///
+/// burn's own loader draws a new permutation each time it is iterated; this one's order depends on
+/// nothing but seed and epoch, so that an epoch can be entered at any batch.
+#[derive(Clone)]
+pub struct ReviewLoader {
+    encoded: Arc<EncodedReviews>,
+    reviews: Arc<Vec<Review>>,
+    indices: Vec<usize>,
+    batch_size: usize,
+    order: Order,
+    position: Position,
+    device: Device,
+}
+
+impl ReviewLoader {
+    /// A loader over the reviews at `indices`; `encoded` holds the tokens of all `reviews`.
+    ///
+    /// # Panics
+    ///
+    /// If `batch_size` is 0 or `encoded` has not one entry per review.
+    pub fn new(
+        reviews: Arc<Vec<Review>>,
+        encoded: Arc<EncodedReviews>,
+        indices: Vec<usize>,
+        batch_size: usize,
+        order: Order,
+        device: Device,
+    ) -> Self {
+        assert!(batch_size > 0, "a batch has at least one review");
+        assert_eq!(reviews.len(), encoded.len(), "one encoding per review");
+        let position = Position::default();
+        Self {
+            encoded,
+            reviews,
+            indices,
+            batch_size,
+            order,
+            position,
+            device,
+        }
+    }
+
+    /// Where iteration starts.
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// Batches of one epoch.
+    pub fn num_batches(&self) -> usize {
+        self.indices.len().div_ceil(self.batch_size)
+    }
+
+    /// Tokens of one epoch.
+    pub fn num_tokens(&self) -> usize {
+        self.indices
+            .iter()
+            .map(|&review| self.encoded.tokens(review).len())
+            .sum()
+    }
+
+    fn ordered(&self, epoch: usize) -> Vec<usize> {
+        match self.order {
+            Order::ByLength => {
+                let mut indices = self.indices.clone();
+                indices.sort_by_key(|&review| std::cmp::Reverse(self.encoded.tokens(review).len()));
+                indices
+            }
+            Order::Shuffled { seed } => {
+                let ids = self
+                    .indices
+                    .iter()
+                    .map(|&review| self.reviews[review].id.as_str());
+                epoch_order(ids, seed, epoch)
+                    .into_iter()
+                    .map(|at| self.indices[at])
+                    .collect()
+            }
+        }
+    }
+}
+
+impl DataLoader<Batch> for ReviewLoader {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
+        let (epoch, batch) = self.position.get();
+        Box::new(Batches {
+            loader: self,
+            order: self.ordered(epoch),
+            next: batch * self.batch_size,
+        })
+    }
+
+    fn num_items(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<Batch>> {
+        Arc::new(Self {
+            device: device.clone(),
+            ..self.clone()
+        })
+    }
+
+    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Batch>> {
+        Arc::new(Self {
+            indices: self.indices[start..end].to_vec(),
+            ..self.clone()
+        })
+    }
+}
+
+struct Batches<'a> {
+    loader: &'a ReviewLoader,
+    order: Vec<usize>,
+    next: usize,
+}
+
+impl Iterator for Batches<'_> {
+    type Item = Result<Batch, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let end = (self.next + self.loader.batch_size).min(self.order.len());
+        let reviews = self
+            .order
+            .get(self.next..end)
+            .filter(|reviews| !reviews.is_empty())?;
+        let examples = reviews.iter().map(|&review| Example {
+            review,
+            input_ids: self.loader.encoded.tokens(review).to_vec(),
+            label: self.loader.reviews[review].label,
+        });
+        let batch = ReviewBatcher.batch(examples.collect(), &self.loader.device);
+        self.next = end;
+        Some(Ok(batch))
+    }
+}
+
+impl DataLoaderIterator<Batch> for Batches<'_> {
+    fn progress(&self) -> Progress {
+        Progress::new(self.next, self.order.len(), Some("reviews".into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::BertTokenizer;
+
+    fn loader(order: Order) -> ReviewLoader {
+        let reviews: Vec<Review> = (0..23)
+            .map(|id: usize| Review {
+                id: (id * 31).to_string(),
+                document: "영화 ".repeat(id * 7 % 11),
+                label: id % 2,
+            })
+            .collect();
+        let tokenizer = BertTokenizer::train(&["영화 영화"], 40).unwrap();
+        let encoded = EncodedReviews::encode(&reviews, &tokenizer, 64).unwrap();
+        let indices = (0..reviews.len()).filter(|index| index % 5 != 0).collect();
+        ReviewLoader::new(
+            Arc::new(reviews),
+            Arc::new(encoded),
+            indices,
+            4,
+            order,
+            Device::flex(),
+        )
+    }
+
+    fn visited(loader: &ReviewLoader) -> Vec<Vec<usize>> {
+        loader.iter().map(|batch| batch.unwrap().reviews).collect()
+    }
+
+    #[test]
+    fn every_review_is_visited_once_an_epoch_in_another_order_each() {
+        let loader = loader(Order::Shuffled { seed: 9 });
+        let first = visited(&loader);
+        assert_eq!(
+            first.iter().map(Vec::len).collect::<Vec<_>>(),
+            [4, 4, 4, 4, 2]
+        );
+        assert_eq!(visited(&loader), first);
+        loader.position().set(1, 0);
+        let second = visited(&loader);
+        assert_ne!(first, second);
+        for epoch in [first, second] {
+            let mut all = epoch.concat();
+            all.sort_unstable();
+            assert_eq!(all, loader.indices);
+        }
+    }
+
+    #[test]
+    fn an_epoch_can_be_entered_at_any_batch() {
+        let loader = loader(Order::Shuffled { seed: 9 });
+        loader.position().set(3, 0);
+        let whole = visited(&loader);
+        loader.position().set(3, 2);
+        assert_eq!(visited(&loader), whole[2..]);
+        let mut iterator = loader.iter();
+        iterator.next();
+        assert_eq!(
+            (
+                iterator.progress().items_processed,
+                iterator.progress().items_total
+            ),
+            (12, 18)
+        );
+    }
+
+    #[test]
+    fn evaluation_visits_the_longest_first() {
+        let loader = loader(Order::ByLength);
+        let lengths: Vec<usize> = loader
+            .iter()
+            .flat_map(|batch| batch.unwrap().lengths)
+            .collect();
+        assert!(
+            lengths.windows(2).all(|pair| pair[0] >= pair[1]),
+            "{lengths:?}"
+        );
+        assert_eq!(lengths.iter().sum::<usize>(), loader.num_tokens());
+    }
+}

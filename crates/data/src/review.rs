@@ -1,0 +1,474 @@
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use polars::prelude::{CsvReadOptions, DataFrame, SerReader};
+
+use crate::DataError;
+use crate::split::hash;
+
+/// One review.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Review {
+    /// Unique in its file.
+    pub id: String,
+    /// The text as it stands in the file; it may be empty.
+    pub document: String,
+    /// Class index.
+    pub label: usize,
+}
+
+/// How a file of reviews is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// Column of the id; without one, a review is known by its text.
+    pub id_column: Option<String>,
+    /// Column of the text.
+    pub text_column: String,
+    /// Column of the label.
+    pub label_column: String,
+    /// The labels as they stand in the file; a label's place is its class index.
+    pub labels: Vec<String>,
+    /// Field delimiter.
+    pub delimiter: u8,
+    /// Whether `"` quotes fields, or is a character like any other.
+    pub quoting: bool,
+}
+
+/// Where the rows of a file start, after every row was found to have as many fields as the header.
+struct Structure {
+    columns: Vec<String>,
+    lines: Vec<usize>,
+}
+
+/// Reads every row of a file with a header, in its order.
+///
+/// A row with another number of fields than the header, a label that is not among
+/// [`Format::labels`], an id that occurs twice, bytes that are not UTF-8 and a missing column are
+/// errors that name the line.
+pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataError> {
+    let bytes = fs_err::read(path)?;
+    let structure = if format.quoting {
+        quoted_structure(path, &bytes, format.delimiter)?
+    } else {
+        plain_structure(path, &bytes, format.delimiter)?
+    };
+    let wanted = [
+        Some(&format.text_column),
+        Some(&format.label_column),
+        format.id_column.as_ref(),
+    ];
+    for column in wanted.into_iter().flatten() {
+        if !structure.columns.contains(column) {
+            return Err(DataError::Line {
+                path: path.into(),
+                line: 1,
+                message: format!(
+                    "expected a column `{column}`, found {}",
+                    structure.columns.join(", ")
+                ),
+            });
+        }
+    }
+    let frame = read_frame(&bytes, format).map_err(|source| DataError::Polars {
+        path: path.into(),
+        source,
+    })?;
+    if frame.height() != structure.lines.len() {
+        return Err(DataError::File {
+            path: path.into(),
+            message: format!(
+                "the file has {} rows, but {} were read: is there a blank line?",
+                structure.lines.len(),
+                frame.height()
+            ),
+        });
+    }
+    let texts = |name: &str| -> Result<Vec<String>, DataError> {
+        let column = frame.column(name).and_then(|column| column.str().cloned());
+        let column = column.map_err(|source| DataError::Polars {
+            path: path.into(),
+            source,
+        })?;
+        Ok(column
+            .iter()
+            .map(|text| text.unwrap_or_default().to_owned())
+            .collect())
+    };
+
+    let documents = texts(&format.text_column)?;
+    let labels = texts(&format.label_column)?;
+    let ids = match &format.id_column {
+        Some(column) => texts(column)?,
+        None => ids_of(&documents),
+    };
+    let mut seen: HashMap<String, usize> = HashMap::with_capacity(ids.len());
+    let mut reviews = Vec::with_capacity(ids.len());
+    for ((id, document), (label, &line)) in ids
+        .into_iter()
+        .zip(documents)
+        .zip(labels.iter().zip(&structure.lines))
+    {
+        let error = |message| DataError::Line {
+            path: path.into(),
+            line,
+            message,
+        };
+        if let Some(first) = seen.insert(id.clone(), line) {
+            return Err(error(format!(
+                "the id \"{id}\" stands on line {first} already"
+            )));
+        }
+        let label = format
+            .labels
+            .iter()
+            .position(|known| known == label)
+            .ok_or_else(|| {
+                let known: Vec<String> = format
+                    .labels
+                    .iter()
+                    .map(|label| format!("\"{label}\""))
+                    .collect();
+                error(format!(
+                    "expected a label of {}, found \"{label}\"",
+                    known.join(", ")
+                ))
+            })?;
+        reviews.push(Review {
+            id,
+            document,
+            label,
+        });
+    }
+    if reviews.is_empty() {
+        return Err(DataError::File {
+            path: path.into(),
+            message: "no reviews".into(),
+        });
+    }
+    Ok(reviews)
+}
+
+/// Checks the number of reviews of each class against what is documented for the file.
+pub fn check_class_counts(
+    path: &Path,
+    reviews: &[Review],
+    documented: &[usize],
+) -> Result<(), DataError> {
+    let mut counts = vec![0; documented.len()];
+    for review in reviews {
+        counts[review.label] += 1;
+    }
+    if counts == documented {
+        return Ok(());
+    }
+    Err(DataError::File {
+        path: path.into(),
+        message: format!("expected {documented:?} reviews per class, found {counts:?}"),
+    })
+}
+
+/// For each review, whether its document stands in `others`.
+pub fn stand_in(reviews: &[Review], others: &[Review]) -> Vec<bool> {
+    let others: HashSet<&str> = others
+        .iter()
+        .map(|review| review.document.as_str())
+        .collect();
+    reviews
+        .iter()
+        .map(|review| others.contains(review.document.as_str()))
+        .collect()
+}
+
+fn read_frame(bytes: &[u8], format: &Format) -> polars::error::PolarsResult<DataFrame> {
+    CsvReadOptions::default()
+        .with_has_header(true)
+        // No inference: every column is text.
+        .with_infer_schema_length(Some(0))
+        .map_parse_options(|options| {
+            options
+                .with_separator(format.delimiter)
+                .with_quote_char(format.quoting.then_some(b'"'))
+                // An empty document is a document.
+                .with_missing_is_null(false)
+        })
+        .into_reader_with_file_handle(std::io::Cursor::new(bytes))
+        .finish()
+}
+
+/// Without quoting a line is a row and a delimiter ends a field.
+fn plain_structure(path: &Path, bytes: &[u8], delimiter: u8) -> Result<Structure, DataError> {
+    let text = strip_bom(bytes);
+    let mut columns: Vec<String> = Vec::new();
+    let mut lines = Vec::new();
+    for (index, line) in text
+        .strip_suffix(b"\n")
+        .unwrap_or(text)
+        .split(|&b| b == b'\n')
+        .enumerate()
+    {
+        let line_number = index + 1;
+        let error = |message| DataError::Line {
+            path: path.into(),
+            line: line_number,
+            message,
+        };
+        let line = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line))
+            .map_err(|source| error(format!("not valid UTF-8: {source}")))?;
+        let fields = line.split(char::from(delimiter)).count();
+        if index == 0 {
+            columns = line
+                .split(char::from(delimiter))
+                .map(str::to_owned)
+                .collect();
+        } else if fields == columns.len() {
+            lines.push(line_number);
+        } else {
+            return Err(error(fields_message(columns.len(), fields)));
+        }
+    }
+    Ok(Structure { columns, lines })
+}
+
+/// With quoting a field may hold delimiters and line breaks.
+fn quoted_structure(path: &Path, bytes: &[u8], delimiter: u8) -> Result<Structure, DataError> {
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter)
+        .flexible(true)
+        .from_reader(strip_bom(bytes));
+    let error = |line: u64, message| DataError::Line {
+        path: path.into(),
+        line: line as usize,
+        message,
+    };
+    let columns: Vec<String> = reader
+        .headers()
+        .map_err(|source| error(1, source.to_string()))?
+        .iter()
+        .map(str::to_owned)
+        .collect();
+    let mut lines = Vec::new();
+    let mut record = csv::StringRecord::new();
+    loop {
+        match reader.read_record(&mut record) {
+            Ok(false) => return Ok(Structure { columns, lines }),
+            Ok(true) => {
+                let line = record.position().map_or(0, csv::Position::line);
+                if record.len() != columns.len() {
+                    return Err(error(line, fields_message(columns.len(), record.len())));
+                }
+                lines.push(line as usize);
+            }
+            Err(source) => {
+                let line = source.position().map_or(0, csv::Position::line);
+                return Err(error(line, source.to_string()));
+            }
+        }
+    }
+}
+
+fn fields_message(expected: usize, found: usize) -> String {
+    format!("expected {expected} fields, as in the header, found {found}")
+}
+
+fn strip_bom(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+/// Ids for reviews without any: a hash of the text, and which of its occurrences it is.
+fn ids_of(documents: &[String]) -> Vec<String> {
+    let mut occurrences: HashMap<u64, usize> = HashMap::new();
+    documents
+        .iter()
+        .map(|document| {
+            let text = hash("document", document);
+            let occurrence = occurrences
+                .entry(text)
+                .and_modify(|count| *count += 1)
+                .or_insert(1);
+            format!("{text:016x}-{occurrence}")
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nsmc() -> Format {
+        Format {
+            id_column: Some("id".into()),
+            text_column: "document".into(),
+            label_column: "label".into(),
+            labels: vec!["0".into(), "1".into()],
+            delimiter: b'\t',
+            quoting: false,
+        }
+    }
+
+    fn read(bytes: impl AsRef<[u8]>, format: &Format) -> Result<Vec<Review>, DataError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("reviews.txt");
+        fs_err::write(&path, bytes).unwrap();
+        read_reviews(&path, format)
+    }
+
+    fn review(id: &str, document: &str, label: usize) -> Review {
+        Review {
+            id: id.into(),
+            document: document.into(),
+            label,
+        }
+    }
+
+    #[test]
+    fn every_row_is_kept_as_it_stands() {
+        let text = "id\tdocument\tlabel\n\
+            1\t아 더빙.. 진짜 짜증나네요\t0\n\
+            2\t\t1\n\
+            3\t\"인용\" 하나\t1\n\
+            4\t\"열리기만 하고\t0\n\
+            5\t  앞뒤 빈칸  \t1\n\
+            6\t#주석 아님, null, NA, nan\t0\n\
+            7\tnull\t1\n\
+            8\t1.50\t0\n";
+        let expected = [
+            review("1", "아 더빙.. 진짜 짜증나네요", 0),
+            review("2", "", 1),
+            review("3", "\"인용\" 하나", 1),
+            review("4", "\"열리기만 하고", 0),
+            review("5", "  앞뒤 빈칸  ", 1),
+            review("6", "#주석 아님, null, NA, nan", 0),
+            review("7", "null", 1),
+            review("8", "1.50", 0),
+        ];
+        assert_eq!(read(text, &nsmc()).unwrap(), expected);
+        // The same without a last line break, with DOS line ends, and behind a byte order mark.
+        assert_eq!(read(text.trim_end(), &nsmc()).unwrap(), expected);
+        assert_eq!(read(text.replace('\n', "\r\n"), &nsmc()).unwrap(), expected);
+        assert_eq!(read(format!("\u{feff}{text}"), &nsmc()).unwrap(), expected);
+    }
+
+    #[test]
+    fn any_file_with_a_text_and_a_label_column_will_do() {
+        let format = Format {
+            id_column: None,
+            text_column: "리뷰".into(),
+            label_column: "감정".into(),
+            labels: vec!["부정".into(), "중립".into(), "긍정".into()],
+            delimiter: b',',
+            quoting: true,
+        };
+        let text = "감정,별점,리뷰\n긍정,10,\"좋다, 정말\"\n중립,5,\"그는 \"\"글쎄\"\"\n라고 했다\"\n부정,1,\n긍정,9,\"좋다, 정말\"\n";
+        let reviews = read(text, &format).unwrap();
+        let documents: Vec<&str> = reviews
+            .iter()
+            .map(|review| review.document.as_str())
+            .collect();
+        assert_eq!(
+            documents,
+            ["좋다, 정말", "그는 \"글쎄\"\n라고 했다", "", "좋다, 정말"]
+        );
+        assert_eq!(
+            reviews
+                .iter()
+                .map(|review| review.label)
+                .collect::<Vec<_>>(),
+            [2, 1, 0, 2]
+        );
+        assert!(reviews[3].id.ends_with("-2") && reviews[0].id.ends_with("-1"));
+        assert_eq!(reviews[0].id[..16], reviews[3].id[..16]);
+
+        let broken = "감정,별점,리뷰\n긍정,10,좋다\n부정,\"1\n2\",별로\n부정,별로\n";
+        let message = read(broken, &format).unwrap_err().to_string();
+        assert!(
+            message.ends_with(":5: expected 3 fields, as in the header, found 2"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_bad_row_is_named_by_its_line() {
+        let good = "id\tdocument\tlabel\n1\t좋다\t1\n";
+        for (tail, expected) in [
+            (
+                "2\t좋다\n",
+                ":3: expected 3 fields, as in the header, found 2",
+            ),
+            (
+                "2\t좋\t다\t1\n",
+                ":3: expected 3 fields, as in the header, found 4",
+            ),
+            (
+                "\n2\t좋다\t1\n",
+                ":3: expected 3 fields, as in the header, found 1",
+            ),
+            (
+                "2\t좋다\t2\n",
+                ":3: expected a label of \"0\", \"1\", found \"2\"",
+            ),
+            (
+                "2\t좋다\t\n",
+                ":3: expected a label of \"0\", \"1\", found \"\"",
+            ),
+            (
+                "2\t별로\t0\n1\t별로\t0\n",
+                ":4: the id \"1\" stands on line 2 already",
+            ),
+        ] {
+            let message = read(format!("{good}{tail}"), &nsmc())
+                .unwrap_err()
+                .to_string();
+            assert!(
+                message.ends_with(expected),
+                "{expected} is not in {message}"
+            );
+        }
+        let mut bytes = good.as_bytes().to_vec();
+        bytes.extend(b"2\t\xec\xa2\t1\n");
+        let message = read(bytes, &nsmc()).unwrap_err().to_string();
+        assert!(message.contains(":3: not valid UTF-8"), "{message}");
+    }
+
+    #[test]
+    fn a_missing_column_lists_those_there_are() {
+        let message = read("id\ttext\tlabel\n1\ta\t1\n", &nsmc())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains(":1: expected a column `document`, found id, text, label"),
+            "{message}"
+        );
+        let message = read("id\tdocument\tlabel\n", &nsmc())
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("no reviews"), "{message}");
+        assert!(read("", &nsmc()).is_err());
+    }
+
+    #[test]
+    fn class_counts_are_checked() {
+        let reviews = [
+            review("1", "a", 0),
+            review("2", "b", 1),
+            review("3", "c", 1),
+        ];
+        let path = Path::new("ratings.txt");
+        check_class_counts(path, &reviews, &[1, 2]).unwrap();
+        let message = check_class_counts(path, &reviews, &[2, 1])
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            message,
+            "ratings.txt: expected [2, 1] reviews per class, found [1, 2]"
+        );
+    }
+
+    #[test]
+    fn documents_that_stand_in_another_file_are_found() {
+        let (a, b) = (
+            [review("1", "a", 0), review("2", "", 1)],
+            [review("9", "", 0)],
+        );
+        assert_eq!(stand_in(&a, &b), [false, true]);
+    }
+}

@@ -1,0 +1,513 @@
+use std::path::Path;
+
+use rayon::prelude::*;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use tokenizers::models::wordpiece::WordPiece;
+use tokenizers::normalizers::BertNormalizer;
+use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::{
+    AddedToken, Model, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy,
+};
+
+use crate::DataError;
+use crate::split::hex;
+use crate::wordpiece::train_wordpiece;
+
+/// transformers' `BertTokenizerFast`.
+#[derive(Clone)]
+pub struct BertTokenizer {
+    tokenizer: Tokenizer,
+    vocab: Vec<String>,
+    settings: Settings,
+    fingerprint: String,
+}
+
+/// A text as the model takes it: `[CLS]` text `[SEP]`, and a second text and `[SEP]` for a pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoding {
+    /// Tokens.
+    pub input_ids: Vec<u32>,
+    /// Segment of each token.
+    pub token_type_ids: Vec<u32>,
+    /// Whether the text was cut to fit.
+    pub truncated: bool,
+}
+
+/// What of `tokenizer_config.json` decides the tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+struct Settings {
+    do_lower_case: bool,
+    #[serde(default)]
+    strip_accents: Option<bool>,
+    #[serde(default = "yes")]
+    tokenize_chinese_chars: bool,
+    #[serde(default = "SpecialToken::unk")]
+    unk_token: SpecialToken,
+    #[serde(default = "SpecialToken::sep")]
+    sep_token: SpecialToken,
+    #[serde(default = "SpecialToken::pad")]
+    pad_token: SpecialToken,
+    #[serde(default = "SpecialToken::cls")]
+    cls_token: SpecialToken,
+    #[serde(default = "SpecialToken::mask")]
+    mask_token: SpecialToken,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A special token, written as a string or as an object.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "SpecialTokenForm")]
+struct SpecialToken(String);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum SpecialTokenForm {
+    Text(String),
+    Object { content: String },
+}
+
+impl From<SpecialTokenForm> for SpecialToken {
+    fn from(form: SpecialTokenForm) -> Self {
+        match form {
+            SpecialTokenForm::Text(content) | SpecialTokenForm::Object { content } => Self(content),
+        }
+    }
+}
+
+impl SpecialToken {
+    fn unk() -> Self {
+        Self("[UNK]".into())
+    }
+    fn sep() -> Self {
+        Self("[SEP]".into())
+    }
+    fn pad() -> Self {
+        Self("[PAD]".into())
+    }
+    fn cls() -> Self {
+        Self("[CLS]".into())
+    }
+    fn mask() -> Self {
+        Self("[MASK]".into())
+    }
+}
+
+impl Settings {
+    /// Cased, nothing stripped: Hangul is never taken apart.
+    fn cased() -> Self {
+        Self {
+            do_lower_case: false,
+            strip_accents: None,
+            tokenize_chinese_chars: true,
+            unk_token: SpecialToken::unk(),
+            sep_token: SpecialToken::sep(),
+            pad_token: SpecialToken::pad(),
+            cls_token: SpecialToken::cls(),
+            mask_token: SpecialToken::mask(),
+        }
+    }
+
+    fn normalizer(&self) -> BertNormalizer {
+        BertNormalizer::new(
+            true,
+            self.tokenize_chinese_chars,
+            self.strip_accents,
+            self.do_lower_case,
+        )
+    }
+
+    /// In the order in which a new vocabulary has them.
+    fn special_tokens(&self) -> [&str; 5] {
+        [
+            &self.pad_token,
+            &self.unk_token,
+            &self.cls_token,
+            &self.sep_token,
+            &self.mask_token,
+        ]
+        .map(|token| token.0.as_str())
+    }
+}
+
+impl BertTokenizer {
+    /// The tokenizer of a folder in Hugging Face layout: `tokenizer.json`, or else `vocab.txt` with
+    /// `tokenizer_config.json`.
+    pub fn from_pretrained(folder: &Path) -> Result<Self, DataError> {
+        let whole = folder.join("tokenizer.json");
+        if whole.is_file() {
+            return Self::from_json(&whole);
+        }
+        let vocab = folder.join("vocab.txt");
+        if vocab.is_file() {
+            return Self::from_vocab(&vocab, &folder.join("tokenizer_config.json"));
+        }
+        Err(DataError::File {
+            path: folder.into(),
+            message:
+                "no tokenizer: expected tokenizer.json, or vocab.txt and tokenizer_config.json"
+                    .into(),
+        })
+    }
+
+    /// A tokenizer from `tokenizer.json`, whatever truncation and padding it asks for.
+    pub fn from_json(path: &Path) -> Result<Self, DataError> {
+        let bytes = fs_err::read(path)?;
+        let tokenizer = Tokenizer::from_bytes(&bytes).map_err(|source| DataError::Tokenizer {
+            context: path.display().to_string(),
+            source,
+        })?;
+        let json: serde_json::Value =
+            serde_json::from_slice(&bytes).map_err(|error| DataError::File {
+                path: path.into(),
+                message: error.to_string(),
+            })?;
+        let normalizer = &json["normalizer"];
+        let settings = Settings {
+            do_lower_case: normalizer["lowercase"].as_bool().unwrap_or(false),
+            strip_accents: normalizer["strip_accents"].as_bool(),
+            tokenize_chinese_chars: normalizer["handle_chinese_chars"].as_bool().unwrap_or(true),
+            ..Settings::cased()
+        };
+        Self::new(tokenizer, settings, path)
+    }
+
+    /// A tokenizer from `vocab.txt` and `tokenizer_config.json`.
+    ///
+    /// `do_lower_case` must be given: lower-casing also strips accents, which takes Hangul syllables
+    /// apart, and transformers' default for a missing key is to do so.
+    pub fn from_vocab(vocab: &Path, config: &Path) -> Result<Self, DataError> {
+        let text = fs_err::read_to_string(config)?;
+        let settings: Settings = serde_json::from_str(&text).map_err(|error| DataError::File {
+            path: config.into(),
+            message: error.to_string(),
+        })?;
+        fs_err::File::open(vocab)?;
+        let model = WordPiece::read_file(&vocab.to_string_lossy())
+            .and_then(|entries| {
+                WordPiece::builder()
+                    .vocab(entries)
+                    .unk_token(settings.unk_token.0.clone())
+                    .build()
+            })
+            .map_err(|source| DataError::Tokenizer {
+                context: vocab.display().to_string(),
+                source,
+            })?;
+        Self::assemble(model, settings, vocab)
+    }
+
+    /// A cased tokenizer with a new WordPiece vocabulary of `vocab_size` entries, trained on
+    /// `documents`.
+    pub fn train<S: AsRef<str> + Sync>(
+        documents: &[S],
+        vocab_size: usize,
+    ) -> Result<Self, DataError> {
+        let settings = Settings::cased();
+        let tokens = settings.special_tokens();
+        let model = train_wordpiece(documents, vocab_size, &tokens, settings.normalizer())
+            .map_err(|source| DataError::Tokenizer {
+                context: "training the vocabulary".into(),
+                source,
+            })?;
+        Self::assemble(model, settings, Path::new("the trained vocabulary"))
+    }
+
+    fn assemble(model: WordPiece, settings: Settings, path: &Path) -> Result<Self, DataError> {
+        let id = |token: &SpecialToken| {
+            model.token_to_id(&token.0).ok_or_else(|| DataError::File {
+                path: path.into(),
+                message: format!("the vocabulary has no `{}`", token.0),
+            })
+        };
+        let (cls, sep) = (settings.cls_token.0.clone(), settings.sep_token.0.clone());
+        let special = [&settings.cls_token, &settings.sep_token]
+            .map(|token| Ok::<_, DataError>((token.0.clone(), id(token)?)));
+        let [cls_entry, sep_entry] = special;
+        for token in [
+            &settings.pad_token,
+            &settings.unk_token,
+            &settings.mask_token,
+        ] {
+            id(token)?;
+        }
+        let template = TemplateProcessing::builder()
+            .try_single(format!("{cls}:0 $A:0 {sep}:0"))
+            .and_then(|builder| builder.try_pair(format!("{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1")))
+            .map_err(|message| DataError::File {
+                path: path.into(),
+                message,
+            })?
+            .special_tokens(vec![cls_entry?, sep_entry?])
+            .build()
+            .map_err(|error| DataError::File {
+                path: path.into(),
+                message: error.to_string(),
+            })?;
+        let mut tokenizer = Tokenizer::new(model);
+        tokenizer
+            .with_normalizer(Some(settings.normalizer()))
+            .with_pre_tokenizer(Some(BertPreTokenizer))
+            .with_post_processor(Some(template));
+        tokenizer.add_special_tokens(
+            &settings
+                .special_tokens()
+                .map(|token| AddedToken::from(token, true)),
+        );
+        Self::new(tokenizer, settings, path)
+    }
+
+    fn new(mut tokenizer: Tokenizer, settings: Settings, path: &Path) -> Result<Self, DataError> {
+        let error = |source| DataError::Tokenizer {
+            context: path.display().to_string(),
+            source,
+        };
+        tokenizer
+            .with_padding(None)
+            .with_truncation(None)
+            .map_err(error)?;
+        let mut vocab: Vec<(u32, String)> = tokenizer
+            .get_vocab(true)
+            .into_iter()
+            .map(|(token, id)| (id, token))
+            .collect();
+        vocab.sort_unstable();
+        if vocab
+            .iter()
+            .enumerate()
+            .any(|(place, (id, _))| place != *id as usize)
+        {
+            return Err(DataError::File {
+                path: path.into(),
+                message: "the vocabulary's ids are not 0, 1, 2, ...".into(),
+            });
+        }
+        let json = tokenizer.to_string(false).map_err(error)?;
+        let fingerprint = hex(&Sha256::digest(json.as_bytes()));
+        let vocab = vocab.into_iter().map(|(_, token)| token).collect();
+        Ok(Self {
+            tokenizer,
+            vocab,
+            settings,
+            fingerprint,
+        })
+    }
+
+    /// Number of entries, the special tokens included.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab.len()
+    }
+
+    /// The entries; an entry's place is its id.
+    pub fn vocab(&self) -> &[String] {
+        &self.vocab
+    }
+
+    /// The id of an entry.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
+    /// sha256 over everything that decides the tokens.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Encodes texts in parallel, each cut to `max_length` tokens; `[CLS]` and `[SEP]` always stay.
+    pub fn encode<S: AsRef<str> + Sync>(
+        &self,
+        documents: &[S],
+        max_length: usize,
+    ) -> Result<Vec<Encoding>, DataError> {
+        let tokenizer = self.truncating(max_length)?;
+        documents
+            .par_iter()
+            .map(|document| {
+                let encoding = tokenizer
+                    .encode(document.as_ref(), true)
+                    .map_err(encode_error)?;
+                Ok(Encoding::from(encoding))
+            })
+            .collect()
+    }
+
+    /// Encodes a pair of texts, the longer cut first.
+    pub fn encode_pair(
+        &self,
+        first: &str,
+        second: &str,
+        max_length: usize,
+    ) -> Result<Encoding, DataError> {
+        let encoding = self.truncating(max_length)?.encode((first, second), true);
+        Ok(encoding.map_err(encode_error)?.into())
+    }
+
+    fn truncating(&self, max_length: usize) -> Result<Tokenizer, DataError> {
+        let mut tokenizer = self.tokenizer.clone();
+        tokenizer
+            .with_truncation(Some(TruncationParams {
+                max_length,
+                strategy: TruncationStrategy::LongestFirst,
+                stride: 0,
+                direction: TruncationDirection::Right,
+            }))
+            .map_err(encode_error)?;
+        Ok(tokenizer)
+    }
+
+    /// Writes `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, from which transformers makes
+    /// the same tokenizer.
+    pub fn save(&self, folder: &Path, max_length: usize) -> Result<(), DataError> {
+        fs_err::create_dir_all(folder)?;
+        let context = || folder.join("tokenizer.json").display().to_string();
+        let json = self
+            .tokenizer
+            .to_string(true)
+            .map_err(|source| DataError::Tokenizer {
+                context: context(),
+                source,
+            })?;
+        fs_err::write(folder.join("tokenizer.json"), json)?;
+        fs_err::write(folder.join("vocab.txt"), self.vocab.join("\n") + "\n")?;
+        let [pad, unk, cls, sep, mask] = self.settings.special_tokens();
+        let config = serde_json::json!({
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": self.settings.do_lower_case,
+            "strip_accents": self.settings.strip_accents,
+            "tokenize_chinese_chars": self.settings.tokenize_chinese_chars,
+            "model_max_length": max_length,
+            "pad_token": pad,
+            "unk_token": unk,
+            "cls_token": cls,
+            "sep_token": sep,
+            "mask_token": mask,
+        });
+        let text =
+            serde_json::to_string_pretty(&config).expect("a config is representable in JSON");
+        Ok(fs_err::write(
+            folder.join("tokenizer_config.json"),
+            text + "\n",
+        )?)
+    }
+}
+
+impl From<tokenizers::Encoding> for Encoding {
+    fn from(encoding: tokenizers::Encoding) -> Self {
+        Self {
+            input_ids: encoding.get_ids().to_vec(),
+            token_type_ids: encoding.get_type_ids().to_vec(),
+            truncated: !encoding.get_overflowing().is_empty(),
+        }
+    }
+}
+
+fn encode_error(source: tokenizers::Error) -> DataError {
+    DataError::Tokenizer {
+        context: "encoding".into(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENTS: [&str; 4] = [
+        "정말 재미있는 영화",
+        "재미없는 영화 정말 재미없다",
+        "영화가 재미있다!! Good",
+        "최고 최고 good",
+    ];
+
+    #[test]
+    fn the_same_documents_train_the_same_vocabulary_in_any_order() {
+        let vocab = BertTokenizer::train(&DOCUMENTS, 80).unwrap();
+        let mut reversed = DOCUMENTS;
+        reversed.reverse();
+        for _ in 0..5 {
+            let again = BertTokenizer::train(&reversed, 80).unwrap();
+            assert_eq!(again.vocab(), vocab.vocab());
+            assert_eq!(again.fingerprint(), vocab.fingerprint());
+        }
+        assert_eq!(
+            vocab.vocab()[..5],
+            ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        );
+        assert!(vocab.token_to_id("영화").is_some(), "{:?}", vocab.vocab());
+        // No syllable is taken apart.
+        assert!(
+            !vocab
+                .vocab()
+                .iter()
+                .any(|token| token.contains(['ㅇ', '\u{110b}']))
+        );
+    }
+
+    #[test]
+    fn a_saved_tokenizer_gives_the_same_tokens_from_either_file() {
+        let tokenizer = BertTokenizer::train(&DOCUMENTS, 80).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        tokenizer.save(folder.path(), 128).unwrap();
+        let texts = ["재미있는 [MASK] 영화!", "모르는글자뷁 good"];
+        let expected = tokenizer.encode(&texts, 16).unwrap();
+        let whole = BertTokenizer::from_pretrained(folder.path()).unwrap();
+        assert_eq!(whole.encode(&texts, 16).unwrap(), expected);
+        fs_err::remove_file(folder.path().join("tokenizer.json")).unwrap();
+        let parts = BertTokenizer::from_pretrained(folder.path()).unwrap();
+        assert_eq!(parts.encode(&texts, 16).unwrap(), expected);
+        let mask = parts.token_to_id("[MASK]").unwrap();
+        assert!(expected[0].input_ids.contains(&mask));
+    }
+
+    #[test]
+    fn truncation_keeps_the_separator() {
+        let tokenizer = BertTokenizer::train(&DOCUMENTS, 80).unwrap();
+        let long = "영화 ".repeat(50);
+        let encoding = tokenizer.encode(&[long.as_str(), ""], 9).unwrap();
+        let sep = tokenizer.token_to_id("[SEP]").unwrap();
+        assert_eq!(
+            (encoding[0].input_ids.len(), encoding[0].truncated),
+            (9, true)
+        );
+        assert_eq!(encoding[0].input_ids[8], sep);
+        assert_eq!(
+            (encoding[1].input_ids.len(), encoding[1].truncated),
+            (2, false)
+        );
+    }
+
+    #[test]
+    fn a_tokenizer_without_what_it_needs_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |files: &[(&str, &str)], expected: &str| {
+            for (name, text) in files {
+                fs_err::write(folder.path().join(name), text).unwrap();
+            }
+            let Err(error) = BertTokenizer::from_pretrained(folder.path()) else {
+                panic!("{files:?} were read")
+            };
+            assert!(
+                error.to_string().contains(expected),
+                "{expected} is not in {error}"
+            );
+        };
+        refused(&[], "no tokenizer: expected tokenizer.json");
+        refused(
+            &[("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[MASK]\n")],
+            "tokenizer_config.json",
+        );
+        refused(&[("tokenizer_config.json", "{}")], "do_lower_case");
+        refused(
+            &[("tokenizer_config.json", "{\"do_lower_case\": false}")],
+            "the vocabulary has no `[SEP]`",
+        );
+        refused(
+            &[("tokenizer.json", "{\"version\": \"1.0\"")],
+            "tokenizer.json",
+        );
+    }
+}
