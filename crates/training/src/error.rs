@@ -1,0 +1,54 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Why a training did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainingError {
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// A checkpoint cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] nsmc_bert::CheckpointError),
+    /// There is nothing to train on.
+    #[error("no reviews to train on: `data.train_size` leaves none beside the validation split")]
+    NoReviews,
+    /// The loss or the gradient is no longer a number.
+    #[error(
+        "training diverged at step {step} of {steps} (epoch {epoch}): loss {loss}, gradient norm \
+         {grad_norm}, learning rate {learning_rate:e}; lower `training.learning_rate`, raise \
+         `training.warmup_ratio`, or set `training.max_grad_norm`"
+    )]
+    Diverged {
+        /// The step, from 1.
+        step: usize,
+        /// Steps in all.
+        steps: usize,
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The batch's mean loss.
+        loss: f32,
+        /// The gradient's norm before clipping.
+        grad_norm: f32,
+        /// The learning rate of the step.
+        learning_rate: f64,
+    },
+    /// Stopped on request.
+    #[error("interrupted: {reason}")]
+    Interrupted {
+        /// Who asked.
+        reason: String,
+    },
+    /// burn's training stopped with an error.
+    #[error("{0}")]
+    Burn(Arc<burn::train::TrainingError>),
+    /// A value cannot be read from the device.
+    #[error("cannot read a result from the device: {0}")]
+    Device(String),
+    /// The best model is asked for, but no epoch was validated.
+    #[error("{folder}: no best checkpoint: there was no validation split", folder = folder.display())]
+    NoBest {
+        /// Where it should be.
+        folder: PathBuf,
+    },
+}

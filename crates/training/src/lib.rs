@@ -1,0 +1,32 @@
+//! Training: the burn-train learner with the recipe of transformers' `Trainer`.
+//!
+//! [`fit`] runs burn's `SupervisedTraining` with a learning strategy of its own, where the stock one
+//! falls short of a reproduction: an order of reviews that depends on seed and epoch alone, dropout
+//! that depends on seed and step alone, the gradient's global norm, and an exact time per epoch.
+//! [`AdamW`] and [`LinearSchedule`] follow PyTorch and transformers to the last term.
+
+mod adamw;
+mod clip;
+mod error;
+mod fit;
+mod input;
+mod memory;
+mod metrics;
+mod predict;
+mod progress;
+mod schedule;
+mod strategy;
+mod task;
+
+pub use adamw::{AdamW, no_decay};
+pub use clip::clip_grad_norm;
+pub use error::TrainingError;
+pub use fit::{Fit, Fitted, fit};
+pub use input::bert_input;
+pub use memory::peak_memory_mib;
+pub use metrics::losses;
+pub use predict::predict;
+pub use progress::{Dashboard, Progress};
+pub use schedule::LinearSchedule;
+pub use strategy::step_seed;
+pub use task::{ClassificationTask, StepOutput};

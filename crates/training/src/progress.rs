@@ -1,0 +1,216 @@
+use std::io::Write;
+use std::time::Instant;
+
+use burn::train::Interrupter;
+use burn::train::logger::{EvaluationProgressLogger, TrainingProgressLogger};
+use burn::train::metric::{MetricDefinition, MetricId};
+use burn::train::renderer::tui::TuiMetricsRendererWrapper;
+use burn::train::renderer::{
+    EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation,
+    MetricsRendererTraining,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// What a person sees of a training, on stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dashboard {
+    /// burn-train's terminal dashboard.
+    Tui,
+    /// A progress bar with rate and time left.
+    Bar,
+    /// A line now and then, for a log.
+    Lines,
+    /// Nothing.
+    Silent,
+}
+
+impl Dashboard {
+    pub(crate) fn renderer(self, interrupter: Interrupter) -> Box<dyn MetricsRenderer> {
+        match self {
+            Self::Tui => Box::new(TuiMetricsRendererWrapper::new(interrupter, None)),
+            _ => Box::new(TrainingProgress::new(self)),
+        }
+    }
+}
+
+/// Progress through a known number of reviews: a bar, lines or nothing.
+pub struct Progress {
+    label: String,
+    total: usize,
+    shown: Shown,
+}
+
+enum Shown {
+    Bar(ProgressBar),
+    Lines { started: Instant, tenths: usize },
+    Nothing,
+}
+
+impl Progress {
+    /// Starts at 0 of `total` reviews.
+    pub fn start(dashboard: Dashboard, label: &str, total: usize) -> Self {
+        let shown = match dashboard {
+            Dashboard::Bar => {
+                let bar = ProgressBar::new(total as u64).with_prefix(label.to_owned());
+                let template = "{prefix:<16} {bar:30} {human_pos}/{human_len} reviews  \
+                                {per_sec}  ETA {eta}  {msg}";
+                let style = ProgressStyle::with_template(template).expect("the template is valid");
+                Shown::Bar(bar.with_style(style))
+            }
+            Dashboard::Lines => Shown::Lines {
+                started: Instant::now(),
+                tenths: 0,
+            },
+            Dashboard::Tui | Dashboard::Silent => Shown::Nothing,
+        };
+        Self {
+            label: label.into(),
+            total,
+            shown,
+        }
+    }
+
+    /// `done` reviews are done; `message` is shown beside.
+    pub fn update(&mut self, done: usize, message: &str) {
+        let (label, total) = (&self.label, self.total);
+        match &mut self.shown {
+            Shown::Bar(bar) => {
+                bar.set_position(done as u64);
+                bar.set_message(message.to_owned());
+            }
+            Shown::Lines { started, tenths } => {
+                let reached = (done * 10).checked_div(total).unwrap_or(10);
+                if reached > *tenths {
+                    *tenths = reached;
+                    let seconds = started.elapsed().as_secs_f64();
+                    let rate = done as f64 / seconds.max(1e-9);
+                    let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
+                    // A closed stderr is no reason to stop training.
+                    let _ = writeln!(
+                        std::io::stderr(),
+                        "{label}: {done}/{total} reviews, {rate:.0}/s, {left:.0} s left  {message}"
+                    );
+                }
+            }
+            Shown::Nothing => {}
+        }
+    }
+
+    /// Leaves the screen as it is.
+    pub fn finish(&mut self) {
+        if let Shown::Bar(bar) = &self.shown {
+            bar.abandon();
+        }
+    }
+}
+
+/// burn-train's events as [`Progress`].
+struct TrainingProgress {
+    dashboard: Dashboard,
+    epochs: usize,
+    epoch: usize,
+    split: Option<Progress>,
+    done: usize,
+    loss_id: Option<MetricId>,
+    loss: String,
+}
+
+impl TrainingProgress {
+    fn new(dashboard: Dashboard) -> Self {
+        Self {
+            dashboard,
+            epochs: 0,
+            epoch: 1,
+            split: None,
+            done: 0,
+            loss_id: None,
+            loss: String::new(),
+        }
+    }
+
+    fn update(&mut self, state: &MetricState) {
+        if let MetricState::Numeric(entry, Some(value)) = state
+            && Some(&entry.metric_id) == self.loss_id.as_ref()
+        {
+            self.loss = format!("loss {:.4}", value.current());
+            if let Some(split) = &mut self.split {
+                split.update(self.done, &self.loss);
+            }
+        }
+    }
+}
+
+impl MetricsRendererTraining for TrainingProgress {
+    fn update_train(&mut self, state: MetricState) {
+        self.update(&state);
+    }
+
+    fn update_valid(&mut self, state: MetricState) {
+        self.update(&state);
+    }
+}
+
+impl TrainingProgressLogger for TrainingProgress {
+    fn start(&mut self, epochs: usize, first: usize, _: Option<usize>, _: Option<&str>) {
+        (self.epochs, self.epoch) = (epochs, first);
+    }
+
+    fn update_epoch(&mut self, epoch: usize) {
+        self.epoch = epoch + 1;
+    }
+
+    fn start_split(&mut self, split: &str, total: usize) {
+        let what = if split.starts_with("train") {
+            "epoch"
+        } else {
+            "validation"
+        };
+        let label = format!("{what} {}/{}", self.epoch, self.epochs);
+        self.split = Some(Progress::start(self.dashboard, &label, total));
+        self.done = 0;
+        self.loss.clear();
+    }
+
+    fn update_split(&mut self, done: usize) {
+        self.done = done;
+        if let Some(split) = &mut self.split {
+            split.update(done, &self.loss);
+        }
+    }
+
+    fn end_split(&mut self) {
+        if let Some(mut split) = self.split.take() {
+            split.finish();
+        }
+    }
+
+    fn end(&mut self) {
+        self.end_split();
+    }
+
+    fn log_event_training(&mut self, _: String) {}
+}
+
+impl MetricsRenderer for TrainingProgress {
+    fn manual_close(&mut self) {}
+
+    fn register_metric(&mut self, definition: MetricDefinition) {
+        if definition.name.as_str() == "Loss" {
+            self.loss_id = Some(definition.metric_id);
+        }
+    }
+}
+
+// burn-train's evaluator is not used: its F1 is a mean over batches.
+impl MetricsRendererEvaluation for TrainingProgress {
+    fn update_test(&mut self, _: EvaluationName, _: MetricState) {}
+}
+
+impl EvaluationProgressLogger for TrainingProgress {
+    fn start_global_progress(&mut self, _: usize) {}
+    fn start_test(&mut self, _: &str, _: usize) {}
+    fn update_test_progress(&mut self, _: usize) {}
+    fn end_test(&mut self) {}
+    fn end_global_progress(&mut self) {}
+    fn log_event_evaluation(&mut self, _: String) {}
+}
