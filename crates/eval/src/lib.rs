@@ -8,6 +8,7 @@ mod error;
 mod paper;
 mod prediction;
 mod report;
+mod results;
 mod table;
 
 pub use confusion::{ClassMetrics, ConfusionMatrix};
@@ -15,4 +16,5 @@ pub use error::EvalError;
 pub use paper::{PAPER, PaperRow};
 pub use prediction::{Prediction, Predictions};
 pub use report::{BatchMean, ClassificationReport};
+pub use results::{EvaluatedRun, paper_table, results_table};
 pub use table::{Table, minutes_and_seconds, with_thousands};

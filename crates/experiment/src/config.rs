@@ -309,6 +309,13 @@ impl MethodConfig {
         }
     }
 
+    /// LoRA's rank.
+    pub fn rank(&self) -> Option<usize> {
+        match self {
+            Self::Vanilla => None,
+        }
+    }
+
     /// The method as a table shows it.
     pub fn label(&self) -> String {
         match self {

@@ -25,7 +25,7 @@ pub use document::Document;
 pub use error::{ConfigError, Origin, Problem};
 pub use manifest::{DatasetEntry, DatasetManifest, FileEntry, ModelEntry, ModelManifest};
 pub use profile::{Catalog, Cell, Profile};
-pub use record::{EpochRecord, RunRecord, RunStatus};
+pub use record::{EpochRecord, RunRecord, RunResults, RunStatus};
 
 use std::io::Read;
 use std::path::Path;

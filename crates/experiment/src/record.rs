@@ -12,14 +12,12 @@ use crate::ExperimentConfig;
 pub struct RunRecord {
     /// [`ExperimentConfig::run_id`].
     pub run_id: String,
-    /// How the run ended.
-    pub status: RunStatus,
-    /// The resolved configuration.
-    pub config: ExperimentConfig,
     /// [`ExperimentConfig::identity`].
     pub identity: String,
-    /// When the run started, as RFC 3339 in UTC.
-    pub started: String,
+    /// How the run ended.
+    pub status: RunStatus,
+    /// When it started, in seconds since 1970 (UTC).
+    pub started: u64,
     /// Wall time of the whole run, tokenising, validation and test included.
     pub total_seconds: f64,
     /// The device, in words.
@@ -28,6 +26,15 @@ pub struct RunRecord {
     pub threads: usize,
     /// Version of this program.
     pub version: String,
+    /// What it found; none if it failed.
+    pub results: Option<RunResults>,
+    /// The resolved configuration.
+    pub config: ExperimentConfig,
+}
+
+/// What a run found, but for its predictions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunResults {
     /// Parameters that train.
     pub trainable_parameters: usize,
     /// Parameters in all.
@@ -38,19 +45,19 @@ pub struct RunRecord {
     pub validation_reviews: usize,
     /// Reviews tested.
     pub test_reviews: usize,
-    /// Training reviews that were cut to `max_length`.
+    /// Reviews of the training file that are longer than `max_length` and were cut.
     pub truncated_reviews: usize,
     /// Optimiser steps in all.
     pub steps: usize,
-    /// Largest memory the process held, in MiB: resident memory on a CPU, the device's pool on a
-    /// GPU.
-    pub peak_memory_mib: f64,
-    /// Seconds that the test pass took.
-    pub test_seconds: f64,
-    /// The epoch whose model was tested, from 1.
-    pub tested_epoch: usize,
     /// One entry per epoch.
     pub epochs: Vec<EpochRecord>,
+    /// The epoch whose model was tested, from 1.
+    pub tested_epoch: usize,
+    /// Time of the test pass.
+    pub test_seconds: f64,
+    /// Largest memory the process held, in MiB: resident memory on a CPU, the device's pool on a
+    /// GPU; none where it cannot be read.
+    pub peak_memory_mib: Option<f64>,
     /// sha256 of the test predictions.
     pub predictions_sha256: String,
 }
@@ -88,7 +95,23 @@ pub struct EpochRecord {
     pub validation_accuracy: Option<f64>,
 }
 
+impl RunResults {
+    /// Mean time per epoch.
+    pub fn epoch_seconds(&self) -> f64 {
+        let total: f64 = self.epochs.iter().map(|epoch| epoch.train_seconds).sum();
+        total / self.epochs.len() as f64
+    }
+}
+
 impl RunRecord {
+    /// Writes `record.json`; it appears whole or not at all.
+    pub fn write(&self, path: &Path) -> std::io::Result<()> {
+        let text = serde_json::to_string_pretty(self).expect("a record is representable in JSON");
+        let partial = path.with_extension("json.partial");
+        fs_err::write(&partial, text + "\n")?;
+        fs_err::rename(partial, path)
+    }
+
     /// Reads `record.json`.
     pub fn read(path: &Path) -> std::io::Result<Self> {
         let text = fs_err::read_to_string(path)?;

@@ -1,0 +1,90 @@
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+
+/// Fine-tune BERT on sentiment data, and use what was trained.
+#[derive(Parser)]
+#[command(name = "nsmc", version, about)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Log more to stderr: -v progress, -vv details, -vvv everything.
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Train and test one run.
+    Train(Train),
+    /// Test a run's model again and print its metrics.
+    Evaluate(Evaluate),
+    /// Classify texts with a run's model.
+    Predict(Predict),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Train {
+    /// A resolved configuration, as `cargo xtask train` writes it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// The run directory to make.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+    /// Show burn's dashboard instead of a progress bar, on a terminal.
+    #[arg(long)]
+    pub(crate) tui: bool,
+    /// Keep tokens here instead of in the user's cache folder.
+    #[arg(long, value_name = "DIR", env = "NSMC_CACHE")]
+    pub(crate) cache: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Evaluate {
+    /// A run directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Predict {
+    /// A run directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// A text; may be given more than once.
+    #[arg(long, required_unless_present = "input")]
+    pub(crate) text: Vec<String>,
+    /// A file with one text per line, or - for standard input.
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    pub(crate) input: Option<PathBuf>,
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value = "jsonl")]
+    pub(crate) output: Form,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeviceChoice {
+    /// A CUDA GPU if this program was built for one, the CPU otherwise.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The first CUDA GPU.
+    Cuda,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// One JSON object per line.
+    Jsonl,
+    /// Tab-separated, with a header.
+    Tsv,
+}

@@ -1,0 +1,88 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use nsmc_data::{Format, Review, Split, check_class_counts, read_reviews, split, stand_in, subset};
+use nsmc_experiment::{DataConfig, DataFile, Rows, sha256_file};
+
+/// The reviews of a run and which of them it uses.
+pub(crate) struct Corpus {
+    /// Every review of the training file.
+    pub(crate) train: Arc<Vec<Review>>,
+    /// Which are trained on and which held out.
+    pub(crate) split: Split,
+    /// Every review of the test file.
+    pub(crate) test: Arc<Vec<Review>>,
+    /// Which are tested.
+    pub(crate) tested: Vec<usize>,
+    /// For each review of the test file, whether its document stands in the training file.
+    pub(crate) in_training: Vec<bool>,
+}
+
+impl Corpus {
+    /// Reads and checks the files of a configuration.
+    pub(crate) fn read(config: &DataConfig) -> Result<Self> {
+        let format = Format {
+            id_column: Some(config.id_column.clone()).filter(|column| !column.is_empty()),
+            text_column: config.text_column.clone(),
+            label_column: config.label_column.clone(),
+            labels: config.labels.clone(),
+            delimiter: config.delimiter.as_bytes()[0],
+            quoting: config.quoting,
+        };
+        let train = read_file(&config.train, &format, &config.dataset)?;
+        let test = read_file(&config.test, &format, &config.dataset)?;
+        let size = |rows| match rows {
+            Rows::All => None,
+            Rows::Exactly(rows) => Some(rows),
+        };
+        let split = split(&train, size(config.train_size), config.validation_fraction)
+            .context("`data.train_size`")?;
+        let tested = subset(&test, size(config.test_size)).context("`data.test_size`")?;
+        let in_training = stand_in(&test, &train);
+        Ok(Self {
+            train: Arc::new(train),
+            split,
+            test: Arc::new(test),
+            tested,
+            in_training,
+        })
+    }
+}
+
+fn read_file(file: &DataFile, format: &Format, dataset: &str) -> Result<Vec<Review>> {
+    let path = &file.path;
+    if !path.is_file() {
+        bail!(
+            "{}: no such file; `cargo xtask download` fetches the data set `{dataset}` if \
+             datasets/manifest.toml names it, and `--mirror DIR` takes it from a folder",
+            path.display()
+        );
+    }
+    let found = sha256_file(path)?;
+    ensure!(
+        found == file.sha256,
+        "{}: expected sha256 {}, found {found}: the file is not the one that the run was \
+         configured for; `cargo xtask download` fetches a documented file anew",
+        path.display(),
+        file.sha256
+    );
+    let reviews = read_reviews(path, format)?;
+    if !file.class_counts.is_empty() {
+        check_class_counts(path, &reviews, &file.class_counts)?;
+    }
+    Ok(reviews)
+}
+
+/// Where tokens are kept between runs.
+pub(crate) fn cache_folder(chosen: Option<&Path>) -> PathBuf {
+    let default = || {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let home = || std::env::home_dir().map(|home| home.join(".cache"));
+        cache
+            .or_else(home)
+            .unwrap_or_else(std::env::temp_dir)
+            .join("nsmc")
+    };
+    chosen.map_or_else(default, Path::to_path_buf)
+}

@@ -1,0 +1,77 @@
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use nsmc_data::{EncodedReviews, Order, ReviewLoader};
+use nsmc_eval::{ClassificationReport, EvaluatedRun, Predictions};
+use nsmc_experiment::{RunRecord, Selection};
+
+use crate::args::Evaluate;
+use crate::classifier::Classifier;
+use crate::corpus::{Corpus, cache_folder};
+use crate::train::{dashboard, print_tables, test_predictions};
+use crate::{device, logging};
+
+/// Tests the run's checkpoint again, says whether the saved predictions come back, and prints the
+/// metrics. The run directory is only read.
+pub(crate) fn run(args: &Evaluate, verbosity: u8) -> Result<()> {
+    logging::start(verbosity, None)?;
+    let record = RunRecord::read(&args.run.join("record.json"))?;
+    let Some(results) = &record.results else {
+        bail!(
+            "{}: the run failed, so there is nothing to evaluate",
+            args.run.display()
+        );
+    };
+    let config = &record.config;
+    let device = device::choose(args.device)?.device;
+    let corpus = Corpus::read(&config.data)?;
+    let checkpoint = match config.training.selection {
+        Selection::Last => "last",
+        Selection::Best => "best",
+    };
+    let classifier = Classifier::trained(&args.run.join("checkpoint").join(checkpoint), &device)?;
+    let cache = cache_folder(None);
+    let encoded = EncodedReviews::encode_cached(
+        &corpus.test,
+        &classifier.tokenizer,
+        config.data.max_length,
+        &cache,
+    )
+    .with_context(|| format!("the token cache {}", cache.display()))?;
+    let loader = ReviewLoader::new(
+        corpus.test.clone(),
+        Arc::new(encoded),
+        corpus.tested.clone(),
+        config.evaluation.eval_batch_size,
+        Order::ByLength,
+        device.clone(),
+    );
+    let predictions = test_predictions(&classifier, &loader, &corpus, &device, dashboard(false))?;
+    let saved = Predictions::read(&args.run.join("predictions.tsv"))?;
+    print_difference(&predictions, &saved);
+    let report = ClassificationReport::new(&predictions, config.evaluation.metric_batch_size);
+    tracing::debug!(reviews = results.test_reviews, "evaluated");
+    print_tables(&[EvaluatedRun {
+        record: record.clone(),
+        report: Some(report),
+    }]);
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "results go to stdout")]
+fn print_difference(predictions: &Predictions, saved: &Predictions) {
+    if predictions == saved {
+        println!("The saved predictions come back to the last bit.");
+        return;
+    }
+    let pairs = || predictions.rows.iter().zip(&saved.rows);
+    let largest = pairs()
+        .flat_map(|(a, b)| a.logits.iter().zip(&b.logits).map(|(a, b)| (a - b).abs()))
+        .fold(0.0, f32::max);
+    let classes = pairs().filter(|(a, b)| a.class() != b.class()).count();
+    println!(
+        "The saved predictions do not come back: logits differ by up to {largest:e}, {classes} of \
+         {} classes differ.",
+        predictions.rows.len()
+    );
+}

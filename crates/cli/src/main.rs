@@ -1,0 +1,46 @@
+//! `nsmc`: trains, evaluates and uses a classifier. One run is one process of it, started with a
+//! fully resolved configuration.
+//!
+//! Results go to stdout, everything else to stderr.
+
+#![recursion_limit = "256"]
+
+mod args;
+mod classifier;
+mod corpus;
+mod device;
+mod evaluate;
+mod logging;
+mod predict;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = match args.command {
+        Command::Train(train) => train::run(&train, args.verbose),
+        Command::Evaluate(evaluate) => evaluate::run(&evaluate, args.verbose),
+        Command::Predict(predict) => predict::run(&predict, args.verbose),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the one place that tells a person what went wrong"
+)]
+fn report(error: &anyhow::Error) {
+    tracing::error!("{error:#}");
+    eprintln!("error: {error:#}");
+}

@@ -1,0 +1,149 @@
+use std::io::{BufRead, BufReader, Read, Write};
+
+use anyhow::{Context, Result};
+use burn::tensor::{Device, activation};
+use nsmc_bert::BertInput;
+use nsmc_experiment::{RunRecord, Selection};
+
+use crate::args::{Form, Predict};
+use crate::classifier::Classifier;
+use crate::{device, logging};
+
+/// Texts per forward pass.
+const BATCH: usize = 64;
+
+pub(crate) fn run(args: &Predict, verbosity: u8) -> Result<()> {
+    logging::start(verbosity, None)?;
+    let record = RunRecord::read(&args.run.join("record.json"))?;
+    let checkpoint = match record.config.training.selection {
+        Selection::Last => "last",
+        Selection::Best => "best",
+    };
+    let device = device::choose(args.device)?.device;
+    let classifier = Classifier::trained(&args.run.join("checkpoint").join(checkpoint), &device)?;
+    let mut answers = Answers::start(args.output, &classifier, std::io::stdout().lock())?;
+    let max_length = record.config.data.max_length;
+    let mut batch = Vec::with_capacity(BATCH);
+    for text in texts(args)? {
+        batch.push(text?);
+        if batch.len() == BATCH {
+            answers.write(&batch, &classifier, max_length, &device)?;
+            batch.clear();
+        }
+    }
+    answers.write(&batch, &classifier, max_length, &device)?;
+    Ok(answers.out.flush()?)
+}
+
+/// The texts to classify; a file is read as it is needed.
+fn texts(args: &Predict) -> Result<Box<dyn Iterator<Item = Result<String>>>> {
+    let Some(path) = &args.input else {
+        return Ok(Box::new(args.text.clone().into_iter().map(Ok)));
+    };
+    let (reader, name): (Box<dyn Read>, String) = if path.as_os_str() == "-" {
+        (Box::new(std::io::stdin()), "standard input".into())
+    } else {
+        (
+            Box::new(fs_err::File::open(path)?),
+            path.display().to_string(),
+        )
+    };
+    let lines = BufReader::new(reader).lines().enumerate();
+    Ok(Box::new(lines.map(move |(index, line)| {
+        line.with_context(|| format!("{name}:{}", index + 1))
+    })))
+}
+
+struct Answers<W: Write> {
+    form: Form,
+    labels: Vec<String>,
+    out: W,
+}
+
+impl<W: Write> Answers<W> {
+    fn start(form: Form, classifier: &Classifier, mut out: W) -> Result<Self> {
+        let labels: Vec<String> = classifier.config.id2label.values().cloned().collect();
+        if form == Form::Tsv {
+            let columns = |what: &str| {
+                labels
+                    .iter()
+                    .map(|label| format!("\t{what}_{label}"))
+                    .collect::<String>()
+            };
+            writeln!(
+                out,
+                "label{}{}\ttext",
+                columns("probability"),
+                columns("logit")
+            )?;
+        }
+        Ok(Self { form, labels, out })
+    }
+
+    fn write(
+        &mut self,
+        texts: &[String],
+        classifier: &Classifier,
+        max_length: usize,
+        device: &Device,
+    ) -> Result<()> {
+        if texts.is_empty() {
+            return Ok(());
+        }
+        let encodings = classifier.tokenizer.encode(texts, max_length)?;
+        let ids: Vec<Vec<u32>> = encodings
+            .into_iter()
+            .map(|encoding| encoding.input_ids)
+            .collect();
+        let logits = classifier.model.forward(&BertInput::from_ids(&ids, device));
+        let probabilities = activation::softmax(logits.clone(), 1);
+        let logits: Vec<f32> = logits.try_into_vec_as().context("the logits")?;
+        let probabilities: Vec<f32> = probabilities
+            .try_into_vec_as()
+            .context("the probabilities")?;
+        let width = self.labels.len();
+        for ((text, logits), probabilities) in texts
+            .iter()
+            .zip(logits.chunks(width))
+            .zip(probabilities.chunks(width))
+        {
+            let class = (1..width).fold(
+                0,
+                |best, at| if logits[at] > logits[best] { at } else { best },
+            );
+            match self.form {
+                Form::Jsonl => {
+                    let by_label = |values: &[f32]| -> serde_json::Map<String, serde_json::Value> {
+                        self.labels
+                            .iter()
+                            .cloned()
+                            .zip(values.iter().map(|&v| v.into()))
+                            .collect()
+                    };
+                    let answer = serde_json::json!({
+                        "text": text,
+                        "label": self.labels[class],
+                        "probabilities": by_label(probabilities),
+                        "logits": by_label(logits),
+                    });
+                    writeln!(self.out, "{answer}")?;
+                }
+                Form::Tsv => {
+                    let fields = probabilities
+                        .iter()
+                        .chain(logits)
+                        .map(|value| format!("\t{value}"));
+                    // A text is one line; a tab in it would be a column.
+                    let text = text.replace('\t', " ");
+                    writeln!(
+                        self.out,
+                        "{}{}\t{text}",
+                        self.labels[class],
+                        fields.collect::<String>()
+                    )?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,187 @@
+use std::path::{Path, PathBuf};
+
+use nsmc_experiment::{ExperimentConfig, ModelConfig, RunRecord, RunResults, RunStatus};
+
+use crate::{
+    ClassificationReport, EvalError, PaperRow, Predictions, Table, minutes_and_seconds,
+    with_thousands,
+};
+
+/// A run directory's record and what its predictions say.
+#[derive(Clone, Debug)]
+pub struct EvaluatedRun {
+    /// `record.json`.
+    pub record: RunRecord,
+    /// The metrics of `predictions.tsv`; none if the run failed.
+    pub report: Option<ClassificationReport>,
+}
+
+impl EvaluatedRun {
+    /// Reads a run directory and computes its metrics.
+    pub fn read(folder: &Path) -> Result<Self, EvalError> {
+        let record = RunRecord::read(&folder.join("record.json"))?;
+        let report = match record.status {
+            RunStatus::Success => {
+                let predictions = Predictions::read(&folder.join("predictions.tsv"))?;
+                let batch = record.config.evaluation.metric_batch_size;
+                Some(ClassificationReport::new(&predictions, batch))
+            }
+            RunStatus::Failed { .. } => None,
+        };
+        Ok(Self { record, report })
+    }
+
+    /// Reads every run directory in `folder`, in the order of their names; one without a record is
+    /// passed over.
+    pub fn read_all(folder: &Path) -> Result<Vec<Self>, EvalError> {
+        let mut folders: Vec<PathBuf> = Vec::new();
+        if folder.is_dir() {
+            for entry in fs_err::read_dir(folder)? {
+                let path = entry?.path();
+                if path.join("record.json").is_file() {
+                    folders.push(path);
+                }
+            }
+        }
+        folders.sort();
+        folders.iter().map(|folder| Self::read(folder)).collect()
+    }
+}
+
+/// One row per run: quality, cost and size.
+///
+/// Precision, recall and F1 are those of the positive class where there are two classes, and macro
+/// averages otherwise.
+pub fn results_table(runs: &[EvaluatedRun]) -> Table {
+    let mut table = Table::new(
+        [
+            "model",
+            "method",
+            "reviews",
+            "seed",
+            "accuracy",
+            "precision",
+            "recall",
+            "F1",
+            "F1, batch mean",
+            "accuracy, unseen",
+            "time per epoch",
+            "trainable",
+            "parameters",
+            "peak MiB",
+        ],
+        2,
+    );
+    for run in runs {
+        let config = &run.record.config;
+        let mut row = vec![
+            model_name(config),
+            config.method.label(),
+            config.data.train_size.to_string(),
+            config.seed.to_string(),
+        ];
+        row.extend(match (&run.report, &run.record.results) {
+            (Some(report), Some(results)) => figures(report, results),
+            _ => std::iter::once("failed".to_owned())
+                .chain(std::iter::repeat_n(String::new(), 9))
+                .collect(),
+        });
+        table.push(row);
+    }
+    table
+}
+
+fn figures(report: &ClassificationReport, results: &RunResults) -> Vec<String> {
+    let ratio = |value: f64| format!("{value:.4}");
+    let optional = |value: Option<f64>| value.map_or_else(|| "–".into(), ratio);
+    let metrics = report.binary.unwrap_or(report.macro_average);
+    vec![
+        ratio(report.accuracy),
+        ratio(metrics.precision),
+        ratio(metrics.recall),
+        ratio(metrics.f1),
+        optional(report.batch_mean.map(|mean| mean.binary.f1)),
+        optional(report.unseen_accuracy),
+        minutes_and_seconds(results.epoch_seconds()),
+        with_thousands(results.trainable_parameters),
+        with_thousands(results.total_parameters),
+        results
+            .peak_memory_mib
+            .map_or_else(|| "–".into(), |mib| format!("{mib:.0}")),
+    ]
+}
+
+/// The runs that stand for a row of the paper's tables beside that row, in its own way of
+/// averaging: means over batches.
+///
+/// None if no run does: only the paper's model on the paper's data is compared with it.
+pub fn paper_table(runs: &[EvaluatedRun]) -> Option<Table> {
+    let mut table = Table::new(
+        [
+            "method",
+            "reviews",
+            "seed",
+            "accuracy",
+            "paper",
+            "precision",
+            "paper",
+            "recall",
+            "paper",
+            "F1",
+            "paper",
+        ],
+        1,
+    );
+    let mut rows = 0;
+    for run in runs {
+        let config = &run.record.config;
+        let (Some(paper), Some(mean)) = (
+            paper_row(config),
+            run.report.as_ref().and_then(|report| report.batch_mean),
+        ) else {
+            continue;
+        };
+        rows += 1;
+        let ours = |value: f64| format!("{value:.3}");
+        let theirs = |value: f64| format!("{value:.3}");
+        table.push([
+            config.method.label(),
+            config.data.train_size.to_string(),
+            config.seed.to_string(),
+            ours(mean.accuracy),
+            theirs(paper.accuracy),
+            ours(mean.binary.precision),
+            theirs(paper.precision),
+            ours(mean.binary.recall),
+            theirs(paper.recall),
+            ours(mean.binary.f1),
+            theirs(paper.f1),
+        ]);
+    }
+    (rows > 0).then_some(table)
+}
+
+fn model_name(config: &ExperimentConfig) -> String {
+    match &config.model {
+        ModelConfig::Pretrained { name, .. } => name.clone(),
+        ModelConfig::Scratch(shape) => {
+            format!(
+                "from scratch, {}×{}",
+                shape.num_hidden_layers, shape.hidden_size
+            )
+        }
+    }
+}
+
+fn paper_row(config: &ExperimentConfig) -> Option<&'static PaperRow> {
+    let ModelConfig::Pretrained { name, .. } = &config.model else {
+        return None;
+    };
+    if name != "bert-base-multilingual-cased" || config.data.dataset != "nsmc" {
+        return None;
+    }
+    let nsmc_experiment::Rows::Exactly(train_size) = config.data.train_size else {
+        return None;
+    };
+    PaperRow::find(config.method.name(), config.method.rank(), train_size)
+}

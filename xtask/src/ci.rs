@@ -1,0 +1,70 @@
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::say;
+use crate::workspace::Workspace;
+
+/// The crates, each of which is tested alone.
+const CRATES: [&str; 8] = [
+    "nsmc-experiment",
+    "nsmc-eval",
+    "nsmc-data",
+    "nsmc-bert",
+    "nsmc-peft",
+    "nsmc-training",
+    "nsmc-cli",
+    "xtask",
+];
+
+pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    let mut steps: Vec<(String, Vec<&str>)> = vec![
+        ("formatting".into(), vec!["fmt", "--all", "--check"]),
+        (
+            "lints".into(),
+            vec![
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ],
+        ),
+        ("docs".into(), vec!["doc", "--workspace", "--no-deps"]),
+    ];
+    for name in CRATES {
+        // The end-to-end tests belong to the program's crate and come last.
+        let mut arguments = vec!["test", "--package", name];
+        if name == "nsmc-cli" {
+            arguments.extend(["--bins"]);
+        }
+        steps.push((name.into(), arguments));
+    }
+    steps.push((
+        "end to end".into(),
+        vec!["test", "--package", "nsmc-cli", "--test", "e2e"],
+    ));
+
+    for (what, arguments) in steps {
+        say(&format!("── {what}: cargo {}", arguments.join(" ")));
+        let started = Instant::now();
+        let status = Command::new("cargo")
+            .current_dir(&workspace.root)
+            .args(&arguments)
+            .env("RUSTDOCFLAGS", "-D warnings")
+            .status()
+            .context("cargo")?;
+        ensure!(
+            status.success(),
+            "{what} failed: cargo {}",
+            arguments.join(" ")
+        );
+        say(&format!(
+            "── {what}: done in {:.0} s",
+            started.elapsed().as_secs_f64()
+        ));
+    }
+    Ok(())
+}

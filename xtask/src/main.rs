@@ -1,0 +1,51 @@
+//! Tasks around the runs: `cargo xtask --help`.
+
+mod args;
+mod ci;
+mod download;
+mod hub;
+mod nsmc;
+mod reproduce;
+mod tables;
+#[cfg(test)]
+mod tidy;
+mod train;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+use workspace::Workspace;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let workspace = Workspace::find();
+    let result = match args.command {
+        Command::Download(download) => download::run(&workspace, &download),
+        Command::Train(train) => train::run(&workspace, &train),
+        Command::Reproduce(reproduce) => reproduce::run(&workspace, &reproduce),
+        Command::Tables(tables) => tables::run(&workspace, &tables),
+        Command::Ci => ci::run(&workspace),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Tells a person something: stderr, for results go to stdout.
+#[expect(clippy::print_stderr, reason = "the one place that speaks to a person")]
+pub(crate) fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+/// Prints a result.
+#[expect(clippy::print_stdout, reason = "results go to stdout")]
+pub(crate) fn print(text: &str) {
+    println!("{text}");
+}

@@ -1,0 +1,89 @@
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::args::DeviceChoice;
+use crate::say;
+use crate::workspace::Workspace;
+
+/// The program that runs are processes of, built for a device.
+pub(crate) struct Nsmc {
+    path: PathBuf,
+    device: &'static str,
+}
+
+impl Nsmc {
+    /// Builds the program, in release, for the device chosen; says which that is.
+    ///
+    /// `NSMC_BIN` names a program that is built already.
+    pub(crate) fn build(workspace: &Workspace, choice: DeviceChoice) -> Result<Self> {
+        let device = match choice {
+            DeviceChoice::Cpu => "cpu",
+            DeviceChoice::Cuda => "cuda",
+            DeviceChoice::Auto if has_cuda() => "cuda",
+            DeviceChoice::Auto => "cpu",
+        };
+        if let Some(path) = std::env::var_os("NSMC_BIN").map(PathBuf::from) {
+            ensure!(path.is_file(), "NSMC_BIN: {}: no such file", path.display());
+            return Ok(Self { path, device });
+        }
+        say(match (choice, device) {
+            (DeviceChoice::Auto, "cuda") => "device: cuda (there is an NVIDIA GPU)",
+            (DeviceChoice::Auto, _) => "device: cpu (no NVIDIA GPU was found)",
+            (_, "cuda") => "device: cuda",
+            _ => "device: cpu",
+        });
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+        let mut build = Command::new(cargo);
+        build.current_dir(&workspace.root).args([
+            "build",
+            "--release",
+            "--package",
+            "nsmc-cli",
+            "--bin",
+            "nsmc",
+        ]);
+        if device == "cuda" {
+            build.args(["--features", "nsmc-cli/cuda"]);
+        }
+        // xtask has a target folder of its own; the program belongs into the workspace's.
+        let target = std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| workspace.root.join("target"), PathBuf::from);
+        build.arg("--target-dir").arg(&target);
+        let status = build.status().context("cargo build")?;
+        ensure!(
+            status.success(),
+            "the program `nsmc` could not be built for {device}"
+        );
+        Ok(Self {
+            path: target.join("release").join("nsmc"),
+            device,
+        })
+    }
+
+    /// Runs a subcommand to its end; its output is the terminal's.
+    pub(crate) fn run(&self, workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
+        let status = Command::new(&self.path)
+            .current_dir(&workspace.root)
+            .args(arguments)
+            .args(["--device", self.device])
+            .status()
+            .with_context(|| format!("{}", self.path.display()))?;
+        if !status.success() {
+            bail!("the run ended with {status}");
+        }
+        Ok(())
+    }
+}
+
+fn has_cuda() -> bool {
+    Command::new("nvidia-smi")
+        .arg("-L")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}

@@ -1,0 +1,122 @@
+//! The invariants of ARCHITECTURE.md that a machine can check.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Each workspace package's dependencies, dev-dependencies left out.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let output = Command::new("cargo")
+        .args(["metadata", "--format-version", "1", "--no-deps"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    assert!(packages.len() >= 8);
+    packages
+        .iter()
+        .map(|package| {
+            let dependencies = package["dependencies"].as_array().unwrap();
+            let names = dependencies
+                .iter()
+                .filter(|dependency| dependency["kind"].is_null())
+                .map(|dependency| dependency["name"].as_str().unwrap().to_owned());
+            (
+                package["name"].as_str().unwrap().to_owned(),
+                names.collect(),
+            )
+        })
+        .collect()
+}
+
+fn within(names: &BTreeSet<String>) -> BTreeSet<&str> {
+    names
+        .iter()
+        .map(String::as_str)
+        .filter(|name| name.starts_with("nsmc-"))
+        .collect()
+}
+
+#[test]
+fn crates_depend_on_each_other_as_the_architecture_says() {
+    let allowed: [(&str, &[&str]); 8] = [
+        ("nsmc-experiment", &[]),
+        ("nsmc-data", &[]),
+        ("nsmc-bert", &[]),
+        ("nsmc-eval", &["nsmc-experiment"]),
+        ("nsmc-peft", &["nsmc-bert"]),
+        (
+            "nsmc-training",
+            &[
+                "nsmc-bert",
+                "nsmc-data",
+                "nsmc-eval",
+                "nsmc-experiment",
+                "nsmc-peft",
+            ],
+        ),
+        (
+            "nsmc-cli",
+            &[
+                "nsmc-bert",
+                "nsmc-data",
+                "nsmc-eval",
+                "nsmc-experiment",
+                "nsmc-peft",
+                "nsmc-training",
+            ],
+        ),
+        ("xtask", &["nsmc-eval", "nsmc-experiment"]),
+    ];
+    let found = dependencies();
+    assert_eq!(
+        found.len(),
+        allowed.len(),
+        "a new crate needs its place in the architecture"
+    );
+    for (name, allowed) in allowed {
+        assert_eq!(
+            within(&found[name]),
+            allowed.iter().copied().collect(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn only_the_tensor_crates_link_burn() {
+    for (name, dependencies) in dependencies() {
+        let links = dependencies.contains("burn");
+        let may = [
+            "nsmc-data",
+            "nsmc-bert",
+            "nsmc-peft",
+            "nsmc-training",
+            "nsmc-cli",
+        ];
+        assert_eq!(links, may.contains(&name.as_str()), "{name}");
+    }
+}
+
+#[test]
+fn every_profile_resolves_for_each_of_its_cells() {
+    let workspace = crate::workspace::Workspace::find();
+    let mut resolved = 0;
+    for entry in fs_err::read_dir(workspace.root.join("configs")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let profile = workspace.profile(&name).unwrap();
+        for cell in &profile.cells {
+            workspace
+                .with_catalog(|catalog| Ok(profile.resolve(cell, 0, &[], catalog)?))
+                .unwrap_or_else(|error| panic!("{name}: {error:#}"));
+            resolved += 1;
+        }
+    }
+    assert!(resolved > 3);
+}

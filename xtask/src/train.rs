@@ -1,0 +1,137 @@
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use nsmc_eval::{EvaluatedRun, paper_table, results_table};
+use nsmc_experiment::{Cell, ExperimentConfig, ModelConfig, Profile, RunRecord, RunStatus};
+
+use crate::args::{Options, Train};
+use crate::nsmc::Nsmc;
+use crate::workspace::Workspace;
+use crate::{download, hub, print, say};
+
+pub(crate) fn run(workspace: &Workspace, args: &Train) -> Result<()> {
+    let profile = workspace.profile(&args.options.profile)?;
+    let seed = args.seed.unwrap_or(profile.seeds[0]);
+    let cell = Cell::of(&args.method);
+    let run = Run::resolve(workspace, &profile, &cell, seed, &args.options)?;
+    if run.is_done() && !args.again {
+        say(&format!(
+            "{} is done; `--again` runs it anew",
+            run.folder
+                .strip_prefix(&workspace.root)
+                .unwrap_or(&run.folder)
+                .display()
+        ));
+        let run = EvaluatedRun::read(&run.folder)?;
+        print(&results_table(std::slice::from_ref(&run)).terminal(None));
+        if let Some(table) = paper_table(&[run]) {
+            print(&table.terminal(None));
+        }
+        return Ok(());
+    }
+    let run = run.fetch(workspace, &profile, &cell, &args.options)?;
+    let nsmc = Nsmc::build(workspace, args.options.device)?;
+    run.start(workspace, &nsmc, args.tui)
+}
+
+/// One run of a profile, resolved.
+pub(crate) struct Run {
+    pub(crate) config: ExperimentConfig,
+    pub(crate) folder: PathBuf,
+}
+
+impl Run {
+    pub(crate) fn resolve(
+        workspace: &Workspace,
+        profile: &Profile,
+        cell: &Cell,
+        seed: u64,
+        options: &Options,
+    ) -> Result<Self> {
+        let config = workspace
+            .with_catalog(|catalog| Ok(profile.resolve(cell, seed, &options.set, catalog)?))?;
+        let folder = workspace.folder(&options.runs).join(config.run_id());
+        Ok(Self { config, folder })
+    }
+
+    /// Whether the run has been run to its end.
+    pub(crate) fn is_done(&self) -> bool {
+        RunRecord::read(&self.folder.join("record.json")).is_ok_and(|record| {
+            record.status == RunStatus::Success && record.identity == self.config.identity()
+        })
+    }
+
+    /// What must be fetched before the run can start, in words.
+    pub(crate) fn missing(&self, workspace: &Workspace) -> Vec<String> {
+        let data = &self.config.data;
+        let files = [&data.train, &data.test];
+        let mut missing = Vec::new();
+        if files
+            .iter()
+            .any(|file| !workspace.root.join(&file.path).is_file())
+        {
+            missing.push(data.dataset.clone());
+        }
+        if let ModelConfig::Pretrained { name, path, .. } = &self.config.model
+            && !path.is_dir()
+        {
+            missing.push(name.clone());
+        }
+        missing
+    }
+
+    /// Fetches what the run needs, and resolves it again with the places it lies at.
+    pub(crate) fn fetch(
+        self,
+        workspace: &Workspace,
+        profile: &Profile,
+        cell: &Cell,
+        options: &Options,
+    ) -> Result<Self> {
+        if let Some(entry) = workspace
+            .datasets()?
+            .datasets
+            .get(&self.config.data.dataset)
+        {
+            download::dataset(workspace, &self.config.data.dataset, entry, &options.source)?;
+        }
+        if let ModelConfig::Pretrained { name, path, .. } = &self.config.model
+            && !path.is_dir()
+            && let Some(entry) = workspace.models()?.models.get(name)
+        {
+            hub::fetch(name, entry)?;
+        }
+        Self::resolve(workspace, profile, cell, self.config.seed, options)
+    }
+
+    /// Runs it to its end as a process of `nsmc`.
+    pub(crate) fn start(&self, workspace: &Workspace, nsmc: &Nsmc, tui: bool) -> Result<()> {
+        if self.folder.exists() {
+            say(&format!(
+                "{}: removing an unfinished or older run",
+                self.folder.display()
+            ));
+            fs_err::remove_dir_all(&self.folder)?;
+        }
+        let parent = self.folder.parent().unwrap_or(&self.folder);
+        fs_err::create_dir_all(parent)?;
+        let resolved = parent.join(format!("{}.toml", self.config.run_id()));
+        fs_err::write(&resolved, self.config.to_toml())?;
+        let path = |path: &Path| OsString::from(path);
+        let mut arguments = vec![
+            OsString::from("train"),
+            "--config".into(),
+            path(&resolved),
+            "--out".into(),
+            path(&self.folder),
+        ];
+        if tui {
+            arguments.push("--tui".into());
+        }
+        let outcome = nsmc.run(workspace, &arguments);
+        // The run directory has its own copy.
+        fs_err::remove_file(&resolved)?;
+        outcome.with_context(|| format!("run {}", self.config.run_id()))
+    }
+}

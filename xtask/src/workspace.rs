@@ -1,0 +1,80 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use nsmc_experiment::{Catalog, DatasetManifest, ModelManifest, Profile};
+
+use crate::hub;
+
+/// Where things lie.
+pub(crate) struct Workspace {
+    pub(crate) root: PathBuf,
+}
+
+impl Workspace {
+    pub(crate) fn find() -> Self {
+        // cargo sets the variable for a program it runs; the built-in path serves a copy of it.
+        let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        Self {
+            root: manifest
+                .parent()
+                .map_or_else(|| manifest.clone(), Path::to_path_buf),
+        }
+    }
+
+    pub(crate) fn datasets(&self) -> Result<DatasetManifest> {
+        Ok(DatasetManifest::read(
+            &self.root.join("datasets/manifest.toml"),
+        )?)
+    }
+
+    pub(crate) fn models(&self) -> Result<ModelManifest> {
+        Ok(ModelManifest::read(
+            &self.root.join("models/manifest.toml"),
+        )?)
+    }
+
+    /// Where a data set's files lie, relative to the root, as a run sees them.
+    pub(crate) fn datasets_folder() -> &'static Path {
+        Path::new("datasets")
+    }
+
+    pub(crate) fn profile(&self, name: &str) -> Result<Profile> {
+        let path = self.root.join("configs").join(name).with_extension("toml");
+        if !path.is_file() {
+            let mut known = Vec::new();
+            for entry in fs_err::read_dir(self.root.join("configs"))? {
+                let path = entry?.path();
+                if path
+                    .extension()
+                    .is_some_and(|extension| extension == "toml")
+                {
+                    known.extend(
+                        path.file_stem()
+                            .map(|name| name.to_string_lossy().into_owned()),
+                    );
+                }
+            }
+            known.sort();
+            bail!("`--profile {name}`: expected one of {}", known.join(", "));
+        }
+        Ok(Profile::read(&path)?)
+    }
+
+    /// Calls `with` with the catalogue of what can be named.
+    pub(crate) fn with_catalog<T>(&self, with: impl FnOnce(Catalog<'_>) -> Result<T>) -> Result<T> {
+        let (datasets, models) = (self.datasets()?, self.models()?);
+        let model_folder = |name: &str| hub::find(models.models.get(name)?);
+        with(Catalog {
+            datasets: &datasets,
+            datasets_folder: Self::datasets_folder(),
+            models: &models,
+            model_folder: &model_folder,
+        })
+    }
+
+    /// A folder given on the command line, which may be relative to the root.
+    pub(crate) fn folder(&self, folder: &Path) -> PathBuf {
+        self.root.join(folder)
+    }
+}
