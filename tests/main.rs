@@ -1,1 +1,8 @@
 //! End-to-end tests through the real program.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bad_input;
+mod predict;
+mod train;
+mod world;

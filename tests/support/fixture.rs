@@ -163,6 +163,38 @@ impl Case {
             .collect()
     }
 
+    /// Compares a parameter after optimiser steps.
+    ///
+    /// Adam divides a gradient by its own size: one that lies within the noise floor of `f32` (which
+    /// `meta.json` records) becomes a step of any size and sign. Such elements, a few in a thousand,
+    /// say nothing and are left out; a gradient of exactly 0 is no noise and stays in.
+    #[track_caller]
+    pub(crate) fn assert_parameter(&self, prefix: &str, name: &str, actual: &[f32]) {
+        let key = format!("{prefix}{name}");
+        let floor = &self.meta["float32_vs_float64_max_abs_deviation"]["grad"];
+        let floor = 10.0 * floor.as_f64().unwrap() as f32;
+        let gradient = self.floats(&format!("grad.{name}"));
+        let expected = self.floats(&key);
+        assert_eq!(actual.len(), expected.len(), "{key}: number of values");
+        let noise = |gradient: f32| gradient != 0.0 && gradient.abs() < floor;
+        let (actual, expected): (Vec<f32>, Vec<f32>) = gradient
+            .iter()
+            .zip(actual.iter().zip(expected))
+            .filter(|(gradient, _)| !noise(**gradient))
+            .map(|(_, (actual, expected))| (*actual, *expected))
+            .unzip();
+        assert!(
+            actual.len() * 100 > gradient.len() * 95,
+            "{key}: too few values stand out of noise"
+        );
+        assert_close(
+            &format!("{}: {key}", self.name),
+            &actual,
+            &expected,
+            PARAMETER,
+        );
+    }
+
     #[track_caller]
     pub(crate) fn assert_close(&self, key: &str, actual: &[f32], tolerance: f32) {
         assert_close(

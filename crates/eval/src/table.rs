@@ -32,7 +32,7 @@ impl Table {
 
     /// For a terminal; `width` columns wide if it is known.
     pub fn terminal(&self, width: Option<u16>) -> String {
-        let mut table = self.build(UTF8_FULL_CONDENSED);
+        let mut table = self.build(UTF8_FULL_CONDENSED, "\n");
         if let Some(width) = width {
             table
                 .set_content_arrangement(ContentArrangement::Dynamic)
@@ -43,14 +43,18 @@ impl Table {
 
     /// As Markdown.
     pub fn markdown(&self) -> String {
-        self.build(ASCII_MARKDOWN).to_string()
+        self.build(ASCII_MARKDOWN, " ").to_string()
     }
 
-    fn build(&self, style: TableStyle) -> comfy_table::Table {
+    fn build(&self, style: TableStyle, line_break: &str) -> comfy_table::Table {
         let mut table = comfy_table::Table::new();
         table
             .load_style(style)
-            .set_header(&self.header)
+            .set_header(
+                self.header
+                    .iter()
+                    .map(|title| title.replace('\n', line_break)),
+            )
             .add_rows(&self.rows);
         for column in table.column_iter_mut().skip(self.left) {
             column.set_cell_alignment(CellAlignment::Right);

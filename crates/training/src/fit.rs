@@ -88,6 +88,7 @@ pub fn fit(
         train: fit.train,
         validation: fit.validation,
         num_labels: fit.num_labels,
+        dashboard: fit.dashboard,
         folder: fit.folder,
         save: Box::new(save),
         outcome: outcome.clone(),

@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use burn::train::Interrupter;
 use burn::train::logger::{EvaluationProgressLogger, TrainingProgressLogger};
-use burn::train::metric::{MetricDefinition, MetricId};
+use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
 use burn::train::renderer::tui::TuiMetricsRendererWrapper;
 use burn::train::renderer::{
     EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation,
@@ -25,6 +25,14 @@ pub enum Dashboard {
 }
 
 impl Dashboard {
+    /// Tells a person something that stays on the screen.
+    pub(crate) fn say(self, line: &str) {
+        if matches!(self, Self::Bar | Self::Lines) {
+            // A closed stderr is no reason to stop training.
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+    }
+
     pub(crate) fn renderer(self, interrupter: Interrupter) -> Box<dyn MetricsRenderer> {
         match self {
             Self::Tui => Box::new(TuiMetricsRendererWrapper::new(interrupter, None)),
@@ -112,7 +120,38 @@ struct TrainingProgress {
     split: Option<Progress>,
     done: usize,
     loss_id: Option<MetricId>,
-    loss: String,
+    loss: MeanLoss,
+}
+
+/// The mean loss over the reviews of a split so far.
+#[derive(Default)]
+struct MeanLoss {
+    sum: f64,
+    reviews: usize,
+}
+
+impl MeanLoss {
+    fn add(&mut self, value: &NumericEntry) {
+        // A final entry repeats the whole epoch.
+        if let NumericEntry::Aggregated {
+            aggregated_value,
+            count,
+        } = value
+        {
+            self.sum += aggregated_value * *count as f64;
+            self.reviews += count;
+        }
+    }
+}
+
+impl std::fmt::Display for MeanLoss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.reviews == 0 {
+            Ok(())
+        } else {
+            write!(f, "loss {:.4}", self.sum / self.reviews as f64)
+        }
+    }
 }
 
 impl TrainingProgress {
@@ -124,7 +163,7 @@ impl TrainingProgress {
             split: None,
             done: 0,
             loss_id: None,
-            loss: String::new(),
+            loss: MeanLoss::default(),
         }
     }
 
@@ -132,10 +171,7 @@ impl TrainingProgress {
         if let MetricState::Numeric(entry, Some(value)) = state
             && Some(&entry.metric_id) == self.loss_id.as_ref()
         {
-            self.loss = format!("loss {:.4}", value.current());
-            if let Some(split) = &mut self.split {
-                split.update(self.done, &self.loss);
-            }
+            self.loss.add(value);
         }
     }
 }
@@ -168,13 +204,13 @@ impl TrainingProgressLogger for TrainingProgress {
         let label = format!("{what} {}/{}", self.epoch, self.epochs);
         self.split = Some(Progress::start(self.dashboard, &label, total));
         self.done = 0;
-        self.loss.clear();
+        self.loss = MeanLoss::default();
     }
 
     fn update_split(&mut self, done: usize) {
         self.done = done;
         if let Some(split) = &mut self.split {
-            split.update(done, &self.loss);
+            split.update(done, &self.loss.to_string());
         }
     }
 

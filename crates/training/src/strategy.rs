@@ -12,12 +12,12 @@ use burn::train::{
     TrainingItem, ValidLoader,
 };
 use nsmc_data::{Batch, ReviewLoader};
-use nsmc_eval::ConfusionMatrix;
+use nsmc_eval::{ConfusionMatrix, minutes_and_seconds};
 use nsmc_experiment::EpochRecord;
 use nsmc_peft::PeftModel;
 use sha2::{Digest, Sha256};
 
-use crate::{ClassificationTask, StepOutput, TrainingError, clip_grad_norm};
+use crate::{ClassificationTask, Dashboard, StepOutput, TrainingError, clip_grad_norm};
 
 /// Writes a model, with all that is needed to use it, into a folder.
 pub(crate) type Save = Box<dyn Fn(&PeftModel, &std::path::Path) -> Result<(), TrainingError>>;
@@ -35,6 +35,7 @@ pub(crate) struct RecipeStrategy {
     pub(crate) train: ReviewLoader,
     pub(crate) validation: Option<ReviewLoader>,
     pub(crate) num_labels: usize,
+    pub(crate) dashboard: Dashboard,
     /// The run directory.
     pub(crate) folder: PathBuf,
     pub(crate) save: Save,
@@ -152,6 +153,7 @@ impl RecipeStrategy {
             validation_accuracy = record.validation_accuracy,
             "epoch done"
         );
+        self.dashboard.say(&summary(&record, epochs));
         self.outcome().epochs.push(record);
         Ok(!interrupter.should_stop())
     }
@@ -336,6 +338,20 @@ impl RecipeStrategy {
             .sync()
             .map_err(|error| TrainingError::Device(error.to_string()))
     }
+}
+
+/// An epoch in one line.
+fn summary(record: &EpochRecord, epochs: usize) -> String {
+    let mut line = format!(
+        "epoch {}/{epochs}: {}, loss {:.4}",
+        record.epoch,
+        minutes_and_seconds(record.train_seconds),
+        record.train_loss
+    );
+    if let (Some(loss), Some(accuracy)) = (record.validation_loss, record.validation_accuracy) {
+        line += &format!(", validation loss {loss:.4}, accuracy {accuracy:.4}");
+    }
+    line
 }
 
 fn remove_if_there(folder: &std::path::Path) -> std::io::Result<()> {

@@ -63,7 +63,7 @@ fn assert_parameters(case: &Case, prefix: &str, model: &BertForSequenceClassific
     for name in names {
         if !skipped.contains(&name.to_owned()) {
             let values: Vec<f32> = parameters[name].try_to_vec().unwrap();
-            case.assert_close(&format!("{prefix}{name}"), &values, PARAMETER);
+            case.assert_parameter(prefix, name, &values);
         }
     }
 }

@@ -1,0 +1,249 @@
+//! Whole trainings on made-up reviews.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use burn::module::Module;
+use burn::tensor::{Device, TensorData};
+use burn::train::Interrupter;
+use nsmc_bert::{Activation, BertConfig, BertForSequenceClassification, state_dict};
+use nsmc_data::{BertTokenizer, EncodedReviews, Order, Review, ReviewLoader};
+use nsmc_experiment::{Optimizer, Selection, TrainingConfig};
+use nsmc_peft::PeftModel;
+use nsmc_training::{Dashboard, Fit, Fitted, TrainingError, fit, predict};
+
+/// burn's generator is one per process: trainings in it take turns.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// 150 reviews of three to nine words; a good word makes one positive, a bad one negative.
+fn reviews() -> Vec<Review> {
+    let filler = [
+        "영화", "배우", "음악", "감독", "결말", "처음", "그냥", "정말",
+    ];
+    (0..150usize)
+        .map(|id| {
+            let label = id * 7 % 2;
+            let mut words: Vec<&str> = (0..2 + id % 7)
+                .map(|word| filler[(id * 31 + word * 17 + id / 5) % 8])
+                .collect();
+            words.insert(id % words.len(), if label == 1 { "최고" } else { "최악" });
+            Review {
+                id: id.to_string(),
+                document: words.join(" "),
+                label,
+            }
+        })
+        .collect()
+}
+
+fn config(tokenizer: &BertTokenizer) -> BertConfig {
+    BertConfig {
+        vocab_size: tokenizer.vocab_size(),
+        hidden_size: 16,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        intermediate_size: 32,
+        max_position_embeddings: 16,
+        hidden_act: Activation::Gelu,
+        hidden_dropout_prob: 0.1,
+        attention_probs_dropout_prob: 0.1,
+        classifier_dropout: None,
+        type_vocab_size: 2,
+        initializer_range: 0.1,
+        layer_norm_eps: 1e-12,
+        pad_token_id: 0,
+        id2label: BTreeMap::from([(0, "negative".into()), (1, "positive".into())]),
+    }
+}
+
+fn recipe() -> TrainingConfig {
+    TrainingConfig {
+        num_train_epochs: 3,
+        train_batch_size: 8,
+        learning_rate: 3e-3,
+        warmup_ratio: 0.1,
+        optimizer: Optimizer::AdamwTorch,
+        adam_beta1: 0.9,
+        adam_beta2: 0.999,
+        adam_epsilon: 1e-8,
+        weight_decay: 0.01,
+        max_grad_norm: 1.0,
+        selection: Selection::Last,
+    }
+}
+
+struct Trained {
+    fitted: Result<Fitted, TrainingError>,
+    last: Option<BTreeMap<String, TensorData>>,
+    logits: Vec<(usize, Vec<f32>)>,
+    folder: tempfile::TempDir,
+}
+
+fn train(seed: u64, recipe: TrainingConfig) -> Trained {
+    let _turn = TURN
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let reviews = reviews();
+    let documents: Vec<&str> = reviews
+        .iter()
+        .map(|review| review.document.as_str())
+        .collect();
+    let tokenizer = BertTokenizer::train(&documents, 80).unwrap();
+    let encoded = Arc::new(EncodedReviews::encode(&reviews, &tokenizer, 16).unwrap());
+    let reviews = Arc::new(reviews);
+    let device = Device::flex();
+    let loader = |indices: std::ops::Range<usize>, order| {
+        let (reviews, encoded, device) = (reviews.clone(), encoded.clone(), device.clone());
+        ReviewLoader::new(
+            reviews,
+            encoded,
+            indices.collect(),
+            recipe.train_batch_size,
+            order,
+            device,
+        )
+    };
+    let config = config(&tokenizer);
+    let base = BertForSequenceClassification::new(&config, seed, &device.clone().autodiff());
+    let folder = tempfile::tempdir().unwrap();
+    let saved_config = config.clone();
+    let fitted = fit(
+        PeftModel::vanilla(base),
+        Fit {
+            config: recipe.clone(),
+            seed,
+            train: loader(0..100, Order::Shuffled { seed }),
+            validation: Some(loader(100..150, Order::ByLength)),
+            num_labels: 2,
+            device: device.clone(),
+            folder: folder.path().into(),
+            dashboard: Dashboard::Silent,
+            interrupter: Interrupter::new(),
+        },
+        move |model, folder| Ok(model.base.save_pretrained(folder, &saved_config)?),
+    );
+    let checkpoint = folder.path().join("checkpoint/last");
+    let mut trained = Trained {
+        fitted,
+        last: None,
+        logits: Vec::new(),
+        folder,
+    };
+    if trained.fitted.is_ok() {
+        let base = load(&checkpoint, &config);
+        trained.last = Some(state_dict(&base));
+        let validation = loader(100..150, Order::ByLength);
+        let model = PeftModel::vanilla(base).valid();
+        trained.logits = predict(&model, &validation, &device, |_| {}).unwrap();
+    }
+    trained
+}
+
+fn load(folder: &Path, config: &BertConfig) -> BertForSequenceClassification {
+    BertForSequenceClassification::from_pretrained(folder, config, 0, &Device::flex()).unwrap()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_losses_and_weights_to_the_last_bit() {
+    let (first, again, other) = (train(1, recipe()), train(1, recipe()), train(2, recipe()));
+    let losses = |trained: &Trained| -> Vec<(u64, u64)> {
+        let epochs = &trained.fitted.as_ref().unwrap().epochs;
+        epochs
+            .iter()
+            .map(|e| (e.train_loss.to_bits(), e.validation_loss.unwrap().to_bits()))
+            .collect()
+    };
+    assert_eq!(losses(&first), losses(&again));
+    assert_eq!(first.last, again.last);
+    assert_eq!(first.logits, again.logits);
+    let differing = losses(&first)
+        .iter()
+        .zip(losses(&other))
+        .filter(|(a, b)| **a != *b)
+        .count();
+    assert_eq!(differing, 3);
+
+    // burn's per-step log of the loss is the same, too.
+    let log = |trained: &Trained| {
+        fs_err::read_to_string(trained.folder.path().join("metrics/train/epoch-1/Loss.log"))
+            .unwrap()
+    };
+    assert_eq!(log(&first), log(&again));
+    assert!(log(&first).lines().count() >= 13, "{}", log(&first));
+}
+
+#[test]
+fn training_learns_and_keeps_what_it_found() {
+    let trained = train(
+        3,
+        TrainingConfig {
+            num_train_epochs: 8,
+            learning_rate: 1e-2,
+            ..recipe()
+        },
+    );
+    let fitted = trained.fitted.unwrap();
+    assert_eq!(fitted.epochs.len(), 8);
+    assert!(
+        fitted.epochs[7].train_loss < 0.5 * fitted.epochs[0].train_loss,
+        "{fitted:?}"
+    );
+    let accuracy = fitted
+        .epochs
+        .iter()
+        .map(|epoch| epoch.validation_accuracy.unwrap());
+    let best = accuracy.clone().fold(0.0, f64::max);
+    assert!(best > 0.9, "{fitted:?}");
+    // The earliest of equals.
+    let expected = accuracy
+        .clone()
+        .position(|accuracy| accuracy >= best)
+        .unwrap()
+        + 1;
+    assert_eq!(fitted.best_epoch, Some(expected));
+    for epoch in &fitted.epochs {
+        assert_eq!(epoch.steps, 13);
+        assert!(epoch.train_seconds > 0.0 && epoch.tokens > 500);
+    }
+
+    // The last epoch's accuracy is that of the model that was saved.
+    let right = trained
+        .logits
+        .iter()
+        .filter(|(review, logits)| usize::from(logits[1] > logits[0]) == reviews()[*review].label);
+    let share = right.count() as f64 / trained.logits.len() as f64;
+    assert!((share - fitted.epochs[7].validation_accuracy.unwrap()).abs() < 1e-9);
+
+    let lines = fs_err::read_to_string(trained.folder.path().join("metrics.jsonl")).unwrap();
+    assert_eq!(lines.lines().count(), 8);
+    let best_folder = trained
+        .folder
+        .path()
+        .join("checkpoint/best/model.safetensors");
+    assert!(best_folder.is_file());
+}
+
+#[test]
+fn a_diverging_training_says_where_and_leaves_no_checkpoint_of_it() {
+    // Without warm-up, one step of this size puts the weights beyond what their products can hold.
+    let trained = train(
+        1,
+        TrainingConfig {
+            learning_rate: 1e30,
+            warmup_ratio: 0.0,
+            ..recipe()
+        },
+    );
+    let Err(error @ TrainingError::Diverged { .. }) = &trained.fitted else {
+        panic!("{:?}", trained.fitted)
+    };
+    let message = error.to_string();
+    assert!(
+        message.contains("of 39 (epoch 1)") && message.contains("learning_rate"),
+        "{message}"
+    );
+    assert!(!trained.folder.path().join("checkpoint").exists());
+}

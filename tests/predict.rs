@@ -1,0 +1,120 @@
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::world::World;
+
+#[test]
+fn texts_are_classified_from_the_command_line_a_file_and_standard_input() {
+    let world = World::new();
+    assert!(world.train(&world.config(), "run").success);
+    let texts = [
+        "정말 최고 영화",
+        "최악 그냥 결말",
+        "",
+        "모르는 글자 \"뷁\"\tok",
+    ];
+
+    let mut arguments = vec!["predict", "--run", "run", "--device", "cpu"];
+    for text in texts {
+        arguments.extend(["--text", text]);
+    }
+    let from_arguments = world.nsmc(&arguments);
+    assert!(from_arguments.success, "{}", from_arguments.stderr);
+    let answers: Vec<Value> = from_arguments
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(answers.len(), texts.len());
+    for (answer, text) in answers.iter().zip(texts) {
+        assert_eq!(answer["text"], text);
+        let probability = |label: &str| answer["probabilities"][label].as_f64().unwrap();
+        let logit = |label: &str| answer["logits"][label].as_f64().unwrap();
+        let difference = logit("positive") - logit("negative");
+        let expected = 1.0 / (1.0 + (-difference).exp());
+        assert!(
+            (probability("positive") - expected).abs() < 1e-5,
+            "{answer}"
+        );
+        assert!((probability("positive") + probability("negative") - 1.0).abs() < 1e-5);
+        let label = if difference > 0.0 {
+            "positive"
+        } else {
+            "negative"
+        };
+        assert_eq!(answer["label"], label);
+    }
+    assert_eq!(
+        (&answers[0]["label"], &answers[1]["label"]),
+        (&"positive".into(), &"negative".into())
+    );
+
+    world.write("texts.txt", texts.join("\n"));
+    let arguments = [
+        "predict",
+        "--run",
+        "run",
+        "--device",
+        "cpu",
+        "--input",
+        "texts.txt",
+    ];
+    assert_eq!(world.nsmc(&arguments).stdout, from_arguments.stdout);
+
+    let mut child = Command::new(env!("CARGO_BIN_EXE_nsmc"))
+        .current_dir(world.path(""))
+        .args(["predict", "--run", "run", "--input", "-", "--output", "tsv"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(texts.join("\n").as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Vec<&str>> = table
+        .lines()
+        .map(|line| line.split('\t').collect())
+        .collect();
+    assert_eq!(
+        lines[0],
+        [
+            "label",
+            "probability_negative",
+            "probability_positive",
+            "logit_negative",
+            "logit_positive",
+            "text"
+        ]
+    );
+    assert_eq!(lines.len(), 5);
+    for (line, answer) in lines[1..].iter().zip(&answers) {
+        assert_eq!(line.len(), 6);
+        assert_eq!(answer["label"], line[0]);
+        let logit: f64 = line[4].parse().unwrap();
+        assert!((logit - answer["logits"]["positive"].as_f64().unwrap()).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn a_folder_that_is_no_run_is_refused() {
+    let world = World::new();
+    let ran = world.nsmc(&["predict", "--run", "nowhere", "--text", "x"]);
+    assert!(
+        !ran.success && ran.stderr.contains("nowhere/record.json"),
+        "{}",
+        ran.stderr
+    );
+    let ran = world.nsmc(&["predict", "--run", "nowhere"]);
+    assert!(
+        !ran.success && ran.stderr.contains("--text"),
+        "{}",
+        ran.stderr
+    );
+}
