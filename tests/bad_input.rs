@@ -8,11 +8,7 @@ fn refused(world: &World, config: &str, expected: &[&str]) {
     let ran = world.train(config, "run");
     assert!(!ran.success, "it went through: {}", ran.stdout);
     for expected in expected {
-        assert!(
-            ran.stderr.contains(expected),
-            "{expected}\nis not in\n{}",
-            ran.stderr
-        );
+        assert!(ran.stderr.contains(expected), "{expected}\nis not in\n{}", ran.stderr);
     }
     let errors = ran.stderr.lines().filter(|line| line.starts_with("error:"));
     assert_eq!(errors.count(), 1, "{}", ran.stderr);
@@ -23,9 +19,7 @@ fn refused(world: &World, config: &str, expected: &[&str]) {
     }
     if world.path("run").exists() {
         let record = RunRecord::read(&world.path("run/record.json")).unwrap();
-        let RunStatus::Failed { error } = record.status else {
-            panic!("{:?}", record.status)
-        };
+        let RunStatus::Failed { error } = record.status else { panic!("{:?}", record.status) };
         assert!(ran.stderr.contains(&error), "{error}");
         fs_err::remove_dir_all(world.path("run")).unwrap();
     }
@@ -50,11 +44,7 @@ fn a_configuration_with_mistakes_is_refused_with_all_of_them() {
     );
     refused(&world, "seed = \n", &["config.toml: not valid TOML"]);
     let ran = world.nsmc(&["train", "--config", "none.toml", "--out", "run"]);
-    assert!(
-        !ran.success && ran.stderr.contains("none.toml"),
-        "{}",
-        ran.stderr
-    );
+    assert!(!ran.success && ran.stderr.contains("none.toml"), "{}", ran.stderr);
 }
 
 #[test]
@@ -62,22 +52,10 @@ fn bad_rows_are_named_by_file_and_line() {
     let world = World::new();
     let good = world.read("train.txt");
     for (tail, expected) in [
-        (
-            "900\t좋다\n",
-            "train.txt:242: expected 3 fields, as in the header, found 2",
-        ),
-        (
-            "900\t좋\t다\t1\n",
-            "train.txt:242: expected 3 fields, as in the header, found 4",
-        ),
-        (
-            "900\t좋다\t5\n",
-            "train.txt:242: expected a label of \"0\", \"1\", found \"5\"",
-        ),
-        (
-            "0\t좋다\t1\n",
-            "train.txt:242: the id \"0\" stands on line 2 already",
-        ),
+        ("900\t좋다\n", "train.txt:242: expected 3 fields, as in the header, found 2"),
+        ("900\t좋\t다\t1\n", "train.txt:242: expected 3 fields, as in the header, found 4"),
+        ("900\t좋다\t5\n", "train.txt:242: expected a label of \"0\", \"1\", found \"5\""),
+        ("0\t좋다\t1\n", "train.txt:242: the id \"0\" stands on line 2 already"),
     ] {
         world.write("train.txt", format!("{good}{tail}"));
         refused(&world, &world.config(), &[expected]);
@@ -86,10 +64,7 @@ fn bad_rows_are_named_by_file_and_line() {
     bytes.extend(b"900\t\xff\xfe\t1\n");
     world.write("train.txt", bytes);
     refused(&world, &world.config(), &["train.txt:242: not valid UTF-8"]);
-    world.write(
-        "train.txt",
-        good.replace("id\tdocument\tlabel", "id\ttext\tlabel"),
-    );
+    world.write("train.txt", good.replace("id\tdocument\tlabel", "id\ttext\tlabel"));
     refused(
         &world,
         &world.config(),
@@ -112,17 +87,9 @@ fn data_that_is_not_what_was_configured_is_refused() {
         &["`data.train_size`: expected a size of at most 240 training reviews, found 241"],
     );
     world.write("test.txt", world.read("test.txt").replace("1001", "9999"));
-    refused(
-        &world,
-        &config,
-        &["test.txt: expected sha256", "the file is not the one"],
-    );
+    refused(&world, &config, &["test.txt: expected sha256", "the file is not the one"]);
     fs_err::remove_file(world.path("test.txt")).unwrap();
-    refused(
-        &world,
-        &config,
-        &["test.txt: no such file", "cargo xtask download"],
-    );
+    refused(&world, &config, &["test.txt: no such file", "cargo xtask download"]);
 }
 
 #[test]
@@ -131,11 +98,7 @@ fn a_run_directory_that_holds_anything_is_left_alone() {
     fs_err::create_dir_all(world.path("taken")).unwrap();
     world.write("taken/thesis.txt", "two years of work");
     let ran = world.train(&world.config(), "taken");
-    assert!(
-        !ran.success && ran.stderr.contains("not empty"),
-        "{}",
-        ran.stderr
-    );
+    assert!(!ran.success && ran.stderr.contains("not empty"), "{}", ran.stderr);
     assert_eq!(fs_err::read_dir(world.path("taken")).unwrap().count(), 1);
 }
 
@@ -153,11 +116,7 @@ fn a_model_that_does_not_fit_is_refused() {
         );
         [&scratch[..start], &model, &scratch[end..]].concat()
     };
-    refused(
-        &world,
-        &pretrained("nowhere"),
-        &["nowhere: no such folder", "cargo xtask download"],
-    );
+    refused(&world, &pretrained("nowhere"), &["nowhere: no such folder", "cargo xtask download"]);
 
     let copy = |name: &str| {
         fs_err::create_dir_all(world.path(name)).unwrap();
@@ -169,11 +128,7 @@ fn a_model_that_does_not_fit_is_refused() {
     copy("short");
     let weights = fs_err::read(world.path("short/model.safetensors")).unwrap();
     world.write("short/model.safetensors", &weights[..weights.len() / 2]);
-    refused(
-        &world,
-        &pretrained("short"),
-        &["model.safetensors", "is the file complete?"],
-    );
+    refused(&world, &pretrained("short"), &["model.safetensors", "is the file complete?"]);
 
     copy("nan");
     let mut broken = weights.clone();
@@ -186,11 +141,7 @@ fn a_model_that_does_not_fit_is_refused() {
     let tokenizer = world.read("vocab/vocab.txt") + "하나더\n";
     world.write("vocab/vocab.txt", tokenizer);
     fs_err::remove_file(world.path("vocab/tokenizer.json")).unwrap();
-    refused(
-        &world,
-        &pretrained("vocab"),
-        &["the tokenizer has", "word embeddings have"],
-    );
+    refused(&world, &pretrained("vocab"), &["the tokenizer has", "word embeddings have"]);
 
     refused(
         &world,
@@ -199,35 +150,18 @@ fn a_model_that_does_not_fit_is_refused() {
     );
 
     copy("config");
-    let config = world
-        .read("config/config.json")
-        .replace("\"hidden_size\": 16", "\"hidden_size\": 32");
+    let config =
+        world.read("config/config.json").replace("\"hidden_size\": 16", "\"hidden_size\": 32");
     world.write("config/config.json", config);
-    refused(
-        &world,
-        &pretrained("config"),
-        &["the tensors do not fit the model", "mismatched"],
-    );
+    refused(&world, &pretrained("config"), &["the tensors do not fit the model", "mismatched"]);
 }
 
 #[test]
 fn cuda_is_refused_by_a_program_built_without_it() {
     let world = World::new();
     world.write("config.toml", world.config());
-    let arguments = [
-        "train",
-        "--config",
-        "config.toml",
-        "--out",
-        "run",
-        "--device",
-        "cuda",
-    ];
+    let arguments = ["train", "--config", "config.toml", "--out", "run", "--device", "cuda"];
     let ran = world.nsmc(&arguments);
-    assert!(
-        !ran.success && ran.stderr.contains("built without CUDA"),
-        "{}",
-        ran.stderr
-    );
+    assert!(!ran.success && ran.stderr.contains("built without CUDA"), "{}", ran.stderr);
     assert!(!world.path("run").exists());
 }

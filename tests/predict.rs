@@ -9,12 +9,7 @@ use crate::world::World;
 fn texts_are_classified_from_the_command_line_a_file_and_standard_input() {
     let world = World::new();
     assert!(world.train(&world.config(), "run").success);
-    let texts = [
-        "정말 최고 영화",
-        "최악 그냥 결말",
-        "",
-        "모르는 글자 \"뷁\"\tok",
-    ];
+    let texts = ["정말 최고 영화", "최악 그냥 결말", "", "모르는 글자 \"뷁\"\tok"];
 
     let mut arguments = vec!["predict", "--run", "run", "--device", "cpu"];
     for text in texts {
@@ -22,11 +17,8 @@ fn texts_are_classified_from_the_command_line_a_file_and_standard_input() {
     }
     let from_arguments = world.nsmc(&arguments);
     assert!(from_arguments.success, "{}", from_arguments.stderr);
-    let answers: Vec<Value> = from_arguments
-        .stdout
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let answers: Vec<Value> =
+        from_arguments.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(answers.len(), texts.len());
     for (answer, text) in answers.iter().zip(texts) {
         assert_eq!(answer["text"], text);
@@ -34,16 +26,9 @@ fn texts_are_classified_from_the_command_line_a_file_and_standard_input() {
         let logit = |label: &str| answer["logits"][label].as_f64().unwrap();
         let difference = logit("positive") - logit("negative");
         let expected = 1.0 / (1.0 + (-difference).exp());
-        assert!(
-            (probability("positive") - expected).abs() < 1e-5,
-            "{answer}"
-        );
+        assert!((probability("positive") - expected).abs() < 1e-5, "{answer}");
         assert!((probability("positive") + probability("negative") - 1.0).abs() < 1e-5);
-        let label = if difference > 0.0 {
-            "positive"
-        } else {
-            "negative"
-        };
+        let label = if difference > 0.0 { "positive" } else { "negative" };
         assert_eq!(answer["label"], label);
     }
     assert_eq!(
@@ -52,15 +37,7 @@ fn texts_are_classified_from_the_command_line_a_file_and_standard_input() {
     );
 
     world.write("texts.txt", texts.join("\n"));
-    let arguments = [
-        "predict",
-        "--run",
-        "run",
-        "--device",
-        "cpu",
-        "--input",
-        "texts.txt",
-    ];
+    let arguments = ["predict", "--run", "run", "--device", "cpu", "--input", "texts.txt"];
     assert_eq!(world.nsmc(&arguments).stdout, from_arguments.stdout);
 
     let mut child = Command::new(env!("CARGO_BIN_EXE_nsmc"))
@@ -70,18 +47,10 @@ fn texts_are_classified_from_the_command_line_a_file_and_standard_input() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(texts.join("\n").as_bytes())
-        .unwrap();
+    child.stdin.take().unwrap().write_all(texts.join("\n").as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let table = String::from_utf8(output.stdout).unwrap();
-    let lines: Vec<Vec<&str>> = table
-        .lines()
-        .map(|line| line.split('\t').collect())
-        .collect();
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split('\t').collect()).collect();
     assert_eq!(
         lines[0],
         [
@@ -106,15 +75,7 @@ fn texts_are_classified_from_the_command_line_a_file_and_standard_input() {
 fn a_folder_that_is_no_run_is_refused() {
     let world = World::new();
     let ran = world.nsmc(&["predict", "--run", "nowhere", "--text", "x"]);
-    assert!(
-        !ran.success && ran.stderr.contains("nowhere/record.json"),
-        "{}",
-        ran.stderr
-    );
+    assert!(!ran.success && ran.stderr.contains("nowhere/record.json"), "{}", ran.stderr);
     let ran = world.nsmc(&["predict", "--run", "nowhere"]);
-    assert!(
-        !ran.success && ran.stderr.contains("--text"),
-        "{}",
-        ran.stderr
-    );
+    assert!(!ran.success && ran.stderr.contains("--text"), "{}", ran.stderr);
 }

@@ -8,38 +8,19 @@ fn a_run_trains_tests_and_leaves_its_record() {
     let world = World::new();
     let ran = world.train(&world.config(), "run");
     assert!(ran.success, "{}", ran.stderr);
-    for column in [
-        "accuracy",
-        "precision",
-        "recall",
-        "F1",
-        "time per",
-        "parameters",
-        "peak",
-    ] {
-        assert!(
-            ran.stdout.contains(column),
-            "{column} is not in\n{}",
-            ran.stdout
-        );
+    for column in ["accuracy", "precision", "recall", "F1", "time per", "parameters", "peak"] {
+        assert!(ran.stdout.contains(column), "{column} is not in\n{}", ran.stdout);
     }
     assert!(ran.stderr.contains("epoch 6/6: "), "{}", ran.stderr);
 
     let record = RunRecord::read(&world.path("run/record.json")).unwrap();
     assert_eq!(record.status, RunStatus::Success);
     let config = ExperimentConfig::read(&world.path("run/config.toml")).unwrap();
-    assert_eq!(
-        (&record.config, record.identity),
-        (&config, config.identity())
-    );
+    assert_eq!((&record.config, record.identity), (&config, config.identity()));
     let results = record.results.unwrap();
     // 24 of 240 reviews are held out; of the 200 asked for, a tenth would have been.
     assert_eq!(
-        (
-            results.train_reviews,
-            results.validation_reviews,
-            results.test_reviews
-        ),
+        (results.train_reviews, results.validation_reviews, results.test_reviews),
         (180, 24, 80)
     );
     assert_eq!((results.steps, results.epochs.len()), (72, 6));
@@ -54,29 +35,19 @@ fn a_run_trains_tests_and_leaves_its_record() {
     assert!(lines[1].starts_with("1000\t0\t") && lines[80].starts_with("1079\t1\t"));
     assert!(lines[44].starts_with("1043\t1\t1\t"), "{}", lines[44]);
     let right = lines[1..].iter().filter(|line| {
-        let fields: Vec<f32> = line
-            .split('\t')
-            .skip(1)
-            .map(|field| field.parse().unwrap())
-            .collect();
+        let fields: Vec<f32> =
+            line.split('\t').skip(1).map(|field| field.parse().unwrap()).collect();
         (fields[3] > fields[2]) == (fields[0] > 0.5)
     });
     assert!(right.count() >= 72, "{predictions}");
 
     let log = world.read("run/log.txt");
-    assert!(
-        log.contains("run started") && log.contains("epoch done"),
-        "{log}"
-    );
+    assert!(log.contains("run started") && log.contains("epoch done"), "{log}");
     for checkpoint in ["last", "best"] {
         let path = world.path(&format!("run/checkpoint/{checkpoint}/model.safetensors"));
         let bytes = fs_err::read(path).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        assert!(
-            tensors
-                .tensor("bert.encoder.layer.1.attention.self.query.weight")
-                .is_ok()
-        );
+        assert!(tensors.tensor("bert.encoder.layer.1.attention.self.query.weight").is_ok());
     }
 }
 
@@ -87,24 +58,14 @@ fn a_run_repeats_itself_to_the_last_bit_and_is_evaluated_in_another_process() {
         let ran = world.train(&world.config(), run);
         assert!(ran.success, "{}", ran.stderr);
     }
-    assert_eq!(
-        world.read("one/predictions.tsv"),
-        world.read("two/predictions.tsv")
-    );
+    assert_eq!(world.read("one/predictions.tsv"), world.read("two/predictions.tsv"));
     let ran = world.nsmc(&["evaluate", "--run", "one", "--device", "cpu"]);
     assert!(ran.success, "{}", ran.stderr);
-    assert!(
-        ran.stdout.contains("come back to the last bit"),
-        "{}",
-        ran.stdout
-    );
+    assert!(ran.stdout.contains("come back to the last bit"), "{}", ran.stdout);
 
     let other = world.config().replace("seed = 7", "seed = 8");
     assert!(world.train(&other, "three").success);
-    assert_ne!(
-        world.read("one/predictions.tsv"),
-        world.read("three/predictions.tsv")
-    );
+    assert_ne!(world.read("one/predictions.tsv"), world.read("three/predictions.tsv"));
 }
 
 #[test]
@@ -117,10 +78,7 @@ fn a_pretrained_folder_with_three_classes_and_quoted_fields_will_do() {
         csv += &format!("\"{word}, 영화 \"\"{row}\"\"\",{stars}\n");
     }
     world.write("train.txt", &csv);
-    world.write(
-        "test.txt",
-        csv.lines().take(31).collect::<Vec<_>>().join("\n"),
-    );
+    world.write("test.txt", csv.lines().take(31).collect::<Vec<_>>().join("\n"));
     let scratch = world.config();
     let start = scratch.find("[model]").unwrap();
     let end = scratch.find("[data]").unwrap();
@@ -136,14 +94,8 @@ fn a_pretrained_folder_with_three_classes_and_quoted_fields_will_do() {
         .replace("id_column = \"id\"", "id_column = \"\"")
         .replace("\"document\"", "\"text\"")
         .replace("label_column = \"label\"", "label_column = \"stars\"")
-        .replace(
-            "labels = [\"0\", \"1\"]",
-            "labels = [\"bad\", \"fair\", \"good\"]",
-        )
-        .replace(
-            "[\"negative\", \"positive\"]",
-            "[\"나쁨\", \"보통\", \"좋음\"]",
-        )
+        .replace("labels = [\"0\", \"1\"]", "labels = [\"bad\", \"fair\", \"good\"]")
+        .replace("[\"negative\", \"positive\"]", "[\"나쁨\", \"보통\", \"좋음\"]")
         .replace("delimiter = \"\\t\"", "delimiter = \",\"")
         .replace("quoting = false", "quoting = true")
         .replace("train_size = 200", "train_size = \"all\"");
@@ -159,10 +111,7 @@ fn a_pretrained_folder_with_three_classes_and_quoted_fields_will_do() {
 fn drop_classifier(weights: &std::path::Path) {
     let bytes = fs_err::read(weights).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let kept: Vec<_> = tensors
-        .iter()
-        .filter(|(name, _)| !name.starts_with("classifier"))
-        .collect();
+    let kept: Vec<_> = tensors.iter().filter(|(name, _)| !name.starts_with("classifier")).collect();
     // `best` shares its file with `last`: the name is given to a new one.
     let other = weights.with_extension("new");
     safetensors::serialize_to_file(kept, None, &other).unwrap();

@@ -20,11 +20,9 @@ pub(crate) struct Ran {
 impl World {
     /// 240 training and 80 test reviews in NSMC's format; words decide their labels.
     pub(crate) fn new() -> Self {
-        let world = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
-        world.write("train.txt", &reviews(0..240));
-        world.write("test.txt", &reviews(1000..1080));
+        let world = Self { folder: tempfile::tempdir().unwrap() };
+        world.write("train.txt", reviews(0..240));
+        world.write("test.txt", reviews(1000..1080));
         world
     }
 
@@ -112,15 +110,7 @@ metric_batch_size = 32
     /// Trains `config` into `run`.
     pub(crate) fn train(&self, config: &str, run: &str) -> Ran {
         self.write("config.toml", config);
-        self.nsmc(&[
-            "train",
-            "--config",
-            "config.toml",
-            "--out",
-            run,
-            "--device",
-            "cpu",
-        ])
+        self.nsmc(&["train", "--config", "config.toml", "--out", run, "--device", "cpu"])
     }
 
     pub(crate) fn read(&self, name: impl AsRef<Path>) -> String {
@@ -139,30 +129,15 @@ impl From<Output> for Ran {
 }
 
 fn reviews(ids: std::ops::Range<usize>) -> String {
-    let filler = [
-        "영화",
-        "배우",
-        "음악",
-        "감독",
-        "결말",
-        "처음",
-        "그냥",
-        "정말",
-        "\"인용\"",
-        "ㅋㅋ",
-    ];
+    let filler =
+        ["영화", "배우", "음악", "감독", "결말", "처음", "그냥", "정말", "\"인용\"", "ㅋㅋ"];
     let mut text = String::from("id\tdocument\tlabel\n");
     for id in ids {
         let label = id * 7 % 2;
-        let mut words: Vec<&str> = (0..2 + id % 9)
-            .map(|word| filler[(id * 31 + word * 17 + id / 5) % 10])
-            .collect();
+        let mut words: Vec<&str> =
+            (0..2 + id % 9).map(|word| filler[(id * 31 + word * 17 + id / 5) % 10]).collect();
         words.insert(id % words.len(), if label == 1 { "최고" } else { "최악" });
-        let document = if id % 80 == 3 {
-            String::new()
-        } else {
-            words.join(" ")
-        };
+        let document = if id % 80 == 3 { String::new() } else { words.join(" ") };
         writeln!(text, "{id}\t{document}\t{label}").unwrap();
     }
     text

@@ -78,12 +78,7 @@ impl Case {
                 (name.to_owned(), (view.shape().to_vec(), values))
             })
             .collect();
-        Self {
-            name: name.into(),
-            folder,
-            meta,
-            tensors,
-        }
+        Self { name: name.into(), folder, meta, tensors }
     }
 
     pub(crate) fn has(&self, key: &str) -> bool {
@@ -92,18 +87,11 @@ impl Case {
 
     /// The names behind a prefix.
     pub(crate) fn names(&self, prefix: &str) -> Vec<&str> {
-        self.tensors
-            .keys()
-            .filter_map(|key| key.strip_prefix(prefix))
-            .collect()
+        self.tensors.keys().filter_map(|key| key.strip_prefix(prefix)).collect()
     }
 
     pub(crate) fn shape(&self, key: &str) -> &[usize] {
-        &self
-            .tensors
-            .get(key)
-            .unwrap_or_else(|| panic!("{}: no {key}", self.name))
-            .0
+        &self.tensors.get(key).unwrap_or_else(|| panic!("{}: no {key}", self.name)).0
     }
 
     pub(crate) fn floats(&self, key: &str) -> &[f32] {
@@ -127,21 +115,15 @@ impl Case {
 
     pub(crate) fn batch(&self, index: usize) -> Batch {
         let key = format!("input_ids.{index}");
-        let &[_, width] = self.shape(&key) else {
-            panic!("{key} is a matrix")
-        };
+        let &[_, width] = self.shape(&key) else { panic!("{key} is a matrix") };
         let ids = |key: &str| {
             let ids = self.ints(&format!("{key}.{index}")).iter();
-            ids.map(|&id| u32::try_from(id).unwrap())
-                .collect::<Vec<_>>()
+            ids.map(|&id| u32::try_from(id).unwrap()).collect::<Vec<_>>()
         };
         let attention_mask = ids("attention_mask");
         let lengths = attention_mask.chunks(width).map(|row| {
             let length = row.iter().filter(|&&token| token == 1).count();
-            assert!(
-                row[..length].iter().all(|&token| token == 1),
-                "padding is on the right"
-            );
+            assert!(row[..length].iter().all(|&token| token == 1), "padding is on the right");
             length
         });
         Batch {
@@ -155,12 +137,7 @@ impl Case {
 
     /// Parameters that must not be compared after Adam: their true gradient is 0.
     pub(crate) fn skip_after3(&self) -> Vec<String> {
-        self.meta["skip_after3"]
-            .as_object()
-            .unwrap()
-            .keys()
-            .cloned()
-            .collect()
+        self.meta["skip_after3"].as_object().unwrap().keys().cloned().collect()
     }
 
     /// Compares a parameter after optimiser steps.
@@ -187,22 +164,12 @@ impl Case {
             actual.len() * 100 > gradient.len() * 95,
             "{key}: too few values stand out of noise"
         );
-        assert_close(
-            &format!("{}: {key}", self.name),
-            &actual,
-            &expected,
-            PARAMETER,
-        );
+        assert_close(&format!("{}: {key}", self.name), &actual, &expected, PARAMETER);
     }
 
     #[track_caller]
     pub(crate) fn assert_close(&self, key: &str, actual: &[f32], tolerance: f32) {
-        assert_close(
-            &format!("{}: {key}", self.name),
-            actual,
-            self.floats(key),
-            tolerance,
-        );
+        assert_close(&format!("{}: {key}", self.name), actual, self.floats(key), tolerance);
     }
 }
 
@@ -210,8 +177,7 @@ impl Batch {
     pub(crate) fn unpadded(&self, device: &Device) -> BertInput {
         let tokens = |ids: &[u32]| {
             let rows = ids.chunks(self.width).zip(&self.lengths);
-            rows.flat_map(|(row, &length)| row[..length].to_vec())
-                .collect::<Vec<_>>()
+            rows.flat_map(|(row, &length)| row[..length].to_vec()).collect::<Vec<_>>()
         };
         let (ids, types) = (tokens(&self.input_ids), tokens(&self.token_type_ids));
         BertInput::unpadded(&ids, &types, self.lengths.clone(), device)
@@ -244,10 +210,7 @@ impl Batch {
     }
 
     pub(crate) fn labels(&self, device: &Device) -> Tensor<1, Int> {
-        Tensor::from_data(
-            TensorData::new(self.labels.clone(), [self.labels.len()]),
-            device,
-        )
+        Tensor::from_data(TensorData::new(self.labels.clone(), [self.labels.len()]), device)
     }
 
     /// `[batch, width, ...]` values to those of its tokens, end to end.
@@ -255,16 +218,12 @@ impl Batch {
         let per_sequence = values.len() / self.lengths.len();
         let per_token = per_sequence / self.width;
         let rows = values.chunks(per_sequence).zip(&self.lengths);
-        rows.flat_map(|(row, &length)| row[..length * per_token].to_vec())
-            .collect()
+        rows.flat_map(|(row, &length)| row[..length * per_token].to_vec()).collect()
     }
 }
 
 pub(crate) fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor
-        .into_data()
-        .try_to_vec()
-        .expect("a float tensor is f32")
+    tensor.into_data().try_to_vec().expect("a float tensor is f32")
 }
 
 /// Compares every value; a NaN anywhere fails.
@@ -274,13 +233,7 @@ pub(crate) fn assert_close(what: &str, actual: &[f32], expected: &[f32], toleran
     let worst = actual
         .iter()
         .zip(expected)
-        .map(|(a, b)| {
-            if a.is_nan() || b.is_nan() {
-                f32::INFINITY
-            } else {
-                (a - b).abs()
-            }
-        })
+        .map(|(a, b)| if a.is_nan() || b.is_nan() { f32::INFINITY } else { (a - b).abs() })
         .enumerate()
         .max_by(|(_, a), (_, b)| a.total_cmp(b));
     if let Some((index, difference)) = worst {
@@ -314,8 +267,7 @@ pub(crate) fn gradients<M: Module>(
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let value = param.val();
             let gradient = value.grad(self.gradients).unwrap_or_else(|| {
-                self.without
-                    .push(nsmc_bert::torch_name(&self.path.join(".")));
+                self.without.push(nsmc_bert::torch_name(&self.path.join(".")));
                 value.inner().zeros_like()
             });
             Param::initialized(param.id, gradient)
@@ -333,11 +285,7 @@ pub(crate) fn gradients<M: Module>(
             param
         }
     }
-    let mut mapper = IntoGradients {
-        gradients,
-        path: Vec::new(),
-        without: Vec::new(),
-    };
+    let mut mapper = IntoGradients { gradients, path: Vec::new(), without: Vec::new() };
     let mut named = state_dict(&module.map(&mut mapper));
     named.retain(|name, _| !mapper.without.contains(name));
     named

@@ -34,7 +34,7 @@ pub(crate) struct Download {
 
 #[derive(clap::Args, Clone)]
 pub(crate) struct Source {
-    /// Take data sets from DIR/<name>/ instead of the network.
+    /// Take data sets from DIR/NAME/ instead of the network.
     #[arg(long, value_name = "DIR", env = "NSMC_MIRROR")]
     pub(crate) mirror: Option<PathBuf>,
 }

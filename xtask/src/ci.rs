@@ -21,17 +21,7 @@ const CRATES: [&str; 8] = [
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let mut steps: Vec<(String, Vec<&str>)> = vec![
         ("formatting".into(), vec!["fmt", "--all", "--check"]),
-        (
-            "lints".into(),
-            vec![
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--",
-                "-D",
-                "warnings",
-            ],
-        ),
+        ("lints".into(), vec!["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
         ("docs".into(), vec!["doc", "--workspace", "--no-deps"]),
     ];
     for name in CRATES {
@@ -42,10 +32,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         }
         steps.push((name.into(), arguments));
     }
-    steps.push((
-        "end to end".into(),
-        vec!["test", "--package", "nsmc-cli", "--test", "e2e"],
-    ));
+    steps.push(("end to end".into(), vec!["test", "--package", "nsmc-cli", "--test", "e2e"]));
 
     for (what, arguments) in steps {
         say(&format!("── {what}: cargo {}", arguments.join(" ")));
@@ -56,15 +43,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
             .env("RUSTDOCFLAGS", "-D warnings")
             .status()
             .context("cargo")?;
-        ensure!(
-            status.success(),
-            "{what} failed: cargo {}",
-            arguments.join(" ")
-        );
-        say(&format!(
-            "── {what}: done in {:.0} s",
-            started.elapsed().as_secs_f64()
-        ));
+        ensure!(status.success(), "{what} failed: cargo {}", arguments.join(" "));
+        say(&format!("── {what}: done in {:.0} s", started.elapsed().as_secs_f64()));
     }
     Ok(())
 }

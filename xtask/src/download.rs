@@ -57,24 +57,19 @@ pub(crate) fn dataset(
         if target.is_file() && sha256_file(&target)? == file.sha256 {
             continue;
         }
-        match &source.mirror {
-            Some(mirror) => copy(&mirror.join(name).join(&file.name), &target, file)?,
-            None => {
-                fetch(&agent(), &file.url, &[], &target, &expected(file)).with_context(|| {
-                    format!(
-                        "the data set `{name}`: without network, give a folder that holds \
+        if let Some(mirror) = &source.mirror {
+            copy(&mirror.join(name).join(&file.name), &target, file)?;
+        } else {
+            let fetched = fetch(&agent(), &file.url, &[], &target, &expected(file));
+            fetched.with_context(|| {
+                format!(
+                    "the data set `{name}`: without network, give a folder that holds \
                      {name}/{} with `--mirror DIR` or NSMC_MIRROR",
-                        file.name
-                    )
-                })?
-            }
+                    file.name
+                )
+            })?;
         }
-        say(&format!(
-            "{}: {} rows, sha256 {}",
-            target.display(),
-            file.rows,
-            file.sha256
-        ));
+        say(&format!("{}: {} rows, sha256 {}", target.display(), file.rows, file.sha256));
     }
     Ok(())
 }
@@ -86,10 +81,7 @@ pub(crate) struct Expected {
 }
 
 fn expected(file: &FileEntry) -> Expected {
-    Expected {
-        sha256: Some(file.sha256.clone()),
-        bytes: Some(file.bytes),
-    }
+    Expected { sha256: Some(file.sha256.clone()), bytes: Some(file.bytes) }
 }
 
 fn copy(from: &Path, target: &Path, file: &FileEntry) -> Result<()> {
@@ -102,7 +94,7 @@ fn copy(from: &Path, target: &Path, file: &FileEntry) -> Result<()> {
 pub(crate) fn agent() -> ureq::Agent {
     ureq::Agent::config_builder()
         .timeout_connect(Some(Duration::from_secs(15)))
-        .timeout_recv_response(Some(Duration::from_secs(60)))
+        .timeout_recv_response(Some(Duration::from_mins(1)))
         .http_status_as_error(false)
         .build()
         .into()
@@ -180,9 +172,7 @@ fn transfer(
         StatusCode::OK => file.set_len(0).map_err(fatal)?,
         StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
             file.set_len(0).map_err(fatal)?;
-            return Err(again(anyhow::anyhow!(
-                "the server does not resume the transfer"
-            )));
+            return Err(again(anyhow::anyhow!("the server does not resume the transfer")));
         }
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
             return Err(again(anyhow::anyhow!("the server answered {status}")));
@@ -191,9 +181,7 @@ fn transfer(
             return Err(again(anyhow::anyhow!("the server answered {status}")));
         }
         _ => {
-            return Err(Transfer::Final(anyhow::anyhow!(
-                "{url}: the server answered {status}"
-            )));
+            return Err(Transfer::Final(anyhow::anyhow!("{url}: the server answered {status}")));
         }
     }
     let start = file.seek(SeekFrom::End(0)).map_err(fatal)?;
@@ -217,9 +205,9 @@ fn transfer(
     bar.finish_and_clear();
     let have = file.metadata().map_err(fatal)?.len();
     match total {
-        Some(total) if have < total => Err(again(anyhow::anyhow!(
-            "the transfer ended after {have} of {total} bytes"
-        ))),
+        Some(total) if have < total => {
+            Err(again(anyhow::anyhow!("the transfer ended after {have} of {total} bytes")))
+        }
         _ => Ok(()),
     }
 }
@@ -262,11 +250,7 @@ fn partial(target: &Path) -> std::path::PathBuf {
 }
 
 fn bar(partial: &Path, start: u64, total: Option<u64>) -> ProgressBar {
-    let name = partial
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = partial.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let template = "{prefix} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}";
     let style = ProgressStyle::with_template(template).expect("the template is valid");
     let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
@@ -336,11 +320,7 @@ mod tests {
     }
 
     fn cut(body: &[u8], offset: usize) -> Vec<u8> {
-        let mut answer = if offset == 0 {
-            whole(body, 0)
-        } else {
-            rest(body, offset)
-        };
+        let mut answer = if offset == 0 { whole(body, 0) } else { rest(body, offset) };
         answer.truncate(answer.len() - 4);
         answer
     }
@@ -360,10 +340,7 @@ mod tests {
         let (url, offsets) = serve(BODY, answers);
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("file.txt");
-        let expected = Expected {
-            sha256: Some(sha256_hex(BODY)),
-            bytes: Some(BODY.len() as u64),
-        };
+        let expected = Expected { sha256: Some(sha256_hex(BODY)), bytes: Some(BODY.len() as u64) };
         let result = fetch(&agent(), &url, &[], &target, &expected)
             .map(|()| fs_err::read(&target).unwrap())
             .map_err(|error| format!("{error:#}"));

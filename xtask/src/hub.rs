@@ -39,11 +39,7 @@ pub(crate) fn find(entry: &ModelEntry) -> Option<PathBuf> {
         let reference = fs_err::read_to_string(folder.join("refs").join(&entry.revision));
         let commit = reference.map_or_else(|_| entry.revision.clone(), |text| text.trim().into());
         let snapshot = folder.join("snapshots").join(commit);
-        entry
-            .files
-            .iter()
-            .all(|file| snapshot.join(file).is_file())
-            .then_some(snapshot)
+        entry.files.iter().all(|file| snapshot.join(file).is_file()).then_some(snapshot)
     })
 }
 
@@ -56,10 +52,7 @@ pub(crate) fn fetch(name: &str, entry: &ModelEntry) -> Result<PathBuf> {
     if ["1", "true", "yes", "on"].contains(&offline.to_lowercase().as_str()) {
         bail!("the model `{name}` is not in the Hugging Face cache, and HF_HUB_OFFLINE is set");
     }
-    say(&format!(
-        "{name}: fetching about {} MB",
-        entry.bytes / 1_000_000
-    ));
+    say(&format!("{name}: fetching about {} MB", entry.bytes / 1_000_000));
     let repo = &entry.repos[0];
     let folder = repo_folder(&cache()?, repo);
     let mut commit = None;
@@ -82,18 +75,11 @@ pub(crate) fn fetch(name: &str, entry: &ModelEntry) -> Result<PathBuf> {
 /// Fetches one file into the cache and returns the commit it belongs to.
 fn fetch_one(repo: &str, entry: &ModelEntry, file: &str, folder: &Path) -> Result<String> {
     let endpoint = std::env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".into());
-    let url = format!(
-        "{}/{repo}/resolve/{}/{file}",
-        endpoint.trim_end_matches('/'),
-        entry.revision
-    );
-    let token = std::env::var("HF_TOKEN")
-        .ok()
-        .filter(|token| !token.is_empty());
-    let headers: Vec<(&str, String)> = token
-        .map(|token| ("Authorization", format!("Bearer {token}")))
-        .into_iter()
-        .collect();
+    let url =
+        format!("{}/{repo}/resolve/{}/{file}", endpoint.trim_end_matches('/'), entry.revision);
+    let token = std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty());
+    let headers: Vec<(&str, String)> =
+        token.map(|token| ("Authorization", format!("Bearer {token}"))).into_iter().collect();
 
     // The hub itself knows the hash of a large file; the storage it redirects to does not.
     let mut request = agent().head(&url).config().max_redirects(0).build();
@@ -102,10 +88,7 @@ fn fetch_one(repo: &str, entry: &ModelEntry, file: &str, folder: &Path) -> Resul
     }
     let response = request.call().with_context(|| url.clone())?;
     let status = response.status();
-    ensure!(
-        status.is_success() || status.is_redirection(),
-        "{url}: the server answered {status}"
-    );
+    ensure!(status.is_success() || status.is_redirection(), "{url}: the server answered {status}");
     let about = About::read(response.headers()).with_context(|| url.clone())?;
 
     let blob = folder.join("blobs").join(&about.etag);
@@ -113,16 +96,7 @@ fn fetch_one(repo: &str, entry: &ModelEntry, file: &str, folder: &Path) -> Resul
     if !blob.is_file() {
         // The hash of a file in large-file storage is its sha256; that of a small one is git's.
         let sha256 = (about.etag.len() == 64).then(|| about.etag.clone());
-        fetch_file(
-            &agent(),
-            &url,
-            &headers,
-            &blob,
-            &Expected {
-                sha256,
-                bytes: about.bytes,
-            },
-        )?;
+        fetch_file(&agent(), &url, &headers, &blob, &Expected { sha256, bytes: about.bytes })?;
     }
     let snapshot = folder.join("snapshots").join(&about.commit);
     fs_err::create_dir_all(&snapshot)?;
@@ -143,25 +117,17 @@ struct About {
 impl About {
     fn read(headers: &HeaderMap) -> Result<Self> {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let etag = text("x-linked-etag")
-            .or(text("etag"))
-            .context("the answer has no ETag")?;
+        let etag = text("x-linked-etag").or(text("etag")).context("the answer has no ETag")?;
         let etag = etag.trim_start_matches("W/").trim_matches('"').to_owned();
         let hexadecimal =
             |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
-        let commit = text("x-repo-commit")
-            .context("the answer names no commit")?
-            .to_owned();
+        let commit = text("x-repo-commit").context("the answer names no commit")?.to_owned();
         ensure!(
             hexadecimal(&etag) && hexadecimal(&commit),
             "the answer's ETag or commit is no hash"
         );
         let size = text("x-linked-size").or(text("content-length"));
-        Ok(Self {
-            commit,
-            etag,
-            bytes: size.and_then(|size| size.parse().ok()),
-        })
+        Ok(Self { commit, etag, bytes: size.and_then(|size| size.parse().ok()) })
     }
 }
 

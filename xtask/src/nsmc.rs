@@ -19,12 +19,12 @@ impl Nsmc {
     ///
     /// `NSMC_BIN` names a program that is built already.
     pub(crate) fn build(workspace: &Workspace, choice: DeviceChoice) -> Result<Self> {
-        let device = match choice {
-            DeviceChoice::Cpu => "cpu",
-            DeviceChoice::Cuda => "cuda",
-            DeviceChoice::Auto if has_cuda() => "cuda",
-            DeviceChoice::Auto => "cpu",
+        let cuda = match choice {
+            DeviceChoice::Cpu => false,
+            DeviceChoice::Cuda => true,
+            DeviceChoice::Auto => has_cuda(),
         };
+        let device = if cuda { "cuda" } else { "cpu" };
         if let Some(path) = std::env::var_os("NSMC_BIN").map(PathBuf::from) {
             ensure!(path.is_file(), "NSMC_BIN: {}: no such file", path.display());
             return Ok(Self { path, device });
@@ -53,14 +53,8 @@ impl Nsmc {
             .map_or_else(|| workspace.root.join("target"), PathBuf::from);
         build.arg("--target-dir").arg(&target);
         let status = build.status().context("cargo build")?;
-        ensure!(
-            status.success(),
-            "the program `nsmc` could not be built for {device}"
-        );
-        Ok(Self {
-            path: target.join("release").join("nsmc"),
-            device,
-        })
+        ensure!(status.success(), "the program `nsmc` could not be built for {device}");
+        Ok(Self { path: target.join("release").join("nsmc"), device })
     }
 
     /// Runs a subcommand to its end; its output is the terminal's.

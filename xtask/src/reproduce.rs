@@ -10,16 +10,12 @@ use crate::{print, say};
 
 pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
     let profile = workspace.profile(&args.options.profile)?;
-    let seeds: Vec<u64> = args
-        .seeds
-        .map_or_else(|| profile.seeds.clone(), |seeds| (0..seeds).collect());
+    let seeds: Vec<u64> =
+        args.seeds.map_or_else(|| profile.seeds.clone(), |seeds| (0..seeds).collect());
     let mut plan: Vec<(&Cell, Run)> = Vec::new();
     for cell in &profile.cells {
         for &seed in &seeds {
-            plan.push((
-                cell,
-                Run::resolve(workspace, &profile, cell, seed, &args.options)?,
-            ));
+            plan.push((cell, Run::resolve(workspace, &profile, cell, seed, &args.options)?));
         }
     }
     print(&plan_table(workspace, &plan).terminal(None));
@@ -35,14 +31,12 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
         if !run.is_done() {
             // One run's failure is no reason to keep the others from running.
             let id = run.config.run_id();
-            let outcome = run
-                .fetch(workspace, &profile, cell, &args.options)
-                .and_then(|run| {
-                    if nsmc.is_none() {
-                        nsmc = Some(Nsmc::build(workspace, args.options.device)?);
-                    }
-                    run.start(workspace, nsmc.as_ref().expect("it was just built"), false)
-                });
+            let outcome = run.fetch(workspace, &profile, cell, &args.options).and_then(|run| {
+                if nsmc.is_none() {
+                    nsmc = Some(Nsmc::build(workspace, args.options.device)?);
+                }
+                run.start(workspace, nsmc.as_ref().expect("it was just built"), false)
+            });
             if let Err(error) = outcome {
                 say(&format!("error: {error:#}"));
                 failures.push(format!("{id}: {error:#}"));
@@ -52,10 +46,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
     }
 
     let mut runs = Vec::new();
-    for folder in folders
-        .iter()
-        .filter(|folder| folder.join("record.json").is_file())
-    {
+    for folder in folders.iter().filter(|folder| folder.join("record.json").is_file()) {
         runs.push(EvaluatedRun::read(folder)?);
     }
     print(&results_table(&runs).terminal(None));
@@ -66,12 +57,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
     if failures.is_empty() {
         return Ok(());
     }
-    bail!(
-        "{} of {} runs failed\n{}",
-        failures.len(),
-        folders.len(),
-        failures.join("\n")
-    )
+    bail!("{} of {} runs failed\n{}", failures.len(), folders.len(), failures.join("\n"))
 }
 
 fn plan_table(workspace: &Workspace, plan: &[(&Cell, Run)]) -> Table {
@@ -83,11 +69,7 @@ fn plan_table(workspace: &Workspace, plan: &[(&Cell, Run)]) -> Table {
             config.method.label(),
             config.data.train_size.to_string(),
             config.seed.to_string(),
-            if run.is_done() {
-                "done".into()
-            } else {
-                "to run".into()
-            },
+            if run.is_done() { "done".into() } else { "to run".into() },
             run.missing(workspace).join(", "),
         ]);
     }

@@ -8,17 +8,9 @@ use crate::workspace::Workspace;
 pub(crate) fn run(workspace: &Workspace, args: &Tables) -> Result<()> {
     let folder = workspace.folder(&args.runs);
     let runs = EvaluatedRun::read_all(&folder)?;
-    ensure!(
-        !runs.is_empty(),
-        "{}: no run has left a record here",
-        folder.display()
-    );
+    ensure!(!runs.is_empty(), "{}: no run has left a record here", folder.display());
     let show = |table: &Table| {
-        print(&if args.markdown {
-            table.markdown()
-        } else {
-            table.terminal(None)
-        });
+        print(&if args.markdown { table.markdown() } else { table.terminal(None) });
     };
     show(&results_table(&runs));
     if let Some(table) = paper_table(&runs) {

@@ -23,20 +23,13 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
                 .iter()
                 .filter(|dependency| dependency["kind"].is_null())
                 .map(|dependency| dependency["name"].as_str().unwrap().to_owned());
-            (
-                package["name"].as_str().unwrap().to_owned(),
-                names.collect(),
-            )
+            (package["name"].as_str().unwrap().to_owned(), names.collect())
         })
         .collect()
 }
 
 fn within(names: &BTreeSet<String>) -> BTreeSet<&str> {
-    names
-        .iter()
-        .map(String::as_str)
-        .filter(|name| name.starts_with("nsmc-"))
-        .collect()
+    names.iter().map(String::as_str).filter(|name| name.starts_with("nsmc-")).collect()
 }
 
 #[test]
@@ -47,16 +40,7 @@ fn crates_depend_on_each_other_as_the_architecture_says() {
         ("nsmc-bert", &[]),
         ("nsmc-eval", &["nsmc-experiment"]),
         ("nsmc-peft", &["nsmc-bert"]),
-        (
-            "nsmc-training",
-            &[
-                "nsmc-bert",
-                "nsmc-data",
-                "nsmc-eval",
-                "nsmc-experiment",
-                "nsmc-peft",
-            ],
-        ),
+        ("nsmc-training", &["nsmc-bert", "nsmc-data", "nsmc-eval", "nsmc-experiment", "nsmc-peft"]),
         (
             "nsmc-cli",
             &[
@@ -71,17 +55,9 @@ fn crates_depend_on_each_other_as_the_architecture_says() {
         ("xtask", &["nsmc-eval", "nsmc-experiment"]),
     ];
     let found = dependencies();
-    assert_eq!(
-        found.len(),
-        allowed.len(),
-        "a new crate needs its place in the architecture"
-    );
+    assert_eq!(found.len(), allowed.len(), "a new crate needs its place in the architecture");
     for (name, allowed) in allowed {
-        assert_eq!(
-            within(&found[name]),
-            allowed.iter().copied().collect(),
-            "{name}"
-        );
+        assert_eq!(within(&found[name]), allowed.iter().copied().collect(), "{name}");
     }
 }
 
@@ -89,13 +65,7 @@ fn crates_depend_on_each_other_as_the_architecture_says() {
 fn only_the_tensor_crates_link_burn() {
     for (name, dependencies) in dependencies() {
         let links = dependencies.contains("burn");
-        let may = [
-            "nsmc-data",
-            "nsmc-bert",
-            "nsmc-peft",
-            "nsmc-training",
-            "nsmc-cli",
-        ];
+        let may = ["nsmc-data", "nsmc-bert", "nsmc-peft", "nsmc-training", "nsmc-cli"];
         assert_eq!(links, may.contains(&name.as_str()), "{name}");
     }
 }

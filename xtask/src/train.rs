@@ -18,10 +18,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Train) -> Result<()> {
     if run.is_done() && !args.again {
         say(&format!(
             "{} is done; `--again` runs it anew",
-            run.folder
-                .strip_prefix(&workspace.root)
-                .unwrap_or(&run.folder)
-                .display()
+            run.folder.strip_prefix(&workspace.root).unwrap_or(&run.folder).display()
         ));
         let run = EvaluatedRun::read(&run.folder)?;
         print(&results_table(std::slice::from_ref(&run)).terminal(None));
@@ -67,10 +64,7 @@ impl Run {
         let data = &self.config.data;
         let files = [&data.train, &data.test];
         let mut missing = Vec::new();
-        if files
-            .iter()
-            .any(|file| !workspace.root.join(&file.path).is_file())
-        {
+        if files.iter().any(|file| !workspace.root.join(&file.path).is_file()) {
             missing.push(data.dataset.clone());
         }
         if let ModelConfig::Pretrained { name, path, .. } = &self.config.model
@@ -89,11 +83,7 @@ impl Run {
         cell: &Cell,
         options: &Options,
     ) -> Result<Self> {
-        if let Some(entry) = workspace
-            .datasets()?
-            .datasets
-            .get(&self.config.data.dataset)
-        {
+        if let Some(entry) = workspace.datasets()?.datasets.get(&self.config.data.dataset) {
             download::dataset(workspace, &self.config.data.dataset, entry, &options.source)?;
         }
         if let ModelConfig::Pretrained { name, path, .. } = &self.config.model
@@ -108,10 +98,7 @@ impl Run {
     /// Runs it to its end as a process of `nsmc`.
     pub(crate) fn start(&self, workspace: &Workspace, nsmc: &Nsmc, tui: bool) -> Result<()> {
         if self.folder.exists() {
-            say(&format!(
-                "{}: removing an unfinished or older run",
-                self.folder.display()
-            ));
+            say(&format!("{}: removing an unfinished or older run", self.folder.display()));
             fs_err::remove_dir_all(&self.folder)?;
         }
         let parent = self.folder.parent().unwrap_or(&self.folder);

@@ -15,23 +15,15 @@ impl Workspace {
         // cargo sets the variable for a program it runs; the built-in path serves a copy of it.
         let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-        Self {
-            root: manifest
-                .parent()
-                .map_or_else(|| manifest.clone(), Path::to_path_buf),
-        }
+        Self { root: manifest.parent().map_or_else(|| manifest.clone(), Path::to_path_buf) }
     }
 
     pub(crate) fn datasets(&self) -> Result<DatasetManifest> {
-        Ok(DatasetManifest::read(
-            &self.root.join("datasets/manifest.toml"),
-        )?)
+        Ok(DatasetManifest::read(&self.root.join("datasets/manifest.toml"))?)
     }
 
     pub(crate) fn models(&self) -> Result<ModelManifest> {
-        Ok(ModelManifest::read(
-            &self.root.join("models/manifest.toml"),
-        )?)
+        Ok(ModelManifest::read(&self.root.join("models/manifest.toml"))?)
     }
 
     /// Where a data set's files lie, relative to the root, as a run sees them.
@@ -45,14 +37,8 @@ impl Workspace {
             let mut known = Vec::new();
             for entry in fs_err::read_dir(self.root.join("configs"))? {
                 let path = entry?.path();
-                if path
-                    .extension()
-                    .is_some_and(|extension| extension == "toml")
-                {
-                    known.extend(
-                        path.file_stem()
-                            .map(|name| name.to_string_lossy().into_owned()),
-                    );
+                if path.extension().is_some_and(|extension| extension == "toml") {
+                    known.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
                 }
             }
             known.sort();

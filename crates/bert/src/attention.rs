@@ -87,8 +87,7 @@ impl BertAttention {
             OutputRows::First => hidden_states.clone().select(0, sequences.first_rows()),
         };
         let attended =
-            self.self_attention
-                .forward(hidden_states, residual.clone(), sequences, rows, hooks);
+            self.self_attention.forward(hidden_states, residual.clone(), sequences, rows, hooks);
         self.output.forward(attended, residual, hooks)
     }
 }
@@ -132,9 +131,7 @@ impl BertSelfAttention {
     fn split_heads(&self, states: Tensor<2>, positions: usize) -> Tensor<4> {
         let [total, hidden_size] = states.dims();
         let heads = self.num_attention_heads;
-        states
-            .reshape([total / positions, positions, heads, hidden_size / heads])
-            .swap_dims(1, 2)
+        states.reshape([total / positions, positions, heads, hidden_size / heads]).swap_dims(1, 2)
     }
 }
 

@@ -15,10 +15,7 @@ use crate::{BertConfig, CheckpointError};
 pub type Tensors = BTreeMap<String, PackTensor>;
 
 /// Buffers that some versions of transformers saved and that hold no weights.
-const IGNORED: [&str; 2] = [
-    "bert.embeddings.position_ids",
-    "bert.embeddings.token_type_ids",
-];
+const IGNORED: [&str; 2] = ["bert.embeddings.position_ids", "bert.embeddings.token_type_ids"];
 
 /// The weights file of a folder in Hugging Face layout.
 pub(crate) fn weights_file(folder: &Path) -> Result<PathBuf, CheckpointError> {
@@ -26,9 +23,7 @@ pub(crate) fn weights_file(folder: &Path) -> Result<PathBuf, CheckpointError> {
         .map(|name| folder.join(name))
         .into_iter()
         .find(|path| path.is_file())
-        .ok_or_else(|| CheckpointError::NoWeights {
-            folder: folder.into(),
-        })
+        .ok_or_else(|| CheckpointError::NoWeights { folder: folder.into() })
 }
 
 /// Reads a `.safetensors` file or a PyTorch checkpoint (both the zip container and the stream that
@@ -39,29 +34,16 @@ pub(crate) fn weights_file(folder: &Path) -> Result<PathBuf, CheckpointError> {
 pub fn read_tensors(path: &Path) -> Result<Tensors, CheckpointError> {
     // The stores do not name the file that is missing.
     fs_err::File::open(path)?;
-    let unreadable = |message: String| CheckpointError::Unreadable {
-        path: path.into(),
-        message,
-    };
-    let tensors = if path
-        .extension()
-        .is_some_and(|extension| extension == "safetensors")
-    {
+    let unreadable = |message: String| CheckpointError::Unreadable { path: path.into(), message };
+    let tensors = if path.extension().is_some_and(|extension| extension == "safetensors") {
         let mut store = SafetensorsStore::from_file(path);
-        store
-            .get_all_tensors()
-            .map_err(|error| unreadable(error.to_string()))?
-            .clone()
+        store.get_all_tensors().map_err(|error| unreadable(error.to_string()))?.clone()
     } else {
         let mut store = PytorchStore::from_file(path).map_indices_contiguous(false);
-        store
-            .get_all_tensors()
-            .map_err(|error| unreadable(error.to_string()))?
-            .clone()
+        store.get_all_tensors().map_err(|error| unreadable(error.to_string()))?.clone()
     };
-    let prefixed = tensors
-        .keys()
-        .any(|name| name.starts_with("bert.") || name.starts_with("base_model."));
+    let prefixed =
+        tensors.keys().any(|name| name.starts_with("bert.") || name.starts_with("base_model."));
     let bare = tensors.keys().any(|name| name.starts_with("embeddings."));
     Ok(tensors
         .into_iter()
@@ -120,12 +102,7 @@ pub fn load_state_dict<M: Module>(
     if missing.is_empty() && surplus.is_empty() && mismatched.is_empty() {
         Ok(module)
     } else {
-        Err(CheckpointError::Tensors {
-            path: path.into(),
-            missing,
-            surplus,
-            mismatched,
-        })
+        Err(CheckpointError::Tensors { path: path.into(), missing, surplus, mismatched })
     }
 }
 
@@ -137,10 +114,7 @@ pub fn state_dict<M: Module>(module: &M) -> BTreeMap<String, TensorData> {
         .into_iter()
         .map(|tensor| {
             let name = torch_name(&tensor.name);
-            (
-                name,
-                bridge::into_data(tensor).expect("a parameter can be read from its device"),
-            )
+            (name, bridge::into_data(tensor).expect("a parameter can be read from its device"))
         })
         .collect()
 }
@@ -163,12 +137,10 @@ pub fn save_pretrained<M: Module>(
         .clear_metadata()
         .metadata("format", "pt")
         .overwrite(true);
-    module
-        .save_into(&mut store)
-        .map_err(|error| CheckpointError::Write {
-            path: path.clone(),
-            message: error.to_string(),
-        })?;
+    module.save_into(&mut store).map_err(|error| CheckpointError::Write {
+        path: path.clone(),
+        message: error.to_string(),
+    })?;
     let json = serde_json::to_string_pretty(&config.to_json(architecture))
         .expect("a configuration is representable in JSON");
     let partial = folder.join("config.json.partial");
@@ -179,9 +151,7 @@ pub fn save_pretrained<M: Module>(
 /// The name in transformers of the parameter at a path of this crate's modules, both without their
 /// LayerNorm's `gamma` and `beta` (see [`state_dict`]).
 pub fn torch_name(path: &str) -> String {
-    let name = path
-        .replace(".self_attention.", ".self.")
-        .replace(".layer_norm.", ".LayerNorm.");
+    let name = path.replace(".self_attention.", ".self.").replace(".layer_norm.", ".LayerNorm.");
     match name.strip_suffix(".gamma") {
         Some(module) => format!("{module}.weight"),
         None => match name.strip_suffix(".beta") {
@@ -192,8 +162,7 @@ pub fn torch_name(path: &str) -> String {
 }
 
 fn burn_path(name: &str) -> String {
-    name.replace(".self.", ".self_attention.")
-        .replace(".LayerNorm.", ".layer_norm.")
+    name.replace(".self.", ".self_attention.").replace(".LayerNorm.", ".layer_norm.")
 }
 
 /// The same tensor, refused when it is read if a value is not finite.
@@ -211,34 +180,21 @@ fn checked(tensor: PackTensor) -> PackTensor {
         if finite {
             Ok(data)
         } else {
-            Err(PackError::ValidationError(
-                "a value is not finite (NaN or infinite)".into(),
-            ))
+            Err(PackError::ValidationError("a value is not finite (NaN or infinite)".into()))
         }
     })
 }
 
 fn describe(error: &ApplyError) -> String {
     match error {
-        ApplyError::ShapeMismatch {
-            path,
-            expected,
-            found,
-        } => format!(
+        ApplyError::ShapeMismatch { path, expected, found } => format!(
             "{}: the model's shape is {:?}, the file's {:?} (a linear weight's sides are swapped here)",
             torch_name(path),
             expected.as_slice(),
             found.as_slice()
         ),
-        ApplyError::DTypeMismatch {
-            path,
-            expected,
-            found,
-        } => {
-            format!(
-                "{}: expected {expected:?}, found {found:?}",
-                torch_name(path)
-            )
+        ApplyError::DTypeMismatch { path, expected, found } => {
+            format!("{}: expected {expected:?}, found {found:?}", torch_name(path))
         }
         ApplyError::AdapterError { path, message } | ApplyError::LoadError { path, message } => {
             format!("{}: {message}", torch_name(path))

@@ -85,36 +85,19 @@ impl BertConfig {
     /// Reads a `config.json`.
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
         let text = fs_err::read_to_string(path)?;
-        let refuse = |message: String| CheckpointError::Config {
-            path: path.into(),
-            message,
-        };
+        let refuse = |message: String| CheckpointError::Config { path: path.into(), message };
         let config: Self =
             serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
         let other: Unsupported =
             serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
         for (key, expected, found) in [
             ("model_type", "bert", other.model_type),
-            (
-                "position_embedding_type",
-                "absolute",
-                other.position_embedding_type,
-            ),
-            (
-                "is_decoder",
-                "false",
-                other.is_decoder.map(|value| value.to_string()),
-            ),
-            (
-                "add_cross_attention",
-                "false",
-                other.add_cross_attention.map(|v| v.to_string()),
-            ),
+            ("position_embedding_type", "absolute", other.position_embedding_type),
+            ("is_decoder", "false", other.is_decoder.map(|value| value.to_string())),
+            ("add_cross_attention", "false", other.add_cross_attention.map(|v| v.to_string())),
         ] {
             if let Some(found) = found.filter(|found| found != expected) {
-                return Err(refuse(format!(
-                    "`{key}`: expected {expected}, found {found}"
-                )));
+                return Err(refuse(format!("`{key}`: expected {expected}, found {found}")));
             }
         }
         config.check().map_err(refuse)?;
@@ -137,16 +120,11 @@ impl BertConfig {
         }
         for (key, probability) in [
             ("hidden_dropout_prob", Some(self.hidden_dropout_prob)),
-            (
-                "attention_probs_dropout_prob",
-                Some(self.attention_probs_dropout_prob),
-            ),
+            ("attention_probs_dropout_prob", Some(self.attention_probs_dropout_prob)),
             ("classifier_dropout", self.classifier_dropout),
         ] {
             if let Some(value) = probability.filter(|value| !(0.0..1.0).contains(value)) {
-                return Err(format!(
-                    "`{key}`: expected a number from 0 below 1, found {value}"
-                ));
+                return Err(format!("`{key}`: expected a number from 0 below 1, found {value}"));
             }
         }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
@@ -188,11 +166,8 @@ impl BertConfig {
     pub(crate) fn to_json(&self, architecture: &str) -> serde_json::Value {
         let mut json =
             serde_json::to_value(self).expect("a configuration is representable in JSON");
-        let label2id: BTreeMap<&String, usize> = self
-            .id2label
-            .iter()
-            .map(|(id, label)| (label, *id))
-            .collect();
+        let label2id: BTreeMap<&String, usize> =
+            self.id2label.iter().map(|(id, label)| (label, *id)).collect();
         for (key, value) in [
             ("architectures", serde_json::json!([architecture])),
             ("label2id", serde_json::json!(label2id)),
@@ -233,10 +208,7 @@ mod tests {
     #[test]
     fn the_multilingual_config_is_read_with_the_defaults_of_transformers() {
         let config = read(MBERT).unwrap();
-        assert_eq!(
-            (config.vocab_size, config.head_size(), config.num_labels()),
-            (119_547, 64, 2)
-        );
+        assert_eq!((config.vocab_size, config.head_size(), config.num_labels()), (119_547, 64, 2));
         assert_eq!(config.classifier_dropout, None);
         assert_eq!(config.id2label[&1], "LABEL_1");
         let saved = config.to_json("BertForSequenceClassification").to_string();
@@ -246,11 +218,7 @@ mod tests {
     #[test]
     fn what_is_not_implemented_is_refused_by_name() {
         for (from, to, expected) in [
-            (
-                "\"bert\"",
-                "\"roberta\"",
-                "`model_type`: expected bert, found roberta",
-            ),
+            ("\"bert\"", "\"roberta\"", "`model_type`: expected bert, found roberta"),
             ("\"gelu\"", "\"quick_gelu\"", "quick_gelu"),
             (
                 "\"hidden_size\": 768",
@@ -266,10 +234,7 @@ mod tests {
         ] {
             assert!(MBERT.contains(from));
             let message = read(&MBERT.replacen(from, to, 1)).unwrap_err().to_string();
-            assert!(
-                message.contains(expected) && message.contains("config.json"),
-                "{message}"
-            );
+            assert!(message.contains(expected) && message.contains("config.json"), "{message}");
         }
     }
 }

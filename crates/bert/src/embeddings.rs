@@ -50,20 +50,12 @@ impl BertEmbeddings {
 
     /// Embeds every row; `[rows, hidden_size]`.
     pub fn forward(&self, input: &BertInput, hooks: &impl Hooks) -> Tensor<2> {
-        let words = hooks.embedding(
-            EmbeddingSite::Word,
-            &self.word_embeddings,
-            input.input_ids.clone(),
-        );
+        let words =
+            hooks.embedding(EmbeddingSite::Word, &self.word_embeddings, input.input_ids.clone());
         // PyTorch's `padding_idx`: the padding token's embedding is used, but takes no gradient.
-        let padding: Tensor<2, Bool> = input
-            .input_ids
-            .clone()
-            .equal_elem(self.pad_token_id as i64)
-            .unsqueeze_dim(1);
-        let words = words
-            .clone()
-            .mask_where(padding.expand(words.dims()), words.detach());
+        let padding: Tensor<2, Bool> =
+            input.input_ids.clone().equal_elem(self.pad_token_id as i64).unsqueeze_dim(1);
+        let words = words.clone().mask_where(padding.expand(words.dims()), words.detach());
         let types = hooks.embedding(
             EmbeddingSite::TokenType,
             &self.token_type_embeddings,

@@ -28,11 +28,9 @@ impl BertEncoder {
         sequences: &Sequences,
         hooks: &impl Hooks,
     ) -> Tensor<2> {
-        self.layer
-            .iter()
-            .fold(hidden_states, |hidden_states, layer| {
-                layer.forward(hidden_states, sequences, OutputRows::All, hooks)
-            })
+        self.layer.iter().fold(hidden_states, |hidden_states, layer| {
+            layer.forward(hidden_states, sequences, OutputRows::All, hooks)
+        })
     }
 
     /// The last layer's hidden state of each sequence's first token: `[batch_size, hidden_size]`.

@@ -63,11 +63,7 @@ pub enum CheckpointError {
 
 fn describe(missing: &[String], surplus: &[String], mismatched: &[String]) -> String {
     let mut text = String::new();
-    for (what, names) in [
-        ("missing", missing),
-        ("surplus", surplus),
-        ("mismatched", mismatched),
-    ] {
+    for (what, names) in [("missing", missing), ("surplus", surplus), ("mismatched", mismatched)] {
         if !names.is_empty() {
             let shown = names.iter().take(20).map(|name| format!("\n  {name}"));
             text += &format!("\n{what} ({}):{}", names.len(), shown.collect::<String>());

@@ -26,26 +26,15 @@ pub struct Init<'a> {
 impl<'a> Init<'a> {
     /// New weights with standard deviation `std`.
     pub fn new(seed: u64, std: f64, device: &'a Device) -> Self {
-        Self {
-            seed,
-            std,
-            path: String::new(),
-            device,
-        }
+        Self { seed, std, path: String::new(), device }
     }
 
     /// The same under a module named `name`.
     #[must_use]
     pub fn enter(&self, name: impl std::fmt::Display) -> Self {
-        let path = if self.path.is_empty() {
-            name.to_string()
-        } else {
-            format!("{}.{name}", self.path)
-        };
-        Self {
-            path,
-            ..self.clone()
-        }
+        let path =
+            if self.path.is_empty() { name.to_string() } else { format!("{}.{name}", self.path) };
+        Self { path, ..self.clone() }
     }
 
     /// Where parameters are made.
@@ -90,9 +79,7 @@ impl<'a> Init<'a> {
 
     /// A LayerNorm of `width`.
     pub fn layer_norm(&self, width: usize, eps: f64) -> LayerNorm {
-        LayerNormConfig::new(width)
-            .with_epsilon(eps)
-            .init(self.device)
+        LayerNormConfig::new(width).with_epsilon(eps).init(self.device)
     }
 
     /// A parameter drawn from `N(0, std²)` under the current name.
@@ -155,11 +142,7 @@ mod tests {
         assert_eq!(values(&later.enter("a").linear("x", 20, 30, true)), weight);
         assert_ne!(values(&other), weight);
         assert_ne!(
-            values(
-                &Init::new(2, 0.02, &device)
-                    .enter("a")
-                    .linear("x", 20, 30, true)
-            ),
+            values(&Init::new(2, 0.02, &device).enter("a").linear("x", 20, 30, true)),
             weight
         );
     }
@@ -172,11 +155,8 @@ mod tests {
         assert!(values[7 * 50..8 * 50].iter().all(|&value| value == 0.0));
         let n = values.len() as f64;
         let mean = values.iter().map(|&value| f64::from(value)).sum::<f64>() / n;
-        let variance = values
-            .iter()
-            .map(|&value| (f64::from(value) - mean).powi(2))
-            .sum::<f64>()
-            / n;
+        let variance =
+            values.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / n;
         assert!(mean.abs() < 5e-4, "{mean}");
         assert!((variance.sqrt() - 0.02).abs() < 5e-4, "{}", variance.sqrt());
     }

@@ -61,10 +61,7 @@ impl BertInput {
         lengths: Vec<usize>,
         device: &Device,
     ) -> Self {
-        let position_ids: Vec<u32> = lengths
-            .iter()
-            .flat_map(|&length| 0..length as u32)
-            .collect();
+        let position_ids: Vec<u32> = lengths.iter().flat_map(|&length| 0..length as u32).collect();
         Self::new(
             int_tensor(input_ids.iter().copied(), device),
             int_tensor(position_ids.iter().copied(), device),
@@ -107,18 +104,9 @@ impl BertInput {
         sequences: Sequences,
     ) -> Self {
         for ids in [&input_ids, &position_ids, &token_type_ids] {
-            assert_eq!(
-                ids.dims(),
-                [sequences.rows()],
-                "one id per row of the batch"
-            );
+            assert_eq!(ids.dims(), [sequences.rows()], "one id per row of the batch");
         }
-        Self {
-            input_ids,
-            position_ids,
-            token_type_ids,
-            sequences,
-        }
+        Self { input_ids, position_ids, token_type_ids, sequences }
     }
 }
 
@@ -139,18 +127,11 @@ impl Sequences {
         let unpadded = (!even).then(|| {
             // A padded position may hold any row: its key is masked and its query never taken back.
             let padded_rows =
-                lengths
-                    .iter()
-                    .zip(first_rows.clone())
-                    .flat_map(|(&length, first)| {
-                        (0..width as u32).map(move |position| {
-                            if position < length as u32 {
-                                first + position
-                            } else {
-                                0
-                            }
-                        })
-                    });
+                lengths.iter().zip(first_rows.clone()).flat_map(|(&length, first)| {
+                    (0..width as u32).map(move |position| {
+                        if position < length as u32 { first + position } else { 0 }
+                    })
+                });
             let row_positions = lengths.iter().enumerate().flat_map(|(sequence, &length)| {
                 (0..length).map(move |position| (sequence * width + position) as u32)
             });
@@ -175,10 +156,7 @@ impl Sequences {
     ///
     /// If a length is 0 or beyond `width`, or there is none.
     pub fn padded(lengths: Vec<usize>, width: usize, device: &Device) -> Self {
-        assert!(
-            check(&lengths) <= width,
-            "no sequence is longer than the padded width {width}"
-        );
+        assert!(check(&lengths) <= width, "no sequence is longer than the padded width {width}");
         let first_rows = (0..lengths.len()).map(|sequence| (sequence * width) as u32);
         Self {
             width,
@@ -218,16 +196,12 @@ impl Sequences {
     /// For each of the `batch_size · width` positions its row; none where rows are positions
     /// already.
     pub fn padded_rows(&self) -> Option<Tensor<1, Int>> {
-        self.unpadded
-            .as_ref()
-            .map(|unpadded| unpadded.padded_rows.clone())
+        self.unpadded.as_ref().map(|unpadded| unpadded.padded_rows.clone())
     }
 
     /// For each row its position; none where rows are positions already.
     pub fn row_positions(&self) -> Option<Tensor<1, Int>> {
-        self.unpadded
-            .as_ref()
-            .map(|unpadded| unpadded.row_positions.clone())
+        self.unpadded.as_ref().map(|unpadded| unpadded.row_positions.clone())
     }
 
     /// Added to the attention scores of each key: 0 for a token, `f32::MIN` for padding, as
@@ -239,10 +213,7 @@ impl Sequences {
 
 fn check(lengths: &[usize]) -> usize {
     assert!(!lengths.contains(&0), "a sequence has at least one token");
-    *lengths
-        .iter()
-        .max()
-        .expect("a batch has at least one sequence")
+    *lengths.iter().max().expect("a batch has at least one sequence")
 }
 
 fn key_mask(lengths: &[usize], width: usize, device: &Device) -> Option<Tensor<2>> {
@@ -255,16 +226,11 @@ fn key_mask(lengths: &[usize], width: usize, device: &Device) -> Option<Tensor<2
             (0..width).map(move |position| if position < length { 0.0 } else { f32::MIN })
         })
         .collect();
-    Some(Tensor::from_data(
-        TensorData::new(mask, [lengths.len(), width]),
-        device,
-    ))
+    Some(Tensor::from_data(TensorData::new(mask, [lengths.len(), width]), device))
 }
 
 fn int_tensor(ids: impl Iterator<Item = u32>, device: &Device) -> Tensor<1, Int> {
-    let ids: Vec<i32> = ids
-        .map(|id| i32::try_from(id).expect("ids are below 2^31"))
-        .collect();
+    let ids: Vec<i32> = ids.map(|id| i32::try_from(id).expect("ids are below 2^31")).collect();
     let length = ids.len();
     Tensor::from_data(TensorData::new(ids, [length]), device)
 }
@@ -289,12 +255,7 @@ mod tests {
             .map(|position| padded[position as usize])
             .collect();
         assert_eq!(back, (0..7).collect::<Vec<_>>());
-        let mask: Vec<f32> = sequences
-            .key_mask()
-            .unwrap()
-            .into_data()
-            .try_to_vec()
-            .unwrap();
+        let mask: Vec<f32> = sequences.key_mask().unwrap().into_data().try_to_vec().unwrap();
         assert_eq!(mask.iter().filter(|&&value| value == 0.0).count(), 7);
         assert_eq!(mask[2].to_bits(), f32::MIN.to_bits());
     }

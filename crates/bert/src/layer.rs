@@ -47,9 +47,7 @@ impl BertLayer {
         Self {
             attention: BertAttention::new(config, layer_index, &init.enter("attention")),
             intermediate: BertIntermediate {
-                dense: init
-                    .enter("intermediate")
-                    .linear("dense", width, inner, true),
+                dense: init.enter("intermediate").linear("dense", width, inner, true),
                 activation: config.hidden_act,
                 layer_index,
             },
@@ -72,9 +70,7 @@ impl BertLayer {
         rows: OutputRows,
         hooks: &impl Hooks,
     ) -> Tensor<2> {
-        let attended = self
-            .attention
-            .forward(hidden_states, sequences, rows, hooks);
+        let attended = self.attention.forward(hidden_states, sequences, rows, hooks);
         let intermediate = self.intermediate.forward(attended.clone(), hooks);
         self.output.forward(intermediate, attended, hooks)
     }
@@ -83,8 +79,7 @@ impl BertLayer {
 impl BertIntermediate {
     fn forward(&self, hidden_states: Tensor<2>, hooks: &impl Hooks) -> Tensor<2> {
         let site = LinearSite::Intermediate(self.layer_index);
-        self.activation
-            .forward(hooks.linear(site, &self.dense, hidden_states))
+        self.activation.forward(hooks.linear(site, &self.dense, hidden_states))
     }
 }
 

@@ -80,10 +80,7 @@ impl BertForMaskedLm {
         let path = weights_file(folder)?;
         let mut tensors = read_tensors(&path)?;
         // Copies of the word embeddings and of the bias that some versions of transformers wrote.
-        let tied = [
-            "cls.predictions.decoder.weight",
-            "cls.predictions.decoder.bias",
-        ];
+        let tied = ["cls.predictions.decoder.weight", "cls.predictions.decoder.bias"];
         tensors.retain(|name, _| {
             !name.starts_with("bert.pooler.")
                 && !name.starts_with("classifier.")
@@ -121,13 +118,7 @@ impl BertForMaskedLm {
     pub fn predict(&self, hidden_states: Tensor<2>) -> Tensor<2> {
         let head = &self.cls.predictions;
         let transformed = head.transform.forward(hidden_states);
-        let decoder = self
-            .bert
-            .embeddings
-            .word_embeddings
-            .weight
-            .val()
-            .transpose();
+        let decoder = self.bert.embeddings.word_embeddings.weight.val().transpose();
         transformed.matmul(decoder) + head.bias.val().unsqueeze()
     }
 }
@@ -137,7 +128,6 @@ impl BertPredictionHeadTransform {
     /// - hidden_states: `[rows, hidden_size]`
     /// - output: the same
     pub fn forward(&self, hidden_states: Tensor<2>) -> Tensor<2> {
-        self.layer_norm
-            .forward(self.activation.forward(self.dense.forward(hidden_states)))
+        self.layer_norm.forward(self.activation.forward(self.dense.forward(hidden_states)))
     }
 }

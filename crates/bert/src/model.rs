@@ -28,9 +28,7 @@ impl BertModel {
         let pooler = init.enter("pooler");
         let width = config.hidden_size;
         Self {
-            pooler: Some(BertPooler {
-                dense: pooler.linear("dense", width, width, true),
-            }),
+            pooler: Some(BertPooler { dense: pooler.linear("dense", width, width, true) }),
             ..Self::without_pooler(config, init)
         }
     }
@@ -53,8 +51,7 @@ impl BertModel {
     /// The last layer's hidden state of each sequence's first token: `[batch_size, hidden_size]`.
     pub fn forward_first(&self, input: &BertInput, hooks: &impl Hooks) -> Tensor<2> {
         let embedded = self.embeddings.forward(input, hooks);
-        self.encoder
-            .forward_first(embedded, &input.sequences, hooks)
+        self.encoder.forward_first(embedded, &input.sequences, hooks)
     }
 
     /// The embedding output and each layer's hidden states: transformers' `output_hidden_states`.
@@ -71,8 +68,6 @@ impl BertPooler {
     /// - first_tokens: `[batch_size, hidden_size]`
     /// - output: the same
     pub fn forward(&self, first_tokens: Tensor<2>, hooks: &impl Hooks) -> Tensor<2> {
-        hooks
-            .linear(LinearSite::Pooler, &self.dense, first_tokens)
-            .tanh()
+        hooks.linear(LinearSite::Pooler, &self.dense, first_tokens).tanh()
     }
 }

@@ -21,9 +21,7 @@ impl BertForSequenceClassification {
     /// A model with new weights; `config` gives the classes.
     pub fn new(config: &BertConfig, seed: u64, device: &Device) -> Self {
         let init = Init::new(seed, config.initializer_range, device);
-        let dropout = config
-            .classifier_dropout
-            .unwrap_or(config.hidden_dropout_prob);
+        let dropout = config.classifier_dropout.unwrap_or(config.hidden_dropout_prob);
         Self {
             bert: BertModel::new(config, &init.enter("bert")),
             dropout: DropoutConfig::new(dropout).init(),
@@ -73,11 +71,7 @@ impl BertForSequenceClassification {
     ///
     /// If the model has no pooler.
     pub fn classify(&self, first_tokens: Tensor<2>, hooks: &impl Hooks) -> Tensor<2> {
-        let pooler = self
-            .bert
-            .pooler
-            .as_ref()
-            .expect("a sequence classifier has a pooler");
+        let pooler = self.bert.pooler.as_ref().expect("a sequence classifier has a pooler");
         let pooled = self.dropout.forward(pooler.forward(first_tokens, hooks));
         hooks.linear(LinearSite::Classifier, &self.classifier, pooled)
     }

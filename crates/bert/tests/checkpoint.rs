@@ -27,21 +27,13 @@ fn changed(change: impl FnOnce(&mut Vec<Entry>)) -> tempfile::TempDir {
         .unwrap()
         .iter()
         .map(|(name, view)| {
-            (
-                name.to_owned(),
-                view.dtype(),
-                view.shape().to_vec(),
-                view.data().to_vec(),
-            )
+            (name.to_owned(), view.dtype(), view.shape().to_vec(), view.data().to_vec())
         })
         .collect();
     change(&mut entries);
     let folder = tempfile::tempdir().unwrap();
     let views = entries.iter().map(|(name, dtype, shape, data)| {
-        (
-            name.clone(),
-            TensorView::new(*dtype, shape.clone(), data).unwrap(),
-        )
+        (name.clone(), TensorView::new(*dtype, shape.clone(), data).unwrap())
     });
     serialize_to_file(views, None, &folder.path().join("model.safetensors")).unwrap();
     folder
@@ -53,15 +45,9 @@ fn load(folder: &Path) -> Result<BertForSequenceClassification, String> {
 }
 
 fn logits(model: &BertForSequenceClassification) -> Vec<f32> {
-    let input = BertInput::from_ids(
-        &[vec![101, 7, 102], vec![101, 9, 4, 11, 102]],
-        &Device::flex(),
-    );
-    model
-        .forward(&input, &NoHooks)
-        .into_data()
-        .try_to_vec()
-        .unwrap()
+    let input =
+        BertInput::from_ids(&[vec![101, 7, 102], vec![101, 9, 4, 11, 102]], &Device::flex());
+    model.forward(&input, &NoHooks).into_data().try_to_vec().unwrap()
 }
 
 fn entry<'a>(entries: &'a mut [Entry], name: &str) -> &'a mut Entry {
@@ -75,26 +61,17 @@ fn what_is_saved_is_loaded_to_the_last_bit() {
     model.save_pretrained(folder.path(), &config()).unwrap();
     let back = load(folder.path()).unwrap();
     assert_eq!(state_dict(&back), state_dict(&model));
-    assert_eq!(
-        BertConfig::read(&folder.path().join("config.json")).unwrap(),
-        config()
-    );
+    assert_eq!(BertConfig::read(&folder.path().join("config.json")).unwrap(), config());
 
     // The file holds transformers' names and layout: it differs from theirs in no tensor.
     let read = |folder: &Path| fs_err::read(folder.join("model.safetensors")).unwrap();
     let (ours, theirs) = (read(folder.path()), read(&base()));
-    let (ours, theirs) = (
-        SafeTensors::deserialize(&ours).unwrap(),
-        SafeTensors::deserialize(&theirs).unwrap(),
-    );
+    let (ours, theirs) =
+        (SafeTensors::deserialize(&ours).unwrap(), SafeTensors::deserialize(&theirs).unwrap());
     assert_eq!(ours.len(), theirs.len());
     for (name, view) in theirs.iter() {
         let own = ours.tensor(name).unwrap();
-        assert_eq!(
-            (own.shape(), own.data()),
-            (view.shape(), view.data()),
-            "{name}"
-        );
+        assert_eq!((own.shape(), own.data()), (view.shape(), view.data()), "{name}");
     }
     let header = SafeTensors::read_metadata(&read(folder.path())).unwrap().1;
     assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
@@ -109,17 +86,11 @@ fn a_masked_language_model_survives_being_saved() {
     let back = BertForMaskedLm::from_pretrained(folder.path(), &config(), &device).unwrap();
     assert_eq!(state_dict(&back), state_dict(&model));
     let names: Vec<String> = state_dict(&model).into_keys().collect();
-    assert!(
-        names.contains(&"cls.predictions.transform.LayerNorm.weight".into()),
-        "{names:?}"
-    );
+    assert!(names.contains(&"cls.predictions.transform.LayerNorm.weight".into()), "{names:?}");
 
     // It is a base for a classifier, too: its head is left out, classifier and pooler are wanting.
     let message = load(folder.path()).unwrap_err();
-    assert!(
-        message.contains("missing (2):\n  bert.pooler.dense.bias"),
-        "{message}"
-    );
+    assert!(message.contains("missing (2):\n  bert.pooler.dense.bias"), "{message}");
 }
 
 #[test]
@@ -141,15 +112,9 @@ fn half_precision_files_are_widened() {
         });
         let model = load(folder.path()).unwrap();
         let dtype_of = |tensor: Tensor<2>| tensor.dtype();
-        assert_eq!(
-            dtype_of(model.classifier.weight.val()),
-            burn::tensor::DType::F32
-        );
+        assert_eq!(dtype_of(model.classifier.weight.val()), burn::tensor::DType::F32);
         for (logit, expected) in logits(&model).into_iter().zip(&expected) {
-            assert!(
-                (logit - expected).abs() < 0.3,
-                "{dtype:?}: {logit}, {expected}"
-            );
+            assert!((logit - expected).abs() < 0.3, "{dtype:?}: {logit}, {expected}");
         }
     }
 }
@@ -179,10 +144,7 @@ fn a_base_without_classifier_gets_a_new_one_from_the_seed() {
         );
         state_dict(&model.unwrap())
     };
-    assert_eq!(
-        load(1)["classifier.weight"].shape().as_slice(),
-        [3, config().hidden_size]
-    );
+    assert_eq!(load(1)["classifier.weight"].shape().as_slice(), [3, config().hidden_size]);
     assert_eq!(load(1), load(1));
     let (one, two) = (load(1), load(2));
     let differing: Vec<_> = one.keys().filter(|name| one[*name] != two[*name]).collect();
@@ -203,10 +165,7 @@ fn missing_surplus_and_mismatched_tensors_are_listed_together() {
         "surplus (1):\n  bert.pooler.dense.wight",
         "mismatched (1):\n  classifier.bias: the model's shape is [2], the file's [5]",
     ] {
-        assert!(
-            message.contains(expected),
-            "{expected}\nis not in\n{message}"
-        );
+        assert!(message.contains(expected), "{expected}\nis not in\n{message}");
     }
 }
 
@@ -245,10 +204,7 @@ fn a_truncated_file_is_refused() {
     for length in [0, 7, 100, bytes.len() / 2, bytes.len() - 1] {
         fs_err::write(folder.path().join("model.safetensors"), &bytes[..length]).unwrap();
         let message = load(folder.path()).unwrap_err();
-        assert!(
-            message.contains("is the file complete?"),
-            "{length}: {message}"
-        );
+        assert!(message.contains("is the file complete?"), "{length}: {message}");
     }
 
     let legacy = base().with_file_name("base_legacy");
@@ -257,10 +213,7 @@ fn a_truncated_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         for length in [0, 7, 100, bytes.len() / 2, bytes.len() - 1] {
             fs_err::write(folder.path().join("pytorch_model.bin"), &bytes[..length]).unwrap();
-            assert!(
-                load(folder.path()).is_err(),
-                "{file} cut to {length} bytes was read"
-            );
+            assert!(load(folder.path()).is_err(), "{file} cut to {length} bytes was read");
         }
     }
 }
@@ -269,8 +222,5 @@ fn a_truncated_file_is_refused() {
 fn a_folder_without_weights_says_what_it_lacks() {
     let folder = tempfile::tempdir().unwrap();
     let message = load(folder.path()).unwrap_err();
-    assert!(
-        message.contains("expected model.safetensors or pytorch_model.bin"),
-        "{message}"
-    );
+    assert!(message.contains("expected model.safetensors or pytorch_model.bin"), "{message}");
 }

@@ -65,9 +65,7 @@ fn hidden_states_are_those_of_transformers() {
     let case = Case::read("full_ft");
     let device = Device::flex();
     let batch = case.batch(0);
-    let states = base(&device)
-        .bert
-        .hidden_states(&batch.unpadded(&device), &NoHooks);
+    let states = base(&device).bert.hidden_states(&batch.unpadded(&device), &NoHooks);
     assert_eq!(states.len(), case.names("hidden.").len());
     for (index, state) in states.into_iter().enumerate() {
         let key = format!("hidden.{index}");
@@ -85,10 +83,7 @@ fn gradients_are_those_of_transformers() {
     let gradients = loss(&model, &batch.unpadded(&device), &batch, &device).backward();
     let gradients = fixture::gradients(model, &gradients);
     let expected = case.names("grad.");
-    assert_eq!(
-        gradients.keys().map(String::as_str).collect::<Vec<_>>(),
-        expected
-    );
+    assert_eq!(gradients.keys().map(String::as_str).collect::<Vec<_>>(), expected);
     for name in expected {
         let gradient: Vec<f32> = gradients[name].try_to_vec().unwrap();
         case.assert_close(&format!("grad.{name}"), &gradient, OUTPUT);
@@ -123,10 +118,7 @@ fn a_batch_gives_the_same_however_it_is_laid_out() {
         let layouts = [
             ("unpadded", batch.unpadded(&device)),
             ("padded to the longest", batch.padded(longest, &device)),
-            (
-                "padded to the limit",
-                batch.padded(longest_position.min(128), &device),
-            ),
+            ("padded to the limit", batch.padded(longest_position.min(128), &device)),
         ];
         let mut reference: Option<(Vec<f32>, _)> = None;
         for (layout, input) in layouts {
@@ -163,10 +155,8 @@ fn same_gradients(
 ) {
     assert_eq!(actual.len(), expected.len());
     for (name, gradient) in actual {
-        let (actual, expected): (Vec<f32>, Vec<f32>) = (
-            gradient.try_to_vec().unwrap(),
-            expected[name].try_to_vec().unwrap(),
-        );
+        let (actual, expected): (Vec<f32>, Vec<f32>) =
+            (gradient.try_to_vec().unwrap(), expected[name].try_to_vec().unwrap());
         assert_close(&format!("{layout}: {name}"), &actual, &expected, 2e-5);
     }
 }
@@ -178,10 +168,7 @@ fn the_first_tokens_alone_are_those_of_the_whole() {
     let model = base(&device);
     let batch = case.batch(0);
     for input in [batch.unpadded(&device), batch.padded(batch.width, &device)] {
-        let whole = model
-            .bert
-            .forward(&input, &NoHooks)
-            .select(0, input.sequences.first_rows());
+        let whole = model.bert.forward(&input, &NoHooks).select(0, input.sequences.first_rows());
         let first = model.bert.forward_first(&input, &NoHooks);
         assert_close("first tokens", &floats(first), &floats(whole), 1e-5);
     }

@@ -36,25 +36,15 @@ impl Classifier {
                 let base =
                     BertForSequenceClassification::from_pretrained(path, &config, seed, device)?;
                 let tokenizer = BertTokenizer::from_pretrained(path)?;
-                Self {
-                    config,
-                    tokenizer,
-                    model: PeftModel::vanilla(base),
-                }
+                Self { config, tokenizer, model: PeftModel::vanilla(base) }
             }
             ModelConfig::Scratch(shape) => {
-                let documents: Vec<&str> = reviews
-                    .iter()
-                    .map(|review| review.document.as_str())
-                    .collect();
+                let documents: Vec<&str> =
+                    reviews.iter().map(|review| review.document.as_str()).collect();
                 let tokenizer = BertTokenizer::train(&documents, shape.vocab_size)?;
                 let config = scratch(shape, tokenizer.vocab_size()).with_labels(labels);
                 let base = BertForSequenceClassification::new(&config, seed, device);
-                Self {
-                    config,
-                    tokenizer,
-                    model: PeftModel::vanilla(base),
-                }
+                Self { config, tokenizer, model: PeftModel::vanilla(base) }
             }
         };
         classifier.check(experiment.data.max_length)?;
@@ -67,11 +57,7 @@ impl Classifier {
         let base = BertForSequenceClassification::from_pretrained(folder, &config, 0, device)
             .with_context(|| format!("the checkpoint {}", folder.display()))?;
         let tokenizer = BertTokenizer::from_pretrained(folder)?;
-        Ok(Self {
-            config,
-            tokenizer,
-            model: PeftModel::vanilla(base),
-        })
+        Ok(Self { config, tokenizer, model: PeftModel::vanilla(base) })
     }
 
     fn check(&self, max_length: usize) -> Result<()> {

@@ -40,13 +40,7 @@ impl Corpus {
             .context("`data.train_size`")?;
         let tested = subset(&test, size(config.test_size)).context("`data.test_size`")?;
         let in_training = stand_in(&test, &train);
-        Ok(Self {
-            train: Arc::new(train),
-            split,
-            test: Arc::new(test),
-            tested,
-            in_training,
-        })
+        Ok(Self { train: Arc::new(train), split, test: Arc::new(test), tested, in_training })
     }
 }
 
@@ -79,10 +73,7 @@ pub(crate) fn cache_folder(chosen: Option<&Path>) -> PathBuf {
     let default = || {
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
         let home = || std::env::home_dir().map(|home| home.join(".cache"));
-        cache
-            .or_else(home)
-            .unwrap_or_else(std::env::temp_dir)
-            .join("nsmc")
+        cache.or_else(home).unwrap_or_else(std::env::temp_dir).join("nsmc")
     };
     chosen.map_or_else(default, Path::to_path_buf)
 }

@@ -20,19 +20,13 @@ pub(crate) fn choose(choice: DeviceChoice) -> Result<NamedDevice> {
 
 fn cpu() -> NamedDevice {
     let threads = rayon::current_num_threads();
-    NamedDevice {
-        device: Device::flex(),
-        name: format!("CPU, {threads} threads (burn-flex)"),
-    }
+    NamedDevice { device: Device::flex(), name: format!("CPU, {threads} threads (burn-flex)") }
 }
 
 #[cfg(feature = "cuda")]
 #[expect(clippy::unnecessary_wraps, reason = "the build without CUDA fails")]
 fn cuda() -> Result<NamedDevice> {
-    Ok(NamedDevice {
-        device: Device::cuda(0),
-        name: "CUDA GPU 0 (burn-cuda)".into(),
-    })
+    Ok(NamedDevice { device: Device::cuda(0), name: "CUDA GPU 0 (burn-cuda)".into() })
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -1,14 +1,14 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use nsmc_data::{EncodedReviews, Order, ReviewLoader};
+use nsmc_data::EncodedReviews;
 use nsmc_eval::{ClassificationReport, EvaluatedRun, Predictions};
 use nsmc_experiment::{RunRecord, Selection};
 
 use crate::args::Evaluate;
 use crate::classifier::Classifier;
 use crate::corpus::{Corpus, cache_folder};
-use crate::train::{dashboard, print_tables, test_predictions};
+use crate::train::{dashboard, print_tables, test};
 use crate::{device, logging};
 
 /// Tests the run's checkpoint again, says whether the saved predictions come back, and prints the
@@ -16,12 +16,9 @@ use crate::{device, logging};
 pub(crate) fn run(args: &Evaluate, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
     let record = RunRecord::read(&args.run.join("record.json"))?;
-    let Some(results) = &record.results else {
-        bail!(
-            "{}: the run failed, so there is nothing to evaluate",
-            args.run.display()
-        );
-    };
+    if record.results.is_none() {
+        bail!("{}: the run failed, so there is nothing to evaluate", args.run.display());
+    }
     let config = &record.config;
     let device = device::choose(args.device)?.device;
     let corpus = Corpus::read(&config.data)?;
@@ -38,23 +35,12 @@ pub(crate) fn run(args: &Evaluate, verbosity: u8) -> Result<()> {
         &cache,
     )
     .with_context(|| format!("the token cache {}", cache.display()))?;
-    let loader = ReviewLoader::new(
-        corpus.test.clone(),
-        Arc::new(encoded),
-        corpus.tested.clone(),
-        config.evaluation.eval_batch_size,
-        Order::ByLength,
-        device.clone(),
-    );
-    let predictions = test_predictions(&classifier, &loader, &corpus, &device, dashboard(false))?;
+    let predictions =
+        test(config, &corpus, Arc::new(encoded), &classifier, &device, dashboard(false))?;
     let saved = Predictions::read(&args.run.join("predictions.tsv"))?;
     print_difference(&predictions, &saved);
     let report = ClassificationReport::new(&predictions, config.evaluation.metric_batch_size);
-    tracing::debug!(reviews = results.test_reviews, "evaluated");
-    print_tables(&[EvaluatedRun {
-        record: record.clone(),
-        report: Some(report),
-    }]);
+    print_tables(&[EvaluatedRun { record: record.clone(), report: Some(report) }]);
     Ok(())
 }
 

@@ -27,15 +27,6 @@ pub(crate) fn start(verbosity: u8, file: Option<&Path>) -> Result<()> {
         .map(|path| fs_err::File::create(path).map(|file| file.into_parts().0))
         .transpose()
         .context("the log file")?
-        .map(|file| {
-            fmt::layer()
-                .with_ansi(false)
-                .with_writer(file)
-                .with_filter(LevelFilter::INFO)
-        });
-    tracing_subscriber::registry()
-        .with(to_person)
-        .with(to_file)
-        .try_init()
-        .context("logging")
+        .map(|file| fmt::layer().with_ansi(false).with_writer(file).with_filter(LevelFilter::INFO));
+    tracing_subscriber::registry().with(to_person).with(to_file).try_init().context("logging")
 }

@@ -36,10 +36,7 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "the one place that tells a person what went wrong"
-)]
+#[expect(clippy::print_stderr, reason = "the one place that tells a person what went wrong")]
 fn report(error: &anyhow::Error) {
     tracing::error!("{error:#}");
     eprintln!("error: {error:#}");

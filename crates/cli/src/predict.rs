@@ -43,15 +43,12 @@ fn texts(args: &Predict) -> Result<Box<dyn Iterator<Item = Result<String>>>> {
     let (reader, name): (Box<dyn Read>, String) = if path.as_os_str() == "-" {
         (Box::new(std::io::stdin()), "standard input".into())
     } else {
-        (
-            Box::new(fs_err::File::open(path)?),
-            path.display().to_string(),
-        )
+        (Box::new(fs_err::File::open(path)?), path.display().to_string())
     };
     let lines = BufReader::new(reader).lines().enumerate();
-    Ok(Box::new(lines.map(move |(index, line)| {
-        line.with_context(|| format!("{name}:{}", index + 1))
-    })))
+    Ok(Box::new(
+        lines.map(move |(index, line)| line.with_context(|| format!("{name}:{}", index + 1))),
+    ))
 }
 
 struct Answers<W: Write> {
@@ -64,18 +61,13 @@ impl<W: Write> Answers<W> {
     fn start(form: Form, classifier: &Classifier, mut out: W) -> Result<Self> {
         let labels: Vec<String> = classifier.config.id2label.values().cloned().collect();
         if form == Form::Tsv {
-            let columns = |what: &str| {
-                labels
-                    .iter()
-                    .map(|label| format!("\t{what}_{label}"))
-                    .collect::<String>()
-            };
-            writeln!(
-                out,
-                "label{}{}\ttext",
-                columns("probability"),
-                columns("logit")
-            )?;
+            let named =
+                |what: &'static str| labels.iter().map(move |label| format!("{what}_{label}"));
+            let mut columns = vec!["label".to_owned()];
+            columns.extend(named("probability"));
+            columns.extend(named("logit"));
+            columns.push("text".into());
+            writeln!(out, "{}", columns.join("\t"))?;
         }
         Ok(Self { form, labels, out })
     }
@@ -91,34 +83,22 @@ impl<W: Write> Answers<W> {
             return Ok(());
         }
         let encodings = classifier.tokenizer.encode(texts, max_length)?;
-        let ids: Vec<Vec<u32>> = encodings
-            .into_iter()
-            .map(|encoding| encoding.input_ids)
-            .collect();
+        let ids: Vec<Vec<u32>> = encodings.into_iter().map(|encoding| encoding.input_ids).collect();
         let logits = classifier.model.forward(&BertInput::from_ids(&ids, device));
         let probabilities = activation::softmax(logits.clone(), 1);
         let logits: Vec<f32> = logits.try_into_vec_as().context("the logits")?;
-        let probabilities: Vec<f32> = probabilities
-            .try_into_vec_as()
-            .context("the probabilities")?;
+        let probabilities: Vec<f32> =
+            probabilities.try_into_vec_as().context("the probabilities")?;
         let width = self.labels.len();
-        for ((text, logits), probabilities) in texts
-            .iter()
-            .zip(logits.chunks(width))
-            .zip(probabilities.chunks(width))
+        for ((text, logits), probabilities) in
+            texts.iter().zip(logits.chunks(width)).zip(probabilities.chunks(width))
         {
-            let class = (1..width).fold(
-                0,
-                |best, at| if logits[at] > logits[best] { at } else { best },
-            );
+            let class =
+                (1..width).fold(0, |best, at| if logits[at] > logits[best] { at } else { best });
             match self.form {
                 Form::Jsonl => {
                     let by_label = |values: &[f32]| -> serde_json::Map<String, serde_json::Value> {
-                        self.labels
-                            .iter()
-                            .cloned()
-                            .zip(values.iter().map(|&v| v.into()))
-                            .collect()
+                        self.labels.iter().cloned().zip(values.iter().map(|&v| v.into())).collect()
                     };
                     let answer = serde_json::json!({
                         "text": text,
@@ -129,18 +109,11 @@ impl<W: Write> Answers<W> {
                     writeln!(self.out, "{answer}")?;
                 }
                 Form::Tsv => {
-                    let fields = probabilities
-                        .iter()
-                        .chain(logits)
-                        .map(|value| format!("\t{value}"));
+                    let mut fields = vec![self.labels[class].clone()];
+                    fields.extend(probabilities.iter().chain(logits).map(f32::to_string));
                     // A text is one line; a tab in it would be a column.
-                    let text = text.replace('\t', " ");
-                    writeln!(
-                        self.out,
-                        "{}{}\t{text}",
-                        self.labels[class],
-                        fields.collect::<String>()
-                    )?;
+                    fields.push(text.replace('\t', " "));
+                    writeln!(self.out, "{}", fields.join("\t"))?;
                 }
             }
         }

@@ -3,11 +3,15 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
+use burn::tensor::Device;
 use burn::train::Interrupter;
 use nsmc_data::{EncodedReviews, Order, Review, ReviewLoader};
 use nsmc_eval::{EvaluatedRun, Prediction, Predictions, paper_table, results_table};
 use nsmc_experiment::{ExperimentConfig, RunRecord, RunResults, RunStatus, Selection, sha256_hex};
-use nsmc_training::{Dashboard, Fit, Progress, TrainingError, fit, peak_memory_mib, predict};
+use nsmc_peft::PeftModel;
+use nsmc_training::{
+    Dashboard, Fit, Fitted, Progress, TrainingError, fit, peak_memory_mib, predict,
+};
 
 use crate::args::Train;
 use crate::classifier::Classifier;
@@ -25,9 +29,7 @@ pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
         run_id: config.run_id(),
         identity: config.identity(),
         status: RunStatus::Success,
-        started: SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs()),
+        started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         total_seconds: 0.0,
         device: device.name.clone(),
         threads: rayon::current_num_threads(),
@@ -44,9 +46,7 @@ pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
             None
         }
         Err(error) => {
-            record.status = RunStatus::Failed {
-                error: format!("{error:#}"),
-            };
+            record.status = RunStatus::Failed { error: format!("{error:#}") };
             Some(error)
         }
     };
@@ -75,102 +75,36 @@ fn train_and_test(
     config: &ExperimentConfig,
     device: &NamedDevice,
 ) -> Result<RunResults> {
+    let device = device.device.clone();
     let dashboard = dashboard(args.tui);
     let corpus = Corpus::read(&config.data)?;
-    let trained_on: Vec<&Review> = corpus
-        .split
-        .train
-        .iter()
-        .map(|&review| &corpus.train[review])
-        .collect();
-    let plain = device.device.clone();
-    let classifier = Classifier::to_train(config, &trained_on, &plain.clone().autodiff())?;
+    let trained_on: Vec<&Review> =
+        corpus.split.train.iter().map(|&review| &corpus.train[review]).collect();
+    let classifier = Classifier::to_train(config, &trained_on, &device.clone().autodiff())?;
     let counts = classifier.model.parameter_counts();
-    tracing::info!(
-        trainable = counts.trainable,
-        total = counts.total,
-        "model ready"
-    );
+    tracing::info!(trainable = counts.trainable, total = counts.total, "model ready");
 
     let cache = cache_folder(args.cache.as_deref());
     let encode = |reviews: &[Review]| {
         let (tokenizer, max_length) = (&classifier.tokenizer, config.data.max_length);
         EncodedReviews::encode_cached(reviews, tokenizer, max_length, &cache)
+            .map(Arc::new)
             .with_context(|| format!("the token cache {}", cache.display()))
     };
-    let encoded = Arc::new(encode(&corpus.train)?);
-    let encoded_test = Arc::new(encode(&corpus.test)?);
-    let loader = |indices: &[usize], batch_size, order| {
-        let (reviews, encoded) = (corpus.train.clone(), encoded.clone());
-        ReviewLoader::new(
-            reviews,
-            encoded,
-            indices.to_vec(),
-            batch_size,
-            order,
-            plain.clone(),
-        )
-    };
-    let train = loader(
-        &corpus.split.train,
-        config.training.train_batch_size,
-        Order::Shuffled { seed: config.seed },
-    );
-    let steps = train.num_batches() * config.training.num_train_epochs;
-    let validation = (!corpus.split.validation.is_empty()).then(|| {
-        loader(
-            &corpus.split.validation,
-            config.evaluation.eval_batch_size,
-            Order::ByLength,
-        )
-    });
-    let interrupter = Interrupter::new();
-    stop_on_signal(&interrupter)?;
+    let (encoded, encoded_test) = (encode(&corpus.train)?, encode(&corpus.test)?);
 
-    let (model_config, tokenizer) = (classifier.config.clone(), classifier.tokenizer.clone());
-    let max_length = config.data.max_length;
-    let fitted = fit(
-        classifier.model,
-        Fit {
-            config: config.training.clone(),
-            seed: config.seed,
-            train,
-            validation,
-            num_labels: config.data.labels.len(),
-            device: plain.clone(),
-            folder: args.out.clone(),
-            dashboard,
-            interrupter,
-        },
-        move |model, folder| {
-            model.base.save_pretrained(folder, &model_config)?;
-            tokenizer
-                .save(folder, max_length)
-                .map_err(|error| TrainingError::Io(std::io::Error::other(error)))
-        },
-    )?;
-
-    // What is tested is what was saved: the model comes back from its checkpoint.
+    let truncated_reviews = encoded.truncated();
+    let fitted = train(args, config, &corpus, &encoded, classifier, &device, dashboard)?;
     let (checkpoint, tested_epoch) = match config.training.selection {
         Selection::Last => ("last", fitted.epochs.len()),
-        Selection::Best => (
-            "best",
-            fitted
-                .best_epoch
-                .context("no epoch was validated, so none is the best")?,
-        ),
+        Selection::Best => {
+            ("best", fitted.best_epoch.context("no epoch was validated, so none is the best")?)
+        }
     };
-    let trained = Classifier::trained(&args.out.join("checkpoint").join(checkpoint), &plain)?;
-    let test = ReviewLoader::new(
-        corpus.test.clone(),
-        encoded_test,
-        corpus.tested.clone(),
-        config.evaluation.eval_batch_size,
-        Order::ByLength,
-        plain.clone(),
-    );
+    // What is tested is what was saved: the model comes back from its checkpoint.
+    let trained = Classifier::trained(&args.out.join("checkpoint").join(checkpoint), &device)?;
     let test_started = Instant::now();
-    let predictions = test_predictions(&trained, &test, &corpus, &plain, dashboard)?;
+    let predictions = test(config, &corpus, encoded_test, &trained, &device, dashboard)?;
     let test_seconds = test_started.elapsed().as_secs_f64();
     let mut bytes = Vec::new();
     predictions.write(&mut bytes)?;
@@ -182,27 +116,78 @@ fn train_and_test(
         train_reviews: corpus.split.train.len(),
         validation_reviews: corpus.split.validation.len(),
         test_reviews: corpus.tested.len(),
-        truncated_reviews: encoded.truncated(),
-        steps,
+        truncated_reviews,
+        steps: fitted.epochs.iter().map(|epoch| epoch.steps).sum(),
         epochs: fitted.epochs,
         tested_epoch,
         test_seconds,
-        peak_memory_mib: peak_memory_mib(&plain),
+        peak_memory_mib: peak_memory_mib(&device),
         predictions_sha256: sha256_hex(&bytes),
     })
 }
 
-/// The model's predictions of the tested reviews, in the order of the test file.
-pub(crate) fn test_predictions(
-    classifier: &Classifier,
-    loader: &ReviewLoader,
+/// Trains the classifier; its checkpoints are in the run directory.
+fn train(
+    args: &Train,
+    config: &ExperimentConfig,
     corpus: &Corpus,
-    device: &burn::tensor::Device,
+    encoded: &Arc<EncodedReviews>,
+    classifier: Classifier,
+    device: &Device,
+    dashboard: Dashboard,
+) -> Result<Fitted> {
+    let loader = |indices: &[usize], batch_size, order| {
+        let (reviews, indices) = (corpus.train.clone(), indices.to_vec());
+        ReviewLoader::new(reviews, encoded.clone(), indices, batch_size, order, device.clone())
+    };
+    let order = Order::Shuffled { seed: config.seed };
+    let validation = (!corpus.split.validation.is_empty()).then(|| {
+        loader(&corpus.split.validation, config.evaluation.eval_batch_size, Order::ByLength)
+    });
+    let interrupter = Interrupter::new();
+    stop_on_signal(&interrupter)?;
+    let Classifier { config: model_config, tokenizer, model } = classifier;
+    let max_length = config.data.max_length;
+    let fit_config = Fit {
+        config: config.training.clone(),
+        seed: config.seed,
+        train: loader(&corpus.split.train, config.training.train_batch_size, order),
+        validation,
+        num_labels: config.data.labels.len(),
+        device: device.clone(),
+        folder: args.out.clone(),
+        dashboard,
+        interrupter,
+    };
+    let save = move |model: &PeftModel, folder: &Path| {
+        model.base.save_pretrained(folder, &model_config)?;
+        tokenizer
+            .save(folder, max_length)
+            .map_err(|error| TrainingError::Io(std::io::Error::other(error)))
+    };
+    Ok(fit(model, fit_config, save)?)
+}
+
+/// The predictions of the tested reviews, in the order of the test file.
+pub(crate) fn test(
+    config: &ExperimentConfig,
+    corpus: &Corpus,
+    encoded: Arc<EncodedReviews>,
+    classifier: &Classifier,
+    device: &Device,
     dashboard: Dashboard,
 ) -> Result<Predictions> {
+    let loader = ReviewLoader::new(
+        corpus.test.clone(),
+        encoded,
+        corpus.tested.clone(),
+        config.evaluation.eval_batch_size,
+        Order::ByLength,
+        device.clone(),
+    );
     let mut progress = Progress::start(dashboard, "test", corpus.tested.len());
-    let logits = predict(&classifier.model, loader, device, |done| {
-        progress.update(done, "")
+    let logits = predict(&classifier.model, &loader, device, |done| {
+        progress.update(done, "");
     })?;
     progress.finish();
     let rows = logits.into_iter().map(|(review, logits)| {
@@ -227,10 +212,7 @@ pub(crate) fn test_predictions(
 /// The dashboard for this terminal.
 pub(crate) fn dashboard(tui: bool) -> Dashboard {
     use std::io::IsTerminal;
-    match (
-        tui && std::io::stdout().is_terminal(),
-        std::io::stderr().is_terminal(),
-    ) {
+    match (tui && std::io::stdout().is_terminal(), std::io::stderr().is_terminal()) {
         (true, _) => Dashboard::Tui,
         (false, true) => Dashboard::Bar,
         (false, false) => Dashboard::Lines,
@@ -253,9 +235,6 @@ fn stop_on_signal(interrupter: &Interrupter) -> Result<()> {
 pub(crate) fn print_tables(runs: &[EvaluatedRun]) {
     println!("{}", results_table(runs).terminal(None));
     if let Some(table) = paper_table(runs) {
-        println!(
-            "Beside the paper, averaged over batches as it did:\n{}",
-            table.terminal(None)
-        );
+        println!("Beside the paper, averaged over batches as it did:\n{}", table.terminal(None));
     }
 }

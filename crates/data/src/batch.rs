@@ -39,10 +39,7 @@ pub struct ReviewBatcher;
 
 impl Batcher<Example, Batch> for ReviewBatcher {
     fn batch(&self, examples: Vec<Example>, device: &Device) -> Batch {
-        let lengths: Vec<usize> = examples
-            .iter()
-            .map(|example| example.input_ids.len())
-            .collect();
+        let lengths: Vec<usize> = examples.iter().map(|example| example.input_ids.len()).collect();
         let ints = |values: Vec<i32>| {
             let length = values.len();
             Tensor::from_data(TensorData::new(values, [length]), device)
@@ -50,19 +47,9 @@ impl Batcher<Example, Batch> for ReviewBatcher {
         let tokens = examples.iter().flat_map(|example| example.input_ids.iter());
         Batch {
             input_ids: ints(tokens.map(|&id| id as i32).collect()),
-            position_ids: ints(
-                lengths
-                    .iter()
-                    .flat_map(|&length| 0..length as i32)
-                    .collect(),
-            ),
+            position_ids: ints(lengths.iter().flat_map(|&length| 0..length as i32).collect()),
             token_type_ids: ints(vec![0; lengths.iter().sum()]),
-            labels: ints(
-                examples
-                    .iter()
-                    .map(|example| example.label as i32)
-                    .collect(),
-            ),
+            labels: ints(examples.iter().map(|example| example.label as i32).collect()),
             reviews: examples.iter().map(|example| example.review).collect(),
             lengths,
         }
@@ -80,16 +67,8 @@ mod tests {
     #[test]
     fn reviews_are_laid_end_to_end() {
         let examples = vec![
-            Example {
-                review: 7,
-                input_ids: vec![2, 10, 11, 3],
-                label: 1,
-            },
-            Example {
-                review: 3,
-                input_ids: vec![2, 3],
-                label: 0,
-            },
+            Example { review: 7, input_ids: vec![2, 10, 11, 3], label: 1 },
+            Example { review: 3, input_ids: vec![2, 3], label: 0 },
         ];
         let batch = ReviewBatcher.batch(examples, &Device::flex());
         assert_eq!(ints(batch.input_ids), [2, 10, 11, 3, 2, 3]);

@@ -24,16 +24,9 @@ impl EncodedReviews {
         tokenizer: &BertTokenizer,
         max_length: usize,
     ) -> Result<Self, DataError> {
-        let documents: Vec<&str> = reviews
-            .iter()
-            .map(|review| review.document.as_str())
-            .collect();
+        let documents: Vec<&str> = reviews.iter().map(|review| review.document.as_str()).collect();
         let encodings = tokenizer.encode(&documents, max_length)?;
-        let mut encoded = Self {
-            input_ids: Vec::new(),
-            ends: Vec::new(),
-            truncated: 0,
-        };
+        let mut encoded = Self { input_ids: Vec::new(), ends: Vec::new(), truncated: 0 };
         for encoding in encodings {
             encoded.input_ids.extend(&encoding.input_ids);
             encoded.ends.push(encoded.input_ids.len() as u64);
@@ -50,9 +43,7 @@ impl EncodedReviews {
         max_length: usize,
         cache: &Path,
     ) -> Result<Self, DataError> {
-        let path = cache
-            .join(key(reviews, tokenizer, max_length))
-            .with_extension("safetensors");
+        let path = cache.join(key(reviews, tokenizer, max_length)).with_extension("safetensors");
         if let Some(encoded) = Self::load(&path, reviews.len()) {
             return Ok(encoded);
         }
@@ -73,11 +64,7 @@ impl EncodedReviews {
 
     /// The tokens of one review.
     pub fn tokens(&self, review: usize) -> &[u32] {
-        let start = if review == 0 {
-            0
-        } else {
-            self.ends[review - 1]
-        };
+        let start = if review == 0 { 0 } else { self.ends[review - 1] };
         &self.input_ids[start as usize..self.ends[review] as usize]
     }
 
@@ -90,10 +77,7 @@ impl EncodedReviews {
         let bytes = fs_err::read(path).ok()?;
         let encoded = Self::parse(&bytes).filter(|encoded| encoded.len() == reviews);
         if encoded.is_none() {
-            tracing::warn!(
-                "{}: not a usable token cache, encoding again",
-                path.display()
-            );
+            tracing::warn!("{}: not a usable token cache, encoding again", path.display());
         }
         encoded
     }
@@ -101,11 +85,7 @@ impl EncodedReviews {
     fn parse(bytes: &[u8]) -> Option<Self> {
         let tensors = SafeTensors::deserialize(bytes).ok()?;
         let data = |name: &str, dtype| {
-            tensors
-                .tensor(name)
-                .ok()
-                .filter(|view| view.dtype() == dtype)
-                .map(|view| view.data())
+            tensors.tensor(name).ok().filter(|view| view.dtype() == dtype).map(|view| view.data())
         };
         let words = |bytes: &[u8]| -> Vec<u64> {
             bytes
@@ -123,36 +103,23 @@ impl EncodedReviews {
         };
         let ascending = ends.windows(2).all(|pair| pair[0] <= pair[1]);
         let whole = ends.last().is_none_or(|&end| end == input_ids.len() as u64);
-        (ascending && whole).then_some(Self {
-            input_ids,
-            ends,
-            truncated,
-        })
+        (ascending && whole).then_some(Self { input_ids, ends, truncated })
     }
 
     fn store(&self, cache: &Path, path: &Path) -> Result<(), DataError> {
         fn view(dtype: Dtype, length: usize, data: &[u8]) -> TensorView<'_> {
             TensorView::new(dtype, vec![length], data).expect("the length fits the data")
         }
-        let input_ids: Vec<u8> = self
-            .input_ids
-            .iter()
-            .flat_map(|id| id.to_le_bytes())
-            .collect();
+        let input_ids: Vec<u8> = self.input_ids.iter().flat_map(|id| id.to_le_bytes()).collect();
         let ends: Vec<u8> = self.ends.iter().flat_map(|end| end.to_le_bytes()).collect();
         let truncated = self.truncated.to_le_bytes();
         let tensors = [
-            (
-                "input_ids",
-                view(Dtype::U32, self.input_ids.len(), &input_ids),
-            ),
+            ("input_ids", view(Dtype::U32, self.input_ids.len(), &input_ids)),
             ("ends", view(Dtype::U64, self.ends.len(), &ends)),
             ("truncated", view(Dtype::U64, 1, &truncated)),
         ];
-        let bytes = safetensors::serialize(tensors, None).map_err(|error| DataError::File {
-            path: path.into(),
-            message: error.to_string(),
-        })?;
+        let bytes = safetensors::serialize(tensors, None)
+            .map_err(|error| DataError::File { path: path.into(), message: error.to_string() })?;
         fs_err::create_dir_all(cache)?;
         // Another process may be writing the same file; each publishes a whole one.
         let mut file = tempfile::NamedTempFile::new_in(cache)?;
@@ -191,10 +158,7 @@ mod tests {
     }
 
     fn tokenizer() -> BertTokenizer {
-        let documents: Vec<String> = reviews()
-            .into_iter()
-            .map(|review| review.document)
-            .collect();
+        let documents: Vec<String> = reviews().into_iter().map(|review| review.document).collect();
         BertTokenizer::train(&documents, 60).unwrap()
     }
 
@@ -237,12 +201,7 @@ mod tests {
         let cached =
             || EncodedReviews::encode_cached(&reviews, &tokenizer, 6, folder.path()).unwrap();
         let encoded = cached();
-        let path = fs_err::read_dir(folder.path())
-            .unwrap()
-            .next()
-            .unwrap()
-            .unwrap()
-            .path();
+        let path = fs_err::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
         let bytes = fs_err::read(&path).unwrap();
         for damaged in [&bytes[..bytes.len() - 3], &bytes[..5], b""] {
             fs_err::write(&path, damaged).unwrap();

@@ -35,10 +35,7 @@ impl Position {
     }
 
     fn get(&self) -> (usize, usize) {
-        (
-            self.epoch.load(Ordering::SeqCst),
-            self.batch.load(Ordering::SeqCst),
-        )
+        (self.epoch.load(Ordering::SeqCst), self.batch.load(Ordering::SeqCst))
     }
 }
 
@@ -74,15 +71,7 @@ impl ReviewLoader {
         assert!(batch_size > 0, "a batch has at least one review");
         assert_eq!(reviews.len(), encoded.len(), "one encoding per review");
         let position = Position::default();
-        Self {
-            encoded,
-            reviews,
-            indices,
-            batch_size,
-            order,
-            position,
-            device,
-        }
+        Self { encoded, reviews, indices, batch_size, order, position, device }
     }
 
     /// Where iteration starts.
@@ -97,10 +86,7 @@ impl ReviewLoader {
 
     /// Tokens of one epoch.
     pub fn num_tokens(&self) -> usize {
-        self.indices
-            .iter()
-            .map(|&review| self.encoded.tokens(review).len())
-            .sum()
+        self.indices.iter().map(|&review| self.encoded.tokens(review).len()).sum()
     }
 
     fn ordered(&self, epoch: usize) -> Vec<usize> {
@@ -111,14 +97,8 @@ impl ReviewLoader {
                 indices
             }
             Order::Shuffled { seed } => {
-                let ids = self
-                    .indices
-                    .iter()
-                    .map(|&review| self.reviews[review].id.as_str());
-                epoch_order(ids, seed, epoch)
-                    .into_iter()
-                    .map(|at| self.indices[at])
-                    .collect()
+                let ids = self.indices.iter().map(|&review| self.reviews[review].id.as_str());
+                epoch_order(ids, seed, epoch).into_iter().map(|at| self.indices[at]).collect()
             }
         }
     }
@@ -139,17 +119,11 @@ impl DataLoader<Batch> for ReviewLoader {
     }
 
     fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<Batch>> {
-        Arc::new(Self {
-            device: device.clone(),
-            ..self.clone()
-        })
+        Arc::new(Self { device: device.clone(), ..self.clone() })
     }
 
     fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Batch>> {
-        Arc::new(Self {
-            indices: self.indices[start..end].to_vec(),
-            ..self.clone()
-        })
+        Arc::new(Self { indices: self.indices[start..end].to_vec(), ..self.clone() })
     }
 }
 
@@ -164,10 +138,7 @@ impl Iterator for Batches<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let end = (self.next + self.loader.batch_size).min(self.order.len());
-        let reviews = self
-            .order
-            .get(self.next..end)
-            .filter(|reviews| !reviews.is_empty())?;
+        let reviews = self.order.get(self.next..end).filter(|reviews| !reviews.is_empty())?;
         let examples = reviews.iter().map(|&review| Example {
             review,
             input_ids: self.loader.encoded.tokens(review).to_vec(),
@@ -201,14 +172,7 @@ mod tests {
         let tokenizer = BertTokenizer::train(&["영화 영화"], 40).unwrap();
         let encoded = EncodedReviews::encode(&reviews, &tokenizer, 64).unwrap();
         let indices = (0..reviews.len()).filter(|index| index % 5 != 0).collect();
-        ReviewLoader::new(
-            Arc::new(reviews),
-            Arc::new(encoded),
-            indices,
-            4,
-            order,
-            Device::flex(),
-        )
+        ReviewLoader::new(Arc::new(reviews), Arc::new(encoded), indices, 4, order, Device::flex())
     }
 
     fn visited(loader: &ReviewLoader) -> Vec<Vec<usize>> {
@@ -219,10 +183,7 @@ mod tests {
     fn every_review_is_visited_once_an_epoch_in_another_order_each() {
         let loader = loader(Order::Shuffled { seed: 9 });
         let first = visited(&loader);
-        assert_eq!(
-            first.iter().map(Vec::len).collect::<Vec<_>>(),
-            [4, 4, 4, 4, 2]
-        );
+        assert_eq!(first.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 4, 4, 2]);
         assert_eq!(visited(&loader), first);
         loader.position().set(1, 0);
         let second = visited(&loader);
@@ -244,10 +205,7 @@ mod tests {
         let mut iterator = loader.iter();
         iterator.next();
         assert_eq!(
-            (
-                iterator.progress().items_processed,
-                iterator.progress().items_total
-            ),
+            (iterator.progress().items_processed, iterator.progress().items_total),
             (12, 18)
         );
     }
@@ -255,14 +213,8 @@ mod tests {
     #[test]
     fn evaluation_visits_the_longest_first() {
         let loader = loader(Order::ByLength);
-        let lengths: Vec<usize> = loader
-            .iter()
-            .flat_map(|batch| batch.unwrap().lengths)
-            .collect();
-        assert!(
-            lengths.windows(2).all(|pair| pair[0] >= pair[1]),
-            "{lengths:?}"
-        );
+        let lengths: Vec<usize> = loader.iter().flat_map(|batch| batch.unwrap().lengths).collect();
+        assert!(lengths.windows(2).all(|pair| pair[0] >= pair[1]), "{lengths:?}");
         assert_eq!(lengths.iter().sum::<usize>(), loader.num_tokens());
     }
 }

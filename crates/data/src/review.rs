@@ -52,11 +52,7 @@ pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataErr
     } else {
         plain_structure(path, &bytes, format.delimiter)?
     };
-    let wanted = [
-        Some(&format.text_column),
-        Some(&format.label_column),
-        format.id_column.as_ref(),
-    ];
+    let wanted = [Some(&format.text_column), Some(&format.label_column), format.id_column.as_ref()];
     for column in wanted.into_iter().flatten() {
         if !structure.columns.contains(column) {
             return Err(DataError::Line {
@@ -69,10 +65,8 @@ pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataErr
             });
         }
     }
-    let frame = read_frame(&bytes, format).map_err(|source| DataError::Polars {
-        path: path.into(),
-        source,
-    })?;
+    let frame = read_frame(&bytes, format)
+        .map_err(|source| DataError::Polars { path: path.into(), source })?;
     if frame.height() != structure.lines.len() {
         return Err(DataError::File {
             path: path.into(),
@@ -85,14 +79,8 @@ pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataErr
     }
     let texts = |name: &str| -> Result<Vec<String>, DataError> {
         let column = frame.column(name).and_then(|column| column.str().cloned());
-        let column = column.map_err(|source| DataError::Polars {
-            path: path.into(),
-            source,
-        })?;
-        Ok(column
-            .iter()
-            .map(|text| text.unwrap_or_default().to_owned())
-            .collect())
+        let column = column.map_err(|source| DataError::Polars { path: path.into(), source })?;
+        Ok(column.iter().map(|text| text.unwrap_or_default().to_owned()).collect())
     };
 
     let documents = texts(&format.text_column)?;
@@ -103,47 +91,22 @@ pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataErr
     };
     let mut seen: HashMap<String, usize> = HashMap::with_capacity(ids.len());
     let mut reviews = Vec::with_capacity(ids.len());
-    for ((id, document), (label, &line)) in ids
-        .into_iter()
-        .zip(documents)
-        .zip(labels.iter().zip(&structure.lines))
+    for ((id, document), (label, &line)) in
+        ids.into_iter().zip(documents).zip(labels.iter().zip(&structure.lines))
     {
-        let error = |message| DataError::Line {
-            path: path.into(),
-            line,
-            message,
-        };
+        let error = |message| DataError::Line { path: path.into(), line, message };
         if let Some(first) = seen.insert(id.clone(), line) {
-            return Err(error(format!(
-                "the id \"{id}\" stands on line {first} already"
-            )));
+            return Err(error(format!("the id \"{id}\" stands on line {first} already")));
         }
-        let label = format
-            .labels
-            .iter()
-            .position(|known| known == label)
-            .ok_or_else(|| {
-                let known: Vec<String> = format
-                    .labels
-                    .iter()
-                    .map(|label| format!("\"{label}\""))
-                    .collect();
-                error(format!(
-                    "expected a label of {}, found \"{label}\"",
-                    known.join(", ")
-                ))
-            })?;
-        reviews.push(Review {
-            id,
-            document,
-            label,
-        });
+        let label = format.labels.iter().position(|known| known == label).ok_or_else(|| {
+            let known: Vec<String> =
+                format.labels.iter().map(|label| format!("\"{label}\"")).collect();
+            error(format!("expected a label of {}, found \"{label}\"", known.join(", ")))
+        })?;
+        reviews.push(Review { id, document, label });
     }
     if reviews.is_empty() {
-        return Err(DataError::File {
-            path: path.into(),
-            message: "no reviews".into(),
-        });
+        return Err(DataError::File { path: path.into(), message: "no reviews".into() });
     }
     Ok(reviews)
 }
@@ -169,14 +132,8 @@ pub fn check_class_counts(
 
 /// For each review, whether its document stands in `others`.
 pub fn stand_in(reviews: &[Review], others: &[Review]) -> Vec<bool> {
-    let others: HashSet<&str> = others
-        .iter()
-        .map(|review| review.document.as_str())
-        .collect();
-    reviews
-        .iter()
-        .map(|review| others.contains(review.document.as_str()))
-        .collect()
+    let others: HashSet<&str> = others.iter().map(|review| review.document.as_str()).collect();
+    reviews.iter().map(|review| others.contains(review.document.as_str())).collect()
 }
 
 fn read_frame(bytes: &[u8], format: &Format) -> polars::error::PolarsResult<DataFrame> {
@@ -200,26 +157,15 @@ fn plain_structure(path: &Path, bytes: &[u8], delimiter: u8) -> Result<Structure
     let text = strip_bom(bytes);
     let mut columns: Vec<String> = Vec::new();
     let mut lines = Vec::new();
-    for (index, line) in text
-        .strip_suffix(b"\n")
-        .unwrap_or(text)
-        .split(|&b| b == b'\n')
-        .enumerate()
+    for (index, line) in text.strip_suffix(b"\n").unwrap_or(text).split(|&b| b == b'\n').enumerate()
     {
         let line_number = index + 1;
-        let error = |message| DataError::Line {
-            path: path.into(),
-            line: line_number,
-            message,
-        };
+        let error = |message| DataError::Line { path: path.into(), line: line_number, message };
         let line = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line))
             .map_err(|source| error(format!("not valid UTF-8: {source}")))?;
         let fields = line.split(char::from(delimiter)).count();
         if index == 0 {
-            columns = line
-                .split(char::from(delimiter))
-                .map(str::to_owned)
-                .collect();
+            columns = line.split(char::from(delimiter)).map(str::to_owned).collect();
         } else if fields == columns.len() {
             lines.push(line_number);
         } else {
@@ -231,15 +177,10 @@ fn plain_structure(path: &Path, bytes: &[u8], delimiter: u8) -> Result<Structure
 
 /// With quoting a field may hold delimiters and line breaks.
 fn quoted_structure(path: &Path, bytes: &[u8], delimiter: u8) -> Result<Structure, DataError> {
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(delimiter)
-        .flexible(true)
-        .from_reader(strip_bom(bytes));
-    let error = |line: u64, message| DataError::Line {
-        path: path.into(),
-        line: line as usize,
-        message,
-    };
+    let mut reader =
+        csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(strip_bom(bytes));
+    let error =
+        |line: u64, message| DataError::Line { path: path.into(), line: line as usize, message };
     let columns: Vec<String> = reader
         .headers()
         .map_err(|source| error(1, source.to_string()))?
@@ -281,10 +222,7 @@ fn ids_of(documents: &[String]) -> Vec<String> {
         .iter()
         .map(|document| {
             let text = hash("document", document);
-            let occurrence = occurrences
-                .entry(text)
-                .and_modify(|count| *count += 1)
-                .or_insert(1);
+            let occurrence = occurrences.entry(text).and_modify(|count| *count += 1).or_insert(1);
             format!("{text:016x}-{occurrence}")
         })
         .collect()
@@ -313,11 +251,7 @@ mod tests {
     }
 
     fn review(id: &str, document: &str, label: usize) -> Review {
-        Review {
-            id: id.into(),
-            document: document.into(),
-            label,
-        }
+        Review { id: id.into(), document: document.into(), label }
     }
 
     #[test]
@@ -360,68 +294,30 @@ mod tests {
         };
         let text = "감정,별점,리뷰\n긍정,10,\"좋다, 정말\"\n중립,5,\"그는 \"\"글쎄\"\"\n라고 했다\"\n부정,1,\n긍정,9,\"좋다, 정말\"\n";
         let reviews = read(text, &format).unwrap();
-        let documents: Vec<&str> = reviews
-            .iter()
-            .map(|review| review.document.as_str())
-            .collect();
-        assert_eq!(
-            documents,
-            ["좋다, 정말", "그는 \"글쎄\"\n라고 했다", "", "좋다, 정말"]
-        );
-        assert_eq!(
-            reviews
-                .iter()
-                .map(|review| review.label)
-                .collect::<Vec<_>>(),
-            [2, 1, 0, 2]
-        );
+        let documents: Vec<&str> = reviews.iter().map(|review| review.document.as_str()).collect();
+        assert_eq!(documents, ["좋다, 정말", "그는 \"글쎄\"\n라고 했다", "", "좋다, 정말"]);
+        assert_eq!(reviews.iter().map(|review| review.label).collect::<Vec<_>>(), [2, 1, 0, 2]);
         assert!(reviews[3].id.ends_with("-2") && reviews[0].id.ends_with("-1"));
         assert_eq!(reviews[0].id[..16], reviews[3].id[..16]);
 
         let broken = "감정,별점,리뷰\n긍정,10,좋다\n부정,\"1\n2\",별로\n부정,별로\n";
         let message = read(broken, &format).unwrap_err().to_string();
-        assert!(
-            message.ends_with(":5: expected 3 fields, as in the header, found 2"),
-            "{message}"
-        );
+        assert!(message.ends_with(":5: expected 3 fields, as in the header, found 2"), "{message}");
     }
 
     #[test]
     fn a_bad_row_is_named_by_its_line() {
         let good = "id\tdocument\tlabel\n1\t좋다\t1\n";
         for (tail, expected) in [
-            (
-                "2\t좋다\n",
-                ":3: expected 3 fields, as in the header, found 2",
-            ),
-            (
-                "2\t좋\t다\t1\n",
-                ":3: expected 3 fields, as in the header, found 4",
-            ),
-            (
-                "\n2\t좋다\t1\n",
-                ":3: expected 3 fields, as in the header, found 1",
-            ),
-            (
-                "2\t좋다\t2\n",
-                ":3: expected a label of \"0\", \"1\", found \"2\"",
-            ),
-            (
-                "2\t좋다\t\n",
-                ":3: expected a label of \"0\", \"1\", found \"\"",
-            ),
-            (
-                "2\t별로\t0\n1\t별로\t0\n",
-                ":4: the id \"1\" stands on line 2 already",
-            ),
+            ("2\t좋다\n", ":3: expected 3 fields, as in the header, found 2"),
+            ("2\t좋\t다\t1\n", ":3: expected 3 fields, as in the header, found 4"),
+            ("\n2\t좋다\t1\n", ":3: expected 3 fields, as in the header, found 1"),
+            ("2\t좋다\t2\n", ":3: expected a label of \"0\", \"1\", found \"2\""),
+            ("2\t좋다\t\n", ":3: expected a label of \"0\", \"1\", found \"\""),
+            ("2\t별로\t0\n1\t별로\t0\n", ":4: the id \"1\" stands on line 2 already"),
         ] {
-            let message = read(format!("{good}{tail}"), &nsmc())
-                .unwrap_err()
-                .to_string();
-            assert!(
-                message.ends_with(expected),
-                "{expected} is not in {message}"
-            );
+            let message = read(format!("{good}{tail}"), &nsmc()).unwrap_err().to_string();
+            assert!(message.ends_with(expected), "{expected} is not in {message}");
         }
         let mut bytes = good.as_bytes().to_vec();
         bytes.extend(b"2\t\xec\xa2\t1\n");
@@ -431,44 +327,28 @@ mod tests {
 
     #[test]
     fn a_missing_column_lists_those_there_are() {
-        let message = read("id\ttext\tlabel\n1\ta\t1\n", &nsmc())
-            .unwrap_err()
-            .to_string();
+        let message = read("id\ttext\tlabel\n1\ta\t1\n", &nsmc()).unwrap_err().to_string();
         assert!(
             message.contains(":1: expected a column `document`, found id, text, label"),
             "{message}"
         );
-        let message = read("id\tdocument\tlabel\n", &nsmc())
-            .unwrap_err()
-            .to_string();
+        let message = read("id\tdocument\tlabel\n", &nsmc()).unwrap_err().to_string();
         assert!(message.contains("no reviews"), "{message}");
         assert!(read("", &nsmc()).is_err());
     }
 
     #[test]
     fn class_counts_are_checked() {
-        let reviews = [
-            review("1", "a", 0),
-            review("2", "b", 1),
-            review("3", "c", 1),
-        ];
+        let reviews = [review("1", "a", 0), review("2", "b", 1), review("3", "c", 1)];
         let path = Path::new("ratings.txt");
         check_class_counts(path, &reviews, &[1, 2]).unwrap();
-        let message = check_class_counts(path, &reviews, &[2, 1])
-            .unwrap_err()
-            .to_string();
-        assert_eq!(
-            message,
-            "ratings.txt: expected [2, 1] reviews per class, found [1, 2]"
-        );
+        let message = check_class_counts(path, &reviews, &[2, 1]).unwrap_err().to_string();
+        assert_eq!(message, "ratings.txt: expected [2, 1] reviews per class, found [1, 2]");
     }
 
     #[test]
     fn documents_that_stand_in_another_file_are_found() {
-        let (a, b) = (
-            [review("1", "a", 0), review("2", "", 1)],
-            [review("9", "", 0)],
-        );
+        let (a, b) = ([review("1", "a", 0), review("2", "", 1)], [review("9", "", 0)]);
         assert_eq!(stand_in(&a, &b), [false, true]);
     }
 }

@@ -55,22 +55,15 @@ pub fn epoch_order<'a>(
     epoch: usize,
 ) -> Vec<usize> {
     let salt = format!("order {seed} {epoch}");
-    let mut keyed: Vec<(u64, &str, usize)> = ids
-        .into_iter()
-        .enumerate()
-        .map(|(index, id)| (hash(&salt, id), id, index))
-        .collect();
+    let mut keyed: Vec<(u64, &str, usize)> =
+        ids.into_iter().enumerate().map(|(index, id)| (hash(&salt, id), id, index)).collect();
     keyed.sort_unstable();
     keyed.into_iter().map(|(.., index)| index).collect()
 }
 
 /// The first eight bytes of sha256 over `salt` and `text`.
 pub(crate) fn hash(salt: &str, text: &str) -> u64 {
-    let digest = Sha256::new()
-        .chain_update(salt)
-        .chain_update([0])
-        .chain_update(text)
-        .finalize();
+    let digest = Sha256::new().chain_update(salt).chain_update([0]).chain_update(text).finalize();
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&digest[..8]);
     u64::from_be_bytes(bytes)
@@ -89,11 +82,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 ///
 /// Within a class the order is that of a hash of the ids; the classes are interleaved evenly.
 fn stratified_order(reviews: &[Review], indices: &[usize], salt: &str) -> Vec<usize> {
-    let classes = reviews
-        .iter()
-        .map(|review| review.label + 1)
-        .max()
-        .unwrap_or(0);
+    let classes = reviews.iter().map(|review| review.label + 1).max().unwrap_or(0);
     let mut by_class: Vec<Vec<(u64, &str, usize)>> = vec![Vec::new(); classes];
     for &index in indices {
         let review = &reviews[index];
@@ -121,11 +110,7 @@ fn check_size(
     match size {
         None => Ok(available),
         Some(wanted) if wanted <= available => Ok(wanted),
-        Some(wanted) => Err(DataError::Size {
-            what,
-            available,
-            wanted,
-        }),
+        Some(wanted) => Err(DataError::Size { what, available, wanted }),
     }
 }
 
@@ -147,17 +132,11 @@ mod tests {
     }
 
     fn ids(reviews: &[Review], indices: &[usize]) -> HashSet<String> {
-        indices
-            .iter()
-            .map(|&index| reviews[index].id.clone())
-            .collect()
+        indices.iter().map(|&index| reviews[index].id.clone()).collect()
     }
 
     fn positive(reviews: &[Review], indices: &[usize]) -> usize {
-        indices
-            .iter()
-            .filter(|&&index| reviews[index].label == 1)
-            .count()
+        indices.iter().filter(|&&index| reviews[index].label == 1).count()
     }
 
     #[test]
@@ -175,20 +154,15 @@ mod tests {
     fn smaller_sizes_are_nested_and_share_the_validation_split() {
         let reviews = reviews();
         let sizes = [50, 333, 500, 1000];
-        let splits: Vec<Split> = sizes
-            .iter()
-            .map(|&size| split(&reviews, Some(size), 0.1).unwrap())
-            .collect();
+        let splits: Vec<Split> =
+            sizes.iter().map(|&size| split(&reviews, Some(size), 0.1).unwrap()).collect();
         for (pair, &size) in splits.windows(2).zip(&sizes) {
             assert_eq!(pair[0].validation, pair[1].validation);
             assert!(ids(&reviews, &pair[0].train).is_subset(&ids(&reviews, &pair[1].train)));
             let trained = pair[0].train.len();
             assert_eq!(trained, size - (size as f64 * 0.1).round() as usize);
             let share = positive(&reviews, &pair[0].train) as f64;
-            assert!(
-                (share - trained as f64 * 0.37).abs() <= 1.0,
-                "{share} of {trained}"
-            );
+            assert!((share - trained as f64 * 0.37).abs() <= 1.0, "{share} of {trained}");
         }
     }
 
@@ -198,16 +172,11 @@ mod tests {
         let mut shuffled = reviews.clone();
         shuffled.reverse();
         shuffled.rotate_left(123);
-        let (a, b) = (
-            split(&reviews, Some(300), 0.2).unwrap(),
-            split(&shuffled, Some(300), 0.2).unwrap(),
-        );
+        let (a, b) =
+            (split(&reviews, Some(300), 0.2).unwrap(), split(&shuffled, Some(300), 0.2).unwrap());
         assert_eq!(ids(&reviews, &a.train), ids(&shuffled, &b.train));
         assert_eq!(ids(&reviews, &a.validation), ids(&shuffled, &b.validation));
-        let (a, b) = (
-            subset(&reviews, Some(77)).unwrap(),
-            subset(&shuffled, Some(77)).unwrap(),
-        );
+        let (a, b) = (subset(&reviews, Some(77)).unwrap(), subset(&shuffled, Some(77)).unwrap());
         assert_eq!(ids(&reviews, &a), ids(&shuffled, &b));
     }
 
@@ -216,20 +185,14 @@ mod tests {
         // Written down, so that no later version trains on another version's validation split.
         let reviews = reviews();
         let Split { train, validation } = split(&reviews, Some(100), 0.01).unwrap();
-        assert_eq!(
-            validation,
-            [64, 247, 334, 450, 505, 586, 629, 726, 886, 953]
-        );
+        assert_eq!(validation, [64, 247, 334, 450, 505, 586, 629, 726, 886, 953]);
         assert_eq!(train[..8], [2, 16, 32, 45, 56, 57, 62, 74]);
     }
 
     #[test]
     fn too_large_a_size_is_refused() {
         let message = split(&reviews(), Some(1001), 0.1).unwrap_err().to_string();
-        assert_eq!(
-            message,
-            "expected a size of at most 1000 training reviews, found 1001"
-        );
+        assert_eq!(message, "expected a size of at most 1000 training reviews, found 1001");
     }
 
     #[test]

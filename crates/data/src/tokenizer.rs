@@ -123,14 +123,8 @@ impl Settings {
 
     /// In the order in which a new vocabulary has them.
     fn special_tokens(&self) -> [&str; 5] {
-        [
-            &self.pad_token,
-            &self.unk_token,
-            &self.cls_token,
-            &self.sep_token,
-            &self.mask_token,
-        ]
-        .map(|token| token.0.as_str())
+        [&self.pad_token, &self.unk_token, &self.cls_token, &self.sep_token, &self.mask_token]
+            .map(|token| token.0.as_str())
     }
 }
 
@@ -161,11 +155,8 @@ impl BertTokenizer {
             context: path.display().to_string(),
             source,
         })?;
-        let json: serde_json::Value =
-            serde_json::from_slice(&bytes).map_err(|error| DataError::File {
-                path: path.into(),
-                message: error.to_string(),
-            })?;
+        let json: serde_json::Value = serde_json::from_slice(&bytes)
+            .map_err(|error| DataError::File { path: path.into(), message: error.to_string() })?;
         let normalizer = &json["normalizer"];
         let settings = Settings {
             do_lower_case: normalizer["lowercase"].as_bool().unwrap_or(false),
@@ -182,17 +173,12 @@ impl BertTokenizer {
     /// apart, and transformers' default for a missing key is to do so.
     pub fn from_vocab(vocab: &Path, config: &Path) -> Result<Self, DataError> {
         let text = fs_err::read_to_string(config)?;
-        let settings: Settings = serde_json::from_str(&text).map_err(|error| DataError::File {
-            path: config.into(),
-            message: error.to_string(),
-        })?;
+        let settings: Settings = serde_json::from_str(&text)
+            .map_err(|error| DataError::File { path: config.into(), message: error.to_string() })?;
         fs_err::File::open(vocab)?;
         let model = WordPiece::read_file(&vocab.to_string_lossy())
             .and_then(|entries| {
-                WordPiece::builder()
-                    .vocab(entries)
-                    .unk_token(settings.unk_token.0.clone())
-                    .build()
+                WordPiece::builder().vocab(entries).unk_token(settings.unk_token.0.clone()).build()
             })
             .map_err(|source| DataError::Tokenizer {
                 context: vocab.display().to_string(),
@@ -209,11 +195,10 @@ impl BertTokenizer {
     ) -> Result<Self, DataError> {
         let settings = Settings::cased();
         let tokens = settings.special_tokens();
-        let model = train_wordpiece(documents, vocab_size, &tokens, settings.normalizer())
-            .map_err(|source| DataError::Tokenizer {
-                context: "training the vocabulary".into(),
-                source,
-            })?;
+        let model =
+            train_wordpiece(documents, vocab_size, &tokens, settings.normalizer()).map_err(
+                |source| DataError::Tokenizer { context: "training the vocabulary".into(), source },
+            )?;
         Self::assemble(model, settings, Path::new("the trained vocabulary"))
     }
 
@@ -228,59 +213,34 @@ impl BertTokenizer {
         let special = [&settings.cls_token, &settings.sep_token]
             .map(|token| Ok::<_, DataError>((token.0.clone(), id(token)?)));
         let [cls_entry, sep_entry] = special;
-        for token in [
-            &settings.pad_token,
-            &settings.unk_token,
-            &settings.mask_token,
-        ] {
+        for token in [&settings.pad_token, &settings.unk_token, &settings.mask_token] {
             id(token)?;
         }
         let template = TemplateProcessing::builder()
             .try_single(format!("{cls}:0 $A:0 {sep}:0"))
             .and_then(|builder| builder.try_pair(format!("{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1")))
-            .map_err(|message| DataError::File {
-                path: path.into(),
-                message,
-            })?
+            .map_err(|message| DataError::File { path: path.into(), message })?
             .special_tokens(vec![cls_entry?, sep_entry?])
             .build()
-            .map_err(|error| DataError::File {
-                path: path.into(),
-                message: error.to_string(),
-            })?;
+            .map_err(|error| DataError::File { path: path.into(), message: error.to_string() })?;
         let mut tokenizer = Tokenizer::new(model);
         tokenizer
             .with_normalizer(Some(settings.normalizer()))
             .with_pre_tokenizer(Some(BertPreTokenizer))
             .with_post_processor(Some(template));
         tokenizer.add_special_tokens(
-            &settings
-                .special_tokens()
-                .map(|token| AddedToken::from(token, true)),
+            &settings.special_tokens().map(|token| AddedToken::from(token, true)),
         );
         Self::new(tokenizer, settings, path)
     }
 
     fn new(mut tokenizer: Tokenizer, settings: Settings, path: &Path) -> Result<Self, DataError> {
-        let error = |source| DataError::Tokenizer {
-            context: path.display().to_string(),
-            source,
-        };
-        tokenizer
-            .with_padding(None)
-            .with_truncation(None)
-            .map_err(error)?;
-        let mut vocab: Vec<(u32, String)> = tokenizer
-            .get_vocab(true)
-            .into_iter()
-            .map(|(token, id)| (id, token))
-            .collect();
+        let error = |source| DataError::Tokenizer { context: path.display().to_string(), source };
+        tokenizer.with_padding(None).with_truncation(None).map_err(error)?;
+        let mut vocab: Vec<(u32, String)> =
+            tokenizer.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
         vocab.sort_unstable();
-        if vocab
-            .iter()
-            .enumerate()
-            .any(|(place, (id, _))| place != *id as usize)
-        {
+        if vocab.iter().enumerate().any(|(place, (id, _))| place != *id as usize) {
             return Err(DataError::File {
                 path: path.into(),
                 message: "the vocabulary's ids are not 0, 1, 2, ...".into(),
@@ -289,12 +249,7 @@ impl BertTokenizer {
         let json = tokenizer.to_string(false).map_err(error)?;
         let fingerprint = hex(&Sha256::digest(json.as_bytes()));
         let vocab = vocab.into_iter().map(|(_, token)| token).collect();
-        Ok(Self {
-            tokenizer,
-            vocab,
-            settings,
-            fingerprint,
-        })
+        Ok(Self { tokenizer, vocab, settings, fingerprint })
     }
 
     /// Number of entries, the special tokens included.
@@ -327,9 +282,7 @@ impl BertTokenizer {
         documents
             .par_iter()
             .map(|document| {
-                let encoding = tokenizer
-                    .encode(document.as_ref(), true)
-                    .map_err(encode_error)?;
+                let encoding = tokenizer.encode(document.as_ref(), true).map_err(encode_error)?;
                 Ok(Encoding::from(encoding))
             })
             .collect()
@@ -367,10 +320,7 @@ impl BertTokenizer {
         let json = self
             .tokenizer
             .to_string(true)
-            .map_err(|source| DataError::Tokenizer {
-                context: context(),
-                source,
-            })?;
+            .map_err(|source| DataError::Tokenizer { context: context(), source })?;
         fs_err::write(folder.join("tokenizer.json"), json)?;
         fs_err::write(folder.join("vocab.txt"), self.vocab.join("\n") + "\n")?;
         let [pad, unk, cls, sep, mask] = self.settings.special_tokens();
@@ -388,10 +338,7 @@ impl BertTokenizer {
         });
         let text =
             serde_json::to_string_pretty(&config).expect("a config is representable in JSON");
-        Ok(fs_err::write(
-            folder.join("tokenizer_config.json"),
-            text + "\n",
-        )?)
+        Ok(fs_err::write(folder.join("tokenizer_config.json"), text + "\n")?)
     }
 }
 
@@ -406,10 +353,7 @@ impl From<tokenizers::Encoding> for Encoding {
 }
 
 fn encode_error(source: tokenizers::Error) -> DataError {
-    DataError::Tokenizer {
-        context: "encoding".into(),
-        source,
-    }
+    DataError::Tokenizer { context: "encoding".into(), source }
 }
 
 #[cfg(test)]
@@ -433,18 +377,10 @@ mod tests {
             assert_eq!(again.vocab(), vocab.vocab());
             assert_eq!(again.fingerprint(), vocab.fingerprint());
         }
-        assert_eq!(
-            vocab.vocab()[..5],
-            ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        );
+        assert_eq!(vocab.vocab()[..5], ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]);
         assert!(vocab.token_to_id("영화").is_some(), "{:?}", vocab.vocab());
         // No syllable is taken apart.
-        assert!(
-            !vocab
-                .vocab()
-                .iter()
-                .any(|token| token.contains(['ㅇ', '\u{110b}']))
-        );
+        assert!(!vocab.vocab().iter().any(|token| token.contains(['ㅇ', '\u{110b}'])));
     }
 
     #[test]
@@ -469,15 +405,9 @@ mod tests {
         let long = "영화 ".repeat(50);
         let encoding = tokenizer.encode(&[long.as_str(), ""], 9).unwrap();
         let sep = tokenizer.token_to_id("[SEP]").unwrap();
-        assert_eq!(
-            (encoding[0].input_ids.len(), encoding[0].truncated),
-            (9, true)
-        );
+        assert_eq!((encoding[0].input_ids.len(), encoding[0].truncated), (9, true));
         assert_eq!(encoding[0].input_ids[8], sep);
-        assert_eq!(
-            (encoding[1].input_ids.len(), encoding[1].truncated),
-            (2, false)
-        );
+        assert_eq!((encoding[1].input_ids.len(), encoding[1].truncated), (2, false));
     }
 
     #[test]
@@ -490,24 +420,15 @@ mod tests {
             let Err(error) = BertTokenizer::from_pretrained(folder.path()) else {
                 panic!("{files:?} were read")
             };
-            assert!(
-                error.to_string().contains(expected),
-                "{expected} is not in {error}"
-            );
+            assert!(error.to_string().contains(expected), "{expected} is not in {error}");
         };
         refused(&[], "no tokenizer: expected tokenizer.json");
-        refused(
-            &[("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[MASK]\n")],
-            "tokenizer_config.json",
-        );
+        refused(&[("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[MASK]\n")], "tokenizer_config.json");
         refused(&[("tokenizer_config.json", "{}")], "do_lower_case");
         refused(
             &[("tokenizer_config.json", "{\"do_lower_case\": false}")],
             "the vocabulary has no `[SEP]`",
         );
-        refused(
-            &[("tokenizer.json", "{\"version\": \"1.0\"")],
-            "tokenizer.json",
-        );
+        refused(&[("tokenizer.json", "{\"version\": \"1.0\"")], "tokenizer.json");
     }
 }

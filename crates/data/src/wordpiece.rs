@@ -33,10 +33,7 @@ pub(crate) fn train_wordpiece<S: AsRef<str> + Sync>(
     let mut alphabet: Vec<(char, u64)> = characters.into_iter().collect();
     alphabet.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
     alphabet.truncate(vocab_size / 4);
-    let mut alphabet: Vec<char> = alphabet
-        .into_iter()
-        .map(|(character, _)| character)
-        .collect();
+    let mut alphabet: Vec<char> = alphabet.into_iter().map(|(character, _)| character).collect();
     alphabet.sort_unstable();
 
     // The trainer numbers `##x` entries as it meets them in a randomly keyed map, and breaks ties
@@ -45,27 +42,16 @@ pub(crate) fn train_wordpiece<S: AsRef<str> + Sync>(
         .iter()
         .map(|&token| token.to_owned())
         .chain(alphabet.iter().map(char::to_string))
-        .chain(
-            alphabet
-                .iter()
-                .filter(|c| continuing.contains(c))
-                .map(|c| format!("##{c}")),
-        );
+        .chain(alphabet.iter().filter(|c| continuing.contains(c)).map(|c| format!("##{c}")));
     let mut trainer = WordPieceTrainer::builder()
         .show_progress(false)
         .min_frequency(2)
         .vocab_size(vocab_size)
-        .special_tokens(
-            reserved
-                .map(|token| AddedToken::from(token, true))
-                .collect(),
-        )
+        .special_tokens(reserved.map(|token| AddedToken::from(token, true)).collect())
         .limit_alphabet(alphabet.len())
         .initial_alphabet(alphabet.into_iter().collect())
         .build();
-    trainer.feed(documents.iter(), |document| {
-        split_words(document, normalizer)
-    })?;
+    trainer.feed(documents.iter(), |document| split_words(document, normalizer))?;
     let mut model = WordPiece::default();
     trainer.train(&mut model)?;
     Ok(model)
@@ -98,8 +84,5 @@ fn split_words(document: &str, normalizer: BertNormalizer) -> Result<Vec<String>
     let mut words = PreTokenizedString::from(normalized);
     BertPreTokenizer.pre_tokenize(&mut words)?;
     let splits = words.get_splits(OffsetReferential::Original, OffsetType::None);
-    Ok(splits
-        .into_iter()
-        .map(|(word, ..)| word.to_owned())
-        .collect())
+    Ok(splits.into_iter().map(|(word, ..)| word.to_owned()).collect())
 }

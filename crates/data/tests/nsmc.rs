@@ -34,17 +34,8 @@ fn each_of_the_200_000_rows_is_kept() {
     check_class_counts(&test_path, &test, &[24_827, 25_173]).unwrap();
     let empty = |reviews: &[Review]| reviews.iter().filter(|r| r.document.is_empty()).count();
     assert_eq!((empty(&train), empty(&test)), (5, 3));
-    assert_eq!(
-        train
-            .iter()
-            .filter(|review| review.document.contains('"'))
-            .count(),
-        623
-    );
-    assert_eq!(
-        stand_in(&test, &train).iter().filter(|&&seen| seen).count(),
-        1_571
-    );
+    assert_eq!(train.iter().filter(|review| review.document.contains('"')).count(), 623);
+    assert_eq!(stand_in(&test, &train).iter().filter(|&&seen| seen).count(), 1_571);
 }
 
 #[test]
@@ -55,14 +46,8 @@ fn the_papers_sizes_are_nested_and_share_one_validation_split() {
     for fraction in [0.0, 0.1] {
         let splits = sizes.map(|size| split(&train, Some(size), fraction).unwrap());
         for (split, size) in splits.iter().zip(sizes) {
-            assert_eq!(
-                split.train.len(),
-                size - (size as f64 * fraction).round() as usize
-            );
-            assert_eq!(
-                split.validation.len(),
-                (150_000.0 * fraction).round() as usize
-            );
+            assert_eq!(split.train.len(), size - (size as f64 * fraction).round() as usize);
+            assert_eq!(split.validation.len(), (150_000.0 * fraction).round() as usize);
             let positive = split.train.iter().filter(|&&i| train[i].label == 1).count();
             let share = positive as f64 / split.train.len() as f64;
             assert!((share - 74_827.0 / 150_000.0).abs() < 1e-4, "{share}");
@@ -79,40 +64,20 @@ fn the_papers_sizes_are_nested_and_share_one_validation_split() {
 #[ignore = "needs NSMC: set NSMC_MIRROR and run with --ignored"]
 fn a_vocabulary_is_trained_and_every_review_encoded() {
     let (_, train) = read("ratings_train.txt");
-    let documents: Vec<&str> = train
-        .iter()
-        .map(|review| review.document.as_str())
-        .collect();
+    let documents: Vec<&str> = train.iter().map(|review| review.document.as_str()).collect();
     let started = std::time::Instant::now();
     let tokenizer = BertTokenizer::train(&documents, 8_000).unwrap();
     println!("vocabulary trained in {:.1?}", started.elapsed());
     assert_eq!(tokenizer.vocab_size(), 8_000);
-    assert_eq!(
-        BertTokenizer::train(&documents, 8_000).unwrap().vocab(),
-        tokenizer.vocab()
-    );
+    assert_eq!(BertTokenizer::train(&documents, 8_000).unwrap().vocab(), tokenizer.vocab());
     let started = std::time::Instant::now();
     let encoded = EncodedReviews::encode(&train, &tokenizer, 128).unwrap();
     println!("150,000 reviews encoded in {:.1?}", started.elapsed());
     let unknown = tokenizer.token_to_id("[UNK]").unwrap();
-    let tokens: usize = (0..encoded.len())
-        .map(|review| encoded.tokens(review).len())
-        .sum();
+    let tokens: usize = (0..encoded.len()).map(|review| encoded.tokens(review).len()).sum();
     let unknowns: usize = (0..encoded.len())
-        .map(|review| {
-            encoded
-                .tokens(review)
-                .iter()
-                .filter(|&&id| id == unknown)
-                .count()
-        })
+        .map(|review| encoded.tokens(review).iter().filter(|&&id| id == unknown).count())
         .sum();
-    println!(
-        "{:.1} tokens a review, {unknowns} of {tokens} unknown",
-        tokens as f64 / 150_000.0
-    );
-    assert!(
-        unknowns * 200 < tokens,
-        "{unknowns} of {tokens} tokens are unknown"
-    );
+    println!("{:.1} tokens a review, {unknowns} of {tokens} unknown", tokens as f64 / 150_000.0);
+    assert!(unknowns * 200 < tokens, "{unknowns} of {tokens} tokens are unknown");
 }

@@ -22,10 +22,7 @@ fn cases() -> Value {
 fn tokenizers() -> [(&'static str, BertTokenizer); 2] {
     let file = |name| fixture().join(name);
     [
-        (
-            "tokenizer.json",
-            BertTokenizer::from_json(&file("tokenizer.json")).unwrap(),
-        ),
+        ("tokenizer.json", BertTokenizer::from_json(&file("tokenizer.json")).unwrap()),
         (
             "vocab.txt",
             BertTokenizer::from_vocab(&file("vocab.txt"), &file("tokenizer_config.json")).unwrap(),
@@ -34,12 +31,7 @@ fn tokenizers() -> [(&'static str, BertTokenizer); 2] {
 }
 
 fn ids(value: &Value) -> Vec<u32> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|id| id.as_u64().unwrap() as u32)
-        .collect()
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 
 /// The fixture's padded ids without their padding.
@@ -60,25 +52,15 @@ fn ids_are_those_of_the_fast_tokenizer() {
     let list = cases["cases"].as_array().unwrap();
     assert!(list.len() > 5);
     for (source, tokenizer) in tokenizers() {
-        let texts: Vec<&str> = list
-            .iter()
-            .map(|case| case["text"].as_str().unwrap())
-            .collect();
+        let texts: Vec<&str> = list.iter().map(|case| case["text"].as_str().unwrap()).collect();
         let encodings = tokenizer.encode(&texts, max_length).unwrap();
         for (case, encoding) in list.iter().zip(encodings) {
             let expected = unpadded(case);
             let text = &case["text"];
             assert_eq!(encoding.input_ids, expected.input_ids, "{source}: {text}");
-            assert_eq!(
-                encoding.token_type_ids, expected.token_type_ids,
-                "{source}: {text}"
-            );
+            assert_eq!(encoding.token_type_ids, expected.token_type_ids, "{source}: {text}");
             let tokens = case["fast_tokens"].as_array().unwrap().len();
-            assert_eq!(
-                encoding.truncated,
-                tokens + 2 > max_length,
-                "{source}: {text}"
-            );
+            assert_eq!(encoding.truncated, tokens + 2 > max_length, "{source}: {text}");
         }
     }
 }
@@ -91,10 +73,8 @@ fn tokens_are_those_of_the_fast_tokenizer() {
             let text = case["text"].as_str().unwrap();
             let encoding = tokenizer.encode(&[text], 512).unwrap().remove(0);
             let ids = &encoding.input_ids[1..encoding.input_ids.len() - 1];
-            let tokens: Vec<&str> = ids
-                .iter()
-                .map(|&id| tokenizer.vocab()[id as usize].as_str())
-                .collect();
+            let tokens: Vec<&str> =
+                ids.iter().map(|&id| tokenizer.vocab()[id as usize].as_str()).collect();
             let expected: Vec<&str> = case["fast_tokens"]
                 .as_array()
                 .unwrap()
@@ -115,10 +95,6 @@ fn a_pair_is_cut_at_its_longer_text() {
     for (source, tokenizer) in tokenizers() {
         let encoding = tokenizer.encode_pair(first, second, max_length).unwrap();
         assert_eq!(encoding.input_ids, ids(&pair["input_ids"]), "{source}");
-        assert_eq!(
-            encoding.token_type_ids,
-            ids(&pair["token_type_ids"]),
-            "{source}"
-        );
+        assert_eq!(encoding.token_type_ids, ids(&pair["token_type_ids"]), "{source}");
     }
 }

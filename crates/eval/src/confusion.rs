@@ -27,10 +27,7 @@ impl ConfusionMatrix {
     pub fn new(num_labels: usize, pairs: impl IntoIterator<Item = (usize, usize)>) -> Self {
         let mut counts = vec![0; num_labels * num_labels];
         for (label, class) in pairs {
-            assert!(
-                label < num_labels && class < num_labels,
-                "class beyond {num_labels}"
-            );
+            assert!(label < num_labels && class < num_labels, "class beyond {num_labels}");
             counts[label * num_labels + class] += 1;
         }
         Self { num_labels, counts }
@@ -53,21 +50,15 @@ impl ConfusionMatrix {
 
     /// Share of reviews predicted rightly.
     pub fn accuracy(&self) -> f64 {
-        let right: u64 = (0..self.num_labels)
-            .map(|class| self.count(class, class))
-            .sum();
+        let right: u64 = (0..self.num_labels).map(|class| self.count(class, class)).sum();
         ratio(right, self.total())
     }
 
     /// Metrics of one class against all others: scikit-learn's `average="binary"` with this class
     /// as `pos_label`.
     pub fn of_class(&self, class: usize) -> ClassMetrics {
-        let predicted: u64 = (0..self.num_labels)
-            .map(|label| self.count(label, class))
-            .sum();
-        let actual: u64 = (0..self.num_labels)
-            .map(|other| self.count(class, other))
-            .sum();
+        let predicted: u64 = (0..self.num_labels).map(|label| self.count(label, class)).sum();
+        let actual: u64 = (0..self.num_labels).map(|other| self.count(class, other)).sum();
         let right = self.count(class, class);
         ClassMetrics {
             precision: ratio(right, predicted),
@@ -79,9 +70,7 @@ impl ConfusionMatrix {
     /// Unweighted means over the classes: macro-F1 is the mean of F1s.
     pub fn macro_average(&self) -> ClassMetrics {
         let mean = |value: fn(ClassMetrics) -> f64| {
-            let sum: f64 = (0..self.num_labels)
-                .map(|class| value(self.of_class(class)))
-                .sum();
+            let sum: f64 = (0..self.num_labels).map(|class| value(self.of_class(class))).sum();
             sum / self.num_labels as f64
         };
         ClassMetrics {
@@ -93,11 +82,7 @@ impl ConfusionMatrix {
 }
 
 fn ratio(part: u64, whole: u64) -> f64 {
-    if whole == 0 {
-        0.0
-    } else {
-        part as f64 / whole as f64
-    }
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
 #[cfg(test)]
@@ -111,11 +96,7 @@ mod tests {
     #[test]
     fn binary_and_macro_metrics_of_a_known_matrix() {
         // scikit-learn 1.7: precision_recall_fscore_support on 5 TN, 2 FP, 1 FN, 4 TP.
-        let pairs = [(0, 0); 5]
-            .into_iter()
-            .chain([(0, 1); 2])
-            .chain([(1, 0)])
-            .chain([(1, 1); 4]);
+        let pairs = [(0, 0); 5].into_iter().chain([(0, 1); 2]).chain([(1, 0)]).chain([(1, 1); 4]);
         let matrix = ConfusionMatrix::new(2, pairs);
         assert!(close(matrix.accuracy(), 0.75));
         let positive = matrix.of_class(1);
@@ -133,14 +114,7 @@ mod tests {
     #[test]
     fn a_class_that_is_never_predicted_has_zero_metrics() {
         let matrix = ConfusionMatrix::new(2, [(1, 0), (0, 0)]);
-        assert_eq!(
-            matrix.of_class(1),
-            ClassMetrics {
-                precision: 0.0,
-                recall: 0.0,
-                f1: 0.0
-            }
-        );
+        assert_eq!(matrix.of_class(1), ClassMetrics { precision: 0.0, recall: 0.0, f1: 0.0 });
         assert!(close(matrix.macro_average().recall, 0.5));
     }
 

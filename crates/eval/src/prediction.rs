@@ -20,11 +20,7 @@ impl Prediction {
     /// The predicted class: the highest logit, the lowest class of equals.
     pub fn class(&self) -> usize {
         (1..self.logits.len()).fold(0, |best, class| {
-            if self.logits[class] > self.logits[best] {
-                class
-            } else {
-                best
-            }
+            if self.logits[class] > self.logits[best] { class } else { best }
         })
     }
 }
@@ -44,25 +40,15 @@ pub struct Predictions {
 impl Predictions {
     /// Writes the predictions to `writer`.
     pub fn write(&self, writer: impl Write) -> Result<(), EvalError> {
-        let mut writer = csv::WriterBuilder::new()
-            .delimiter(b'\t')
-            .from_writer(writer);
+        let mut writer = csv::WriterBuilder::new().delimiter(b'\t').from_writer(writer);
         let logits = (0..self.num_labels).map(|class| format!("logit_{class}"));
-        let header = ["id", "label", "in_training"]
-            .map(str::to_owned)
-            .into_iter()
-            .chain(logits);
+        let header = ["id", "label", "in_training"].map(str::to_owned).into_iter().chain(logits);
         writer.write_record(header).map_err(into_io)?;
         for row in &self.rows {
-            let fields = [
-                row.id.clone(),
-                row.label.to_string(),
-                u8::from(row.in_training).to_string(),
-            ];
+            let fields =
+                [row.id.clone(), row.label.to_string(), u8::from(row.in_training).to_string()];
             let logits = row.logits.iter().map(f32::to_string);
-            writer
-                .write_record(fields.into_iter().chain(logits))
-                .map_err(into_io)?;
+            writer.write_record(fields.into_iter().chain(logits)).map_err(into_io)?;
         }
         Ok(writer.flush()?)
     }
@@ -71,22 +57,13 @@ impl Predictions {
     pub fn read(path: &Path) -> Result<Self, EvalError> {
         let file = fs_err::File::open(path)?;
         let mut reader = csv::ReaderBuilder::new().delimiter(b'\t').from_reader(file);
-        let line = |line: u64, message: String| EvalError::Line {
-            path: path.into(),
-            line,
-            message,
-        };
-        let header = reader
-            .headers()
-            .map_err(|error| line(1, error.to_string()))?
-            .clone();
+        let line =
+            |line: u64, message: String| EvalError::Line { path: path.into(), line, message };
+        let header = reader.headers().map_err(|error| line(1, error.to_string()))?.clone();
         let num_labels = header.len().saturating_sub(3);
         let expected = (0..num_labels).map(|class| format!("logit_{class}"));
-        let expected: Vec<String> = ["id", "label", "in_training"]
-            .map(str::to_owned)
-            .into_iter()
-            .chain(expected)
-            .collect();
+        let expected: Vec<String> =
+            ["id", "label", "in_training"].map(str::to_owned).into_iter().chain(expected).collect();
         if num_labels < 2 || header.iter().ne(expected.iter().map(String::as_str)) {
             let found: Vec<&str> = header.iter().collect();
             return Err(line(
@@ -104,17 +81,11 @@ impl Predictions {
                 line(at, error.to_string())
             })?;
             let at = record.position().map_or(0, csv::Position::line);
-            let label = record[1]
-                .parse()
-                .ok()
-                .filter(|&label| label < num_labels)
-                .ok_or_else(|| {
+            let label =
+                record[1].parse().ok().filter(|&label| label < num_labels).ok_or_else(|| {
                     line(
                         at,
-                        format!(
-                            "expected a label below {num_labels}, found \"{}\"",
-                            &record[1]
-                        ),
+                        format!("expected a label below {num_labels}, found \"{}\"", &record[1]),
                     )
                 })?;
             let in_training = match &record[2] {
@@ -125,13 +96,12 @@ impl Predictions {
                     return Err(line(at, message));
                 }
             };
-            let logits = record.iter().skip(3).map(|field| {
-                field
-                    .parse()
-                    .ok()
-                    .filter(|logit: &f32| logit.is_finite())
-                    .ok_or_else(|| line(at, format!("expected a finite logit, found \"{field}\"")))
-            });
+            let logits =
+                record.iter().skip(3).map(|field| {
+                    field.parse().ok().filter(|logit: &f32| logit.is_finite()).ok_or_else(|| {
+                        line(at, format!("expected a finite logit, found \"{field}\""))
+                    })
+                });
             rows.push(Prediction {
                 id: record[0].into(),
                 label,
@@ -169,10 +139,7 @@ mod tests {
             row("with \"quote\"", 1, true, [f32::MIN_POSITIVE, 1.000_000_1]),
             row("", 1, false, [-0.0, 0.0]),
         ];
-        Predictions {
-            num_labels: 2,
-            rows,
-        }
+        Predictions { num_labels: 2, rows }
     }
 
     fn read(text: &str) -> Result<Predictions, EvalError> {
@@ -193,37 +160,18 @@ mod tests {
 
     #[test]
     fn equal_logits_predict_the_lowest_class() {
-        assert_eq!(
-            predictions()
-                .rows
-                .iter()
-                .map(Prediction::class)
-                .collect::<Vec<_>>(),
-            [0, 1, 0]
-        );
+        assert_eq!(predictions().rows.iter().map(Prediction::class).collect::<Vec<_>>(), [0, 1, 0]);
     }
 
     #[test]
     fn a_bad_line_is_named() {
         let header = "id\tlabel\tin_training\tlogit_0\tlogit_1\n";
         for (text, expected) in [
-            (
-                "id\tlabel\tlogit_0\n".to_owned(),
-                ":1: expected the columns id, label, in_training",
-            ),
-            (
-                format!("{header}1\t2\t0\t0.5\t0.5\n"),
-                ":2: expected a label below 2, found \"2\"",
-            ),
-            (
-                format!("{header}1\t1\t0\t0.5\tNaN\n"),
-                ":2: expected a finite logit, found \"NaN\"",
-            ),
+            ("id\tlabel\tlogit_0\n".to_owned(), ":1: expected the columns id, label, in_training"),
+            (format!("{header}1\t2\t0\t0.5\t0.5\n"), ":2: expected a label below 2, found \"2\""),
+            (format!("{header}1\t1\t0\t0.5\tNaN\n"), ":2: expected a finite logit, found \"NaN\""),
             (format!("{header}1\t1\t0\t0.5\t1\n1\t1\n"), ":3: "),
-            (
-                format!("{header}1\t1\tyes\t0.5\t1\n"),
-                ":2: expected in_training to be 0 or 1",
-            ),
+            (format!("{header}1\t1\tyes\t0.5\t1\n"), ":2: expected in_training to be 0 or 1"),
             (header.to_owned(), "no predictions"),
         ] {
             let message = read(&text).unwrap_err().to_string();

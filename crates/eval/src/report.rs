@@ -47,11 +47,8 @@ impl ClassificationReport {
         assert!(!rows.is_empty(), "a report needs predictions");
         let pairs: Vec<(usize, usize)> = rows.iter().map(|row| (row.label, row.class())).collect();
         let confusion = ConfusionMatrix::new(*num_labels, pairs.iter().copied());
-        let unseen = rows
-            .iter()
-            .zip(&pairs)
-            .filter(|(row, _)| !row.in_training)
-            .map(|(_, &pair)| pair);
+        let unseen =
+            rows.iter().zip(&pairs).filter(|(row, _)| !row.in_training).map(|(_, &pair)| pair);
         let unseen = ConfusionMatrix::new(*num_labels, unseen);
         let binary = *num_labels == 2;
         Self {
@@ -68,14 +65,8 @@ impl ClassificationReport {
 
 impl BatchMean {
     fn new(pairs: &[(usize, usize)], batch_size: usize) -> Self {
-        let mut sum = Self {
-            accuracy: 0.0,
-            binary: ClassMetrics {
-                precision: 0.0,
-                recall: 0.0,
-                f1: 0.0,
-            },
-        };
+        let mut sum =
+            Self { accuracy: 0.0, binary: ClassMetrics { precision: 0.0, recall: 0.0, f1: 0.0 } };
         for batch in pairs.chunks(batch_size) {
             let confusion = ConfusionMatrix::new(2, batch.iter().copied());
             let positive = confusion.of_class(1);
@@ -102,23 +93,13 @@ mod tests {
     use crate::Prediction;
 
     fn predictions(pairs: &[(usize, usize, bool)]) -> Predictions {
-        let rows = pairs
-            .iter()
-            .enumerate()
-            .map(|(id, &(label, class, in_training))| Prediction {
-                id: id.to_string(),
-                label,
-                in_training,
-                logits: if class == 1 {
-                    vec![0.0, 1.0]
-                } else {
-                    vec![1.0, 0.0]
-                },
-            });
-        Predictions {
-            num_labels: 2,
-            rows: rows.collect(),
-        }
+        let rows = pairs.iter().enumerate().map(|(id, &(label, class, in_training))| Prediction {
+            id: id.to_string(),
+            label,
+            in_training,
+            logits: if class == 1 { vec![0.0, 1.0] } else { vec![1.0, 0.0] },
+        });
+        Predictions { num_labels: 2, rows: rows.collect() }
     }
 
     fn close(a: f64, b: f64) -> bool {

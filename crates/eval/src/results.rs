@@ -105,9 +105,7 @@ fn figures(report: &ClassificationReport, results: &RunResults) -> Vec<String> {
         minutes_and_seconds(results.epoch_seconds()),
         with_thousands(results.trainable_parameters),
         with_thousands(results.total_parameters),
-        results
-            .peak_memory_mib
-            .map_or_else(|| "–".into(), |mib| format!("{mib:.0}")),
+        results.peak_memory_mib.map_or_else(|| "–".into(), |mib| format!("{mib:.0}")),
     ]
 }
 
@@ -135,10 +133,9 @@ pub fn paper_table(runs: &[EvaluatedRun]) -> Option<Table> {
     let mut rows = 0;
     for run in runs {
         let config = &run.record.config;
-        let (Some(paper), Some(mean)) = (
-            paper_row(config),
-            run.report.as_ref().and_then(|report| report.batch_mean),
-        ) else {
+        let (Some(paper), Some(mean)) =
+            (paper_row(config), run.report.as_ref().and_then(|report| report.batch_mean))
+        else {
             continue;
         };
         rows += 1;
@@ -165,10 +162,7 @@ fn model_name(config: &ExperimentConfig) -> String {
     match &config.model {
         ModelConfig::Pretrained { name, .. } => name.clone(),
         ModelConfig::Scratch(shape) => {
-            format!(
-                "from scratch, {}×{}",
-                shape.num_hidden_layers, shape.hidden_size
-            )
+            format!("from scratch, {}×{}", shape.num_hidden_layers, shape.hidden_size)
         }
     }
 }

@@ -12,11 +12,7 @@ pub struct Table {
 impl Table {
     /// A table whose first `left` columns hold words, the others numbers.
     pub fn new<S: Into<String>>(header: impl IntoIterator<Item = S>, left: usize) -> Self {
-        Self {
-            header: header.into_iter().map(Into::into).collect(),
-            rows: Vec::new(),
-            left,
-        }
+        Self { header: header.into_iter().map(Into::into).collect(), rows: Vec::new(), left }
     }
 
     /// Adds a row.
@@ -34,9 +30,7 @@ impl Table {
     pub fn terminal(&self, width: Option<u16>) -> String {
         let mut table = self.build(UTF8_FULL_CONDENSED, "\n");
         if let Some(width) = width {
-            table
-                .set_content_arrangement(ContentArrangement::Dynamic)
-                .set_width(width);
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
         }
         table.to_string()
     }
@@ -50,11 +44,7 @@ impl Table {
         let mut table = comfy_table::Table::new();
         table
             .load_style(style)
-            .set_header(
-                self.header
-                    .iter()
-                    .map(|title| title.replace('\n', line_break)),
-            )
+            .set_header(self.header.iter().map(|title| title.replace('\n', line_break)))
             .add_rows(&self.rows);
         for column in table.column_iter_mut().skip(self.left) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -105,11 +95,7 @@ mod tests {
         let lines: Vec<&str> = markdown.lines().collect();
         assert_eq!(
             lines,
-            [
-                "| method  | accuracy |",
-                "|---------|----------|",
-                "| Vanilla |    0.871 |"
-            ]
+            ["| method  | accuracy |", "|---------|----------|", "| Vanilla |    0.871 |"]
         );
     }
 }

@@ -275,9 +275,9 @@ impl<'de> Deserialize<'de> for Rows {
         match Repr::deserialize(deserializer)? {
             Repr::Number(rows) => Ok(Self::Exactly(rows)),
             Repr::Word(word) if word == "all" => Ok(Self::All),
-            Repr::Word(word) => Err(D::Error::custom(format!(
-                "expected a number or \"all\", found \"{word}\""
-            ))),
+            Repr::Word(word) => {
+                Err(D::Error::custom(format!("expected a number or \"all\", found \"{word}\"")))
+            }
         }
     }
 }
@@ -288,10 +288,9 @@ impl FromNode for Rows {
     }
     fn from_node(node: &Node) -> Option<Self> {
         match &node.value {
-            Value::Integer(rows) => usize::try_from(*rows)
-                .ok()
-                .filter(|&rows| rows > 0)
-                .map(Self::Exactly),
+            Value::Integer(rows) => {
+                usize::try_from(*rows).ok().filter(|&rows| rows > 0).map(Self::Exactly)
+            }
             Value::String(word) if word == "all" => Some(Self::All),
             _ => None,
         }
@@ -330,13 +329,9 @@ fn read_model(model: &mut Reader<'_>) -> ModelConfig {
         Pretrained,
         Scratch,
     }
-    match model.choice(
-        "source",
-        &[
-            ("pretrained", Source::Pretrained),
-            ("scratch", Source::Scratch),
-        ],
-    ) {
+    match model
+        .choice("source", &[("pretrained", Source::Pretrained), ("scratch", Source::Scratch)])
+    {
         Source::Pretrained => ModelConfig::Pretrained {
             name: model.get("name"),
             revision: model.get("revision"),
@@ -355,16 +350,11 @@ fn read_model(model: &mut Reader<'_>) -> ModelConfig {
                     .within("attention_probs_dropout_prob", 0.0..1.0),
             };
             if scratch.num_attention_heads > 0
-                && !scratch
-                    .hidden_size
-                    .is_multiple_of(scratch.num_attention_heads)
+                && !scratch.hidden_size.is_multiple_of(scratch.num_attention_heads)
             {
                 model.problem(
                     "num_attention_heads",
-                    format!(
-                        "expected a divisor of `hidden_size` ({})",
-                        scratch.hidden_size
-                    ),
+                    format!("expected a divisor of `hidden_size` ({})", scratch.hidden_size),
                 );
             }
             ModelConfig::Scratch(scratch)
@@ -378,20 +368,14 @@ fn read_data(data: &mut Reader<'_>) -> DataConfig {
         "an array of two or more different strings, the labels as they stand in the file",
         |labels: &Vec<String>| {
             labels.len() >= 2
-                && labels
-                    .iter()
-                    .enumerate()
-                    .all(|(index, label)| !labels[..index].contains(label))
+                && labels.iter().enumerate().all(|(index, label)| !labels[..index].contains(label))
         },
     );
     let per_label = format!("an array of {} strings, one per label", labels.len());
     let read_file = |file: &mut Reader<'_>| DataFile {
         path: PathBuf::from(file.get::<String>("path")),
         sha256: file.get_if("sha256", "64 lowercase hex digits", |text: &String| {
-            text.len() == 64
-                && text
-                    .bytes()
-                    .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         }),
         class_counts: file.get_if(
             "class_counts",
@@ -401,19 +385,14 @@ fn read_data(data: &mut Reader<'_>) -> DataConfig {
     };
     let train = data.table("train", read_file);
     let test = data.table("test", read_file);
-    let missing = || DataFile {
-        path: PathBuf::new(),
-        sha256: String::new(),
-        class_counts: vec![],
-    };
+    let missing = || DataFile { path: PathBuf::new(), sha256: String::new(), class_counts: vec![] };
     DataConfig {
         dataset: data.get("dataset"),
         id_column: data.get("id_column"),
         text_column: data.get("text_column"),
         label_column: data.get("label_column"),
-        label_names: data.get_if("label_names", &per_label, |names: &Vec<String>| {
-            names.len() == labels.len()
-        }),
+        label_names: data
+            .get_if("label_names", &per_label, |names: &Vec<String>| names.len() == labels.len()),
         delimiter: data.get_if("delimiter", "one ASCII character", |text: &String| {
             text.len() == 1 && text.is_ascii()
         }),
@@ -437,27 +416,20 @@ fn read_training(training: &mut Reader<'_>) -> TrainingConfig {
     TrainingConfig {
         num_train_epochs: training.within("num_train_epochs", 1..),
         train_batch_size: training.within("train_batch_size", 1..),
-        learning_rate: training.within(
-            "learning_rate",
-            (Bound::Excluded(0.0), Bound::Included(1.0)),
-        ),
+        learning_rate: training
+            .within("learning_rate", (Bound::Excluded(0.0), Bound::Included(1.0))),
         warmup_ratio: training.within("warmup_ratio", 0.0..=1.0),
         optimizer: training.choice(
             "optimizer",
-            &[
-                ("adamw_torch", Optimizer::AdamwTorch),
-                ("adamw_hf", Optimizer::AdamwHf),
-            ],
+            &[("adamw_torch", Optimizer::AdamwTorch), ("adamw_hf", Optimizer::AdamwHf)],
         ),
         adam_beta1: training.within("adam_beta1", 0.0..1.0),
         adam_beta2: training.within("adam_beta2", 0.0..1.0),
         adam_epsilon: training.within("adam_epsilon", (Bound::Excluded(0.0), Bound::Included(1.0))),
         weight_decay: training.within("weight_decay", 0.0..=1.0),
         max_grad_norm: training.within("max_grad_norm", 0.0..),
-        selection: training.choice(
-            "selection",
-            &[("last", Selection::Last), ("best", Selection::Best)],
-        ),
+        selection: training
+            .choice("selection", &[("last", Selection::Last), ("best", Selection::Best)]),
     }
 }
 
@@ -553,28 +525,20 @@ metric_batch_size = 32
             "run.toml:41: `training.optimizer`: expected \"adamw_torch\" or \"adamw_hf\", found the string \"sgd\"",
             "run.toml:48: `evaluation.eval_batch_size`: missing: expected an integer from 1",
         ] {
-            assert!(
-                message.contains(expected),
-                "{expected}\nis not in\n{message}"
-            );
+            assert!(message.contains(expected), "{expected}\nis not in\n{message}");
         }
     }
 
     #[test]
     fn every_key_is_required() {
         let lines: Vec<&str> = COMPLETE.lines().collect();
-        let keys: Vec<usize> = (0..lines.len())
-            .filter(|&line| lines[line].contains('='))
-            .collect();
+        let keys: Vec<usize> = (0..lines.len()).filter(|&line| lines[line].contains('=')).collect();
         assert!(keys.len() > 40);
         for line in keys {
             let text = [&lines[..line], &lines[line + 1..]].concat().join("\n");
             let key = lines[line].split('=').next().unwrap().trim();
             let message = read(&text).unwrap_err().to_string();
-            assert!(
-                message.contains(key) && message.contains("missing"),
-                "{key}: {message}"
-            );
+            assert!(message.contains(key) && message.contains("missing"), "{key}: {message}");
         }
     }
 
@@ -583,12 +547,7 @@ metric_batch_size = 32
         let text = COMPLETE
             .replace("selection = \"last\"", "selection = \"best\"")
             .replace("validation_fraction = 0.1", "validation_fraction = 0");
-        assert!(
-            read(&text)
-                .unwrap_err()
-                .to_string()
-                .contains("needs a validation split")
-        );
+        assert!(read(&text).unwrap_err().to_string().contains("needs a validation split"));
     }
 
     #[test]
@@ -600,10 +559,6 @@ metric_batch_size = 32
         let mut other = config.clone();
         other.training.learning_rate = 5e-5;
         assert_ne!(other.identity(), config.identity());
-        assert!(
-            config.run_id().starts_with("vanilla-2000-s42-"),
-            "{}",
-            config.run_id()
-        );
+        assert!(config.run_id().starts_with("vanilla-2000-s42-"), "{}", config.run_id());
     }
 }

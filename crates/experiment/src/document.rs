@@ -48,26 +48,18 @@ impl Document {
             path: path.into(),
             source: Box::new(source),
         })?;
-        let line_starts: Vec<usize> = std::iter::once(0)
-            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
-            .collect();
+        let line_starts: Vec<usize> =
+            std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         let origin = |at: usize| Origin::File {
             path: path.into(),
             line: line_starts.partition_point(|&start| start <= at),
         };
-        Ok(Self {
-            root: Node::from_table(table.get_ref(), 0, &origin),
-        })
+        Ok(Self { root: Node::from_table(table.get_ref(), 0, &origin) })
     }
 
     /// An empty document.
     pub fn empty(origin: Origin) -> Self {
-        Self {
-            root: Node {
-                value: Value::Table(BTreeMap::new()),
-                origin,
-            },
-        }
+        Self { root: Node { value: Value::Table(BTreeMap::new()), origin } }
     }
 
     /// Lays `upper` over `self`: tables are merged, any other value is replaced.
@@ -88,10 +80,8 @@ impl Document {
                 .ok()
                 .map(|value| Node::from_value(value.get_ref(), 0, &|_| origin.clone()))
         };
-        let node = parse(value).unwrap_or_else(|| Node {
-            value: Value::String(value.into()),
-            origin: origin.clone(),
-        });
+        let node = parse(value)
+            .unwrap_or_else(|| Node { value: Value::String(value.into()), origin: origin.clone() });
         self.insert(key, node);
         Ok(())
     }
@@ -136,10 +126,7 @@ impl Node {
             let node = Self::from_value(value.get_ref(), key.span().start, origin);
             (key.get_ref().to_string(), node)
         });
-        Self {
-            value: Value::Table(entries.collect()),
-            origin: origin(at),
-        }
+        Self { value: Value::Table(entries.collect()), origin: origin(at) }
     }
 
     fn from_value(value: &DeValue<'_>, at: usize, origin: &dyn Fn(usize) -> Origin) -> Self {
@@ -149,10 +136,9 @@ impl Node {
             DeValue::Boolean(value) => Value::Boolean(*value),
             DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
                 .map_or(Value::Other("an integer beyond 64 bits"), Value::Integer),
-            DeValue::Float(float) => float
-                .as_str()
-                .parse()
-                .map_or(Value::Other("a number"), Value::Float),
+            DeValue::Float(float) => {
+                float.as_str().parse().map_or(Value::Other("a number"), Value::Float)
+            }
             DeValue::Array(items) => Value::Array(
                 items
                     .iter()
@@ -161,10 +147,7 @@ impl Node {
             ),
             DeValue::Datetime(_) => Value::Other("a date"),
         };
-        Self {
-            value,
-            origin: origin(at),
-        }
+        Self { value, origin: origin(at) }
     }
 
     fn overlay(&mut self, upper: Self) {
@@ -179,12 +162,7 @@ impl Node {
                     }
                 }
             }
-            (_, value) => {
-                *self = Self {
-                    value,
-                    origin: upper.origin,
-                }
-            }
+            (_, value) => *self = Self { value, origin: upper.origin },
         }
     }
 
@@ -211,11 +189,10 @@ mod tests {
     }
 
     fn lookup<'a>(document: &'a Document, key: &str) -> &'a Node {
-        key.split('.')
-            .fold(&document.root, |node, part| match &node.value {
-                Value::Table(table) => &table[part],
-                value => panic!("{value:?} is no table"),
-            })
+        key.split('.').fold(&document.root, |node, part| match &node.value {
+            Value::Table(table) => &table[part],
+            value => panic!("{value:?} is no table"),
+        })
     }
 
     #[test]
@@ -240,27 +217,14 @@ mod tests {
     #[test]
     fn set_takes_toml_and_bare_words() {
         let mut document = document("[training]\nlearning_rate = 1.0\n");
-        for assignment in [
-            "training.learning_rate=2e-5",
-            "model.name=mini",
-            "a.list=[1, 2]",
-        ] {
+        for assignment in ["training.learning_rate=2e-5", "model.name=mini", "a.list=[1, 2]"] {
             document.set(assignment).unwrap();
         }
-        assert_eq!(
-            lookup(&document, "training.learning_rate").value,
-            Value::Float(2e-5)
-        );
-        assert_eq!(
-            lookup(&document, "model.name").value,
-            Value::String("mini".into())
-        );
+        assert_eq!(lookup(&document, "training.learning_rate").value, Value::Float(2e-5));
+        assert_eq!(lookup(&document, "model.name").value, Value::String("mini".into()));
         assert!(
             matches!(&lookup(&document, "a.list").value, Value::Array(items) if items.len() == 2)
         );
-        assert!(matches!(
-            document.set("no value"),
-            Err(ConfigError::Override(_))
-        ));
+        assert!(matches!(document.set("no value"), Err(ConfigError::Override(_))));
     }
 }

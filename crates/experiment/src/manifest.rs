@@ -62,16 +62,10 @@ impl DatasetEntry {
     /// The `[data]` layer of a resolved configuration, with the files in `folder`.
     pub fn layer(&self, folder: &Path) -> Document {
         let origin = Origin::Argument("datasets/manifest.toml".into());
-        let node = |value| Node {
-            value,
-            origin: origin.clone(),
-        };
+        let node = |value| Node { value, origin: origin.clone() };
         let file = |entry: &FileEntry| {
             let path = folder.join(&entry.name).display().to_string();
-            let counts = entry
-                .class_counts
-                .iter()
-                .map(|&count| node(Value::Integer(count as i64)));
+            let counts = entry.class_counts.iter().map(|&count| node(Value::Integer(count as i64)));
             node(Value::Table(BTreeMap::from([
                 ("path".into(), node(Value::String(path))),
                 ("sha256".into(), node(Value::String(entry.sha256.clone()))),
@@ -93,13 +87,7 @@ fn read_dataset(dataset: &mut Reader<'_>) -> Option<DatasetEntry> {
     let train = dataset.table("train", read_file);
     let test = dataset.table("test", read_file);
     let format = dataset.entries().into_iter().collect();
-    Some(DatasetEntry {
-        title,
-        licence,
-        train: train?,
-        test: test?,
-        format,
-    })
+    Some(DatasetEntry { title, licence, train: train?, test: test?, format })
 }
 
 fn read_file(file: &mut Reader<'_>) -> FileEntry {

@@ -39,10 +39,7 @@ pub struct Cell {
 impl Cell {
     /// The cell of a method without particulars.
     pub fn of(method: impl Into<String>) -> Self {
-        Self {
-            method: method.into(),
-            set: Vec::new(),
-        }
+        Self { method: method.into(), set: Vec::new() }
     }
 }
 
@@ -76,18 +73,14 @@ impl Profile {
         let grid = reader.table("grid", |grid| {
             let cells = grid.tables("cells", |cell| Cell {
                 method: cell.get("method"),
-                set: cell
-                    .table_if_any("set", |set| set.entries())
-                    .unwrap_or_default(),
+                set: cell.table_if_any("set", |set| set.entries()).unwrap_or_default(),
             });
             if cells.is_empty() {
                 grid.problem("cells", "expected at least one cell");
             }
-            let seeds = grid.get_if(
-                "seeds",
-                "one or more integers from 0",
-                |seeds: &Vec<u64>| !seeds.is_empty(),
-            );
+            let seeds = grid.get_if("seeds", "one or more integers from 0", |seeds: &Vec<u64>| {
+                !seeds.is_empty()
+            });
             (cells, seeds)
         });
         let overrides = reader.table_if_any("override", |methods| {
@@ -95,20 +88,14 @@ impl Profile {
             names
                 .into_iter()
                 .map(|method| {
-                    let keys = methods
-                        .table(&method, |keys| keys.entries())
-                        .unwrap_or_default();
+                    let keys = methods.table(&method, |keys| keys.entries()).unwrap_or_default();
                     (method, keys)
                 })
                 .collect()
         });
         let (cells, seeds) = reader.finish(grid)?;
         Ok(Self {
-            name: path
-                .file_stem()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
+            name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             cells,
             seeds,
             shared,
@@ -122,14 +109,8 @@ impl Profile {
         let mut names = Vec::new();
         for entry in fs_err::read_dir(&self.methods_folder)? {
             let path = entry?.path();
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "toml")
-            {
-                names.extend(
-                    path.file_stem()
-                        .map(|name| name.to_string_lossy().into_owned()),
-                );
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
             }
         }
         names.sort();
@@ -158,18 +139,9 @@ impl Profile {
         }
         let mut upper = self.shared.clone();
         upper.overlay(Document::read(
-            &self
-                .methods_folder
-                .join(&cell.method)
-                .with_extension("toml"),
+            &self.methods_folder.join(&cell.method).with_extension("toml"),
         )?);
-        for (key, node) in self
-            .overrides
-            .get(&cell.method)
-            .into_iter()
-            .flatten()
-            .chain(&cell.set)
-        {
+        for (key, node) in self.overrides.get(&cell.method).into_iter().flatten().chain(&cell.set) {
             upper.insert(key, node.clone());
         }
         for assignment in assignments {
@@ -193,29 +165,20 @@ impl Catalog<'_> {
     /// What the manifests say of the data set and the model that `document` names.
     fn layer(&self, document: &Document) -> Result<Document, ConfigError> {
         let mut layer = Document::empty(document.root.origin.clone());
-        if let Some(entry) = document
-            .string("data.dataset")
-            .and_then(|(name, _)| self.datasets.datasets.get(&name))
+        if let Some(entry) =
+            document.string("data.dataset").and_then(|(name, _)| self.datasets.datasets.get(&name))
         {
-            let name = document
-                .string("data.dataset")
-                .map(|(name, _)| name)
-                .unwrap_or_default();
+            let name = document.string("data.dataset").map(|(name, _)| name).unwrap_or_default();
             layer.overlay(entry.layer(&self.datasets_folder.join(name)));
         }
         let (Some((name, origin)), true) = (
             document.string("model.name"),
-            document
-                .string("model.source")
-                .is_some_and(|(source, _)| source == "pretrained"),
+            document.string("model.source").is_some_and(|(source, _)| source == "pretrained"),
         ) else {
             return Ok(layer);
         };
         let (revision, path) = match self.models.models.get(&name) {
-            Some(entry) => (
-                entry.revision.clone(),
-                (self.model_folder)(&name).unwrap_or_default(),
-            ),
+            Some(entry) => (entry.revision.clone(), (self.model_folder)(&name).unwrap_or_default()),
             None => {
                 let folder = PathBuf::from(&name);
                 let weights = ["model.safetensors", "pytorch_model.bin"]
@@ -237,10 +200,7 @@ impl Catalog<'_> {
                 (sha256_file(&weights)?, folder)
             }
         };
-        let text = |text: String| Node {
-            value: Value::String(text),
-            origin: origin.clone(),
-        };
+        let text = |text: String| Node { value: Value::String(text), origin: origin.clone() };
         layer.insert("model.revision", text(revision));
         layer.insert("model.path", text(path.display().to_string()));
         Ok(layer)
@@ -331,10 +291,7 @@ cells = [
             fs_err::write(&path, text).unwrap();
             path
         };
-        file(
-            "configs/methods/vanilla.toml",
-            "[method]\nname = \"vanilla\"\n",
-        );
+        file("configs/methods/vanilla.toml", "[method]\nname = \"vanilla\"\n");
         let path = file("configs/toy.toml", profile);
         let datasets = DatasetManifest::read(&file("datasets.toml", DATASETS)).unwrap();
         let models = ModelManifest::read(&file("models.toml", MODELS)).unwrap();
@@ -351,10 +308,7 @@ cells = [
     fn layers_are_laid_in_their_order() {
         with_profile(PROFILE, |path, catalog| {
             let profile = Profile::read(path).unwrap();
-            assert_eq!(
-                (profile.name.as_str(), profile.seeds.as_slice()),
-                ("toy", &[1, 2][..])
-            );
+            assert_eq!((profile.name.as_str(), profile.seeds.as_slice()), ("toy", &[1, 2][..]));
             let config = profile.resolve(&profile.cells[1], 7, &[], catalog).unwrap();
             assert_eq!(config.seed, 7);
             assert_eq!(config.method, MethodConfig::Vanilla);
@@ -362,18 +316,11 @@ cells = [
             assert_eq!(config.data.test.path, Path::new("datasets/toy/test.txt"));
             assert_eq!(config.data.test.class_counts, [1, 3]);
             assert_eq!(config.training.learning_rate.to_bits(), 5e-5f64.to_bits());
-            let ModelConfig::Pretrained { path, revision, .. } = &config.model else {
-                panic!()
-            };
-            assert_eq!(
-                (path.as_path(), revision.as_str()),
-                (Path::new("/cache/mbert"), "main")
-            );
+            let ModelConfig::Pretrained { path, revision, .. } = &config.model else { panic!() };
+            assert_eq!((path.as_path(), revision.as_str()), (Path::new("/cache/mbert"), "main"));
 
             let set = ["training.learning_rate=1e-4".to_owned()];
-            let config = profile
-                .resolve(&profile.cells[0], 7, &set, catalog)
-                .unwrap();
+            let config = profile.resolve(&profile.cells[0], 7, &set, catalog).unwrap();
             assert_eq!(config.training.learning_rate.to_bits(), 1e-4f64.to_bits());
             assert_eq!(config.data.train_size, Rows::All);
         });
@@ -383,23 +330,16 @@ cells = [
     fn a_bad_override_is_named_by_its_argument() {
         with_profile(PROFILE, |path, catalog| {
             let profile = Profile::read(path).unwrap();
-            let set = [
-                "training.lerning_rate=1e-4".to_owned(),
-                "model.name=nowhere".to_owned(),
-            ];
-            let message = profile
-                .resolve(&profile.cells[0], 7, &set[..1], catalog)
-                .unwrap_err()
-                .to_string();
+            let set = ["training.lerning_rate=1e-4".to_owned(), "model.name=nowhere".to_owned()];
+            let message =
+                profile.resolve(&profile.cells[0], 7, &set[..1], catalog).unwrap_err().to_string();
             assert_eq!(
                 message,
                 "--set training.lerning_rate=1e-4: `training.lerning_rate`: unknown key; did you \
                  mean `learning_rate`?"
             );
-            let message = profile
-                .resolve(&profile.cells[0], 7, &set[1..], catalog)
-                .unwrap_err()
-                .to_string();
+            let message =
+                profile.resolve(&profile.cells[0], 7, &set[1..], catalog).unwrap_err().to_string();
             assert!(message.contains("(mbert) or a folder"), "{message}");
         });
     }
@@ -408,29 +348,20 @@ cells = [
     fn an_unknown_method_lists_the_known_ones() {
         with_profile(PROFILE, |path, catalog| {
             let profile = Profile::read(path).unwrap();
-            let error = profile
-                .resolve(&Cell::of("vanila"), 7, &[], catalog)
-                .unwrap_err();
-            assert!(
-                error
-                    .to_string()
-                    .contains("expected one of vanilla, found \"vanila\"")
-            );
+            let error = profile.resolve(&Cell::of("vanila"), 7, &[], catalog).unwrap_err();
+            assert!(error.to_string().contains("expected one of vanilla, found \"vanila\""));
         });
     }
 
     #[test]
     fn a_grid_with_mistakes_is_refused() {
-        let profile = PROFILE
-            .replace("seeds = [1, 2]", "sedes = [1, 2]")
-            .replace("method = ", "mehtod = ");
+        let profile =
+            PROFILE.replace("seeds = [1, 2]", "sedes = [1, 2]").replace("method = ", "mehtod = ");
         with_profile(&profile, |path, _| {
             let message = Profile::read(path).unwrap_err().to_string();
-            for expected in [
-                "did you mean `seeds`",
-                "`grid.cells[0].method`: missing",
-                "did you mean `method`",
-            ] {
+            for expected in
+                ["did you mean `seeds`", "`grid.cells[0].method`: missing", "did you mean `method`"]
+            {
                 assert!(message.contains(expected), "{message}");
             }
         });

@@ -50,27 +50,16 @@ impl<'a> Reader<'a> {
     }
 
     fn key(&self, name: &str) -> String {
-        if self.path.is_empty() {
-            name.into()
-        } else {
-            format!("{}.{name}", self.path)
-        }
+        if self.path.is_empty() { name.into() } else { format!("{}.{name}", self.path) }
     }
 
     fn problem_at(&mut self, origin: &Origin, key: String, message: String) {
-        self.problems.push(Problem {
-            origin: origin.clone(),
-            key,
-            message,
-        });
+        self.problems.push(Problem { origin: origin.clone(), key, message });
     }
 
     /// Notes a problem with `name`.
     pub(crate) fn problem(&mut self, name: &str, message: impl Into<String>) {
-        let origin = self
-            .node(name)
-            .map_or(self.origin, |node| &node.origin)
-            .clone();
+        let origin = self.node(name).map_or(self.origin, |node| &node.origin).clone();
         self.problem_at(&origin, self.key(name), message.into());
     }
 
@@ -132,10 +121,7 @@ impl<'a> Reader<'a> {
 
     /// A required string that is one of `choices`.
     pub(crate) fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> T {
-        let names: Vec<String> = choices
-            .iter()
-            .map(|(name, _)| format!("\"{name}\""))
-            .collect();
+        let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
         let expected = match names.as_slice() {
             [only] => only.clone(),
             [first @ .., last] => format!("{} or {last}", first.join(", ")),
@@ -165,20 +151,12 @@ impl<'a> Reader<'a> {
         name: &str,
         read: impl FnOnce(&mut Reader<'_>) -> T,
     ) -> Option<T> {
-        if self.has(name) {
-            self.table(name, read)
-        } else {
-            None
-        }
+        if self.has(name) { self.table(name, read) } else { None }
     }
 
     /// The keys that stand here.
     pub(crate) fn keys(&self) -> Vec<String> {
-        self.entries
-            .into_iter()
-            .flatten()
-            .map(|(name, _)| name.clone())
-            .collect()
+        self.entries.into_iter().flatten().map(|(name, _)| name.clone()).collect()
     }
 
     /// A required array of tables, each read by `read`.
@@ -209,8 +187,7 @@ impl<'a> Reader<'a> {
             .filter(|(name, _)| !self.known.contains(name))
             .map(|(name, node)| (name.clone(), node.clone()))
             .collect();
-        self.known
-            .extend(entries.iter().map(|(name, _)| name.clone()));
+        self.known.extend(entries.iter().map(|(name, _)| name.clone()));
         entries
     }
 
@@ -260,11 +237,7 @@ fn describe_range<T: std::fmt::Display>(range: &impl RangeBounds<T>) -> String {
         Bound::Excluded(high) => format!("below {high}"),
         Bound::Unbounded => String::new(),
     };
-    [low, high]
-        .into_iter()
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
+    [low, high].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 impl FromNode for bool {

@@ -16,10 +16,7 @@ pub struct PeftModel {
 impl PeftModel {
     /// Full fine-tuning: every weight trains.
     pub fn vanilla(base: BertForSequenceClassification) -> Self {
-        Self {
-            base,
-            trainable: ParamGroup::all(),
-        }
+        Self { base, trainable: ParamGroup::all() }
     }
 
     /// How many parameters train, and how many there are.
@@ -62,10 +59,7 @@ mod tests {
         // transformers: sum(p.numel() for p in model.parameters()).
         let base = BertForSequenceClassification::new(&config, 0, &Device::flex());
         let model = PeftModel::vanilla(base);
-        let expected = ParameterCounts {
-            trainable: 177_854_978,
-            total: 177_854_978,
-        };
+        let expected = ParameterCounts { trainable: 177_854_978, total: 177_854_978 };
         assert_eq!(model.parameter_counts(), expected);
     }
 }

@@ -14,14 +14,8 @@ impl ParameterCounts {
     /// Counts a module's parameters, those of `trainable` apart, without making the ones that are
     /// not used yet.
     pub fn of<M: Module>(module: &M, trainable: &ParamGroup) -> Self {
-        let mut counter = Counter {
-            path: Vec::new(),
-            trainable,
-            counts: Self {
-                trainable: 0,
-                total: 0,
-            },
-        };
+        let mut counter =
+            Counter { path: Vec::new(), trainable, counts: Self { trainable: 0, total: 0 } };
         module.visit(&mut counter);
         counter.counts
     }
@@ -45,10 +39,7 @@ impl ModuleVisitor for Counter<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let count = param.lazy_shape().num_elements();
         self.counts.total += count;
-        if self
-            .trainable
-            .matches(&param.id, Some(&self.path.join(".")))
-        {
+        if self.trainable.matches(&param.id, Some(&self.path.join("."))) {
             self.counts.trainable += count;
         }
     }

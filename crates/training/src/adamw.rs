@@ -44,10 +44,7 @@ impl AdamW {
     /// The same without weight decay.
     #[must_use]
     pub fn without_decay(self) -> Self {
-        Self {
-            weight_decay: 0.0,
-            ..self
-        }
+        Self { weight_decay: 0.0, ..self }
     }
 }
 
@@ -73,11 +70,7 @@ impl Optimizer for AdamW {
                 state.moment_2 * self.beta2 + grad.square() * (1.0 - self.beta2),
                 state.time + 1,
             ),
-            None => (
-                grad.clone() * (1.0 - self.beta1),
-                grad.square() * (1.0 - self.beta2),
-                1,
-            ),
+            None => (grad.clone() * (1.0 - self.beta1), grad.square() * (1.0 - self.beta2), 1),
         };
         let exponent = i32::try_from(step).expect("fewer than 2^31 steps");
         let correction1 = 1.0 - self.beta1.powi(exponent);
@@ -109,9 +102,5 @@ impl Optimizer for AdamW {
 }
 
 fn decay<const D: usize>(tensor: Tensor<D>, rate: f64) -> Tensor<D> {
-    if rate == 0.0 {
-        tensor
-    } else {
-        tensor * (1.0 - rate)
-    }
+    if rate == 0.0 { tensor } else { tensor * (1.0 - rate) }
 }

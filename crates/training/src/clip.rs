@@ -17,15 +17,9 @@ pub fn clip_grad_norm<M: Module>(
     gradients: GradientsParams,
     max_norm: f64,
 ) -> (GradientsParams, Tensor<1>) {
-    let mut squares = SumOfSquares {
-        gradients: &gradients,
-        sum: None,
-    };
+    let mut squares = SumOfSquares { gradients: &gradients, sum: None };
     module.visit(&mut squares);
-    let norm = squares
-        .sum
-        .expect("a module that trains has gradients")
-        .sqrt();
+    let norm = squares.sum.expect("a module that trains has gradients").sqrt();
     if max_norm == 0.0 {
         return (gradients, norm);
     }
@@ -60,8 +54,7 @@ struct Scale {
 impl ModuleVisitor for Scale {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.remove::<D>(param.id) {
-            self.gradients
-                .register(param.id, gradient * self.factor.clone().reshape([1; D]));
+            self.gradients.register(param.id, gradient * self.factor.clone().reshape([1; D]));
         }
     }
 }
@@ -84,12 +77,7 @@ mod tests {
     }
 
     fn values<const D: usize>(gradients: &GradientsParams, param: &Param<Tensor<D>>) -> Vec<f32> {
-        gradients
-            .get::<D>(param.id)
-            .unwrap()
-            .into_data()
-            .try_to_vec()
-            .unwrap()
+        gradients.get::<D>(param.id).unwrap().into_data().try_to_vec().unwrap()
     }
 
     #[test]
@@ -103,19 +91,12 @@ mod tests {
                 &TensorData::from([norm]),
                 burn::tensor::Tolerance::absolute(1e-5),
             );
-            for (value, expected) in values(&clipped, &linear.weight)
-                .into_iter()
-                .map(|value| (value, 3.0))
-                .chain(
-                    values(&clipped, linear.bias.as_ref().unwrap())
-                        .into_iter()
-                        .map(|v| (v, 1.0)),
+            for (value, expected) in
+                values(&clipped, &linear.weight).into_iter().map(|value| (value, 3.0)).chain(
+                    values(&clipped, linear.bias.as_ref().unwrap()).into_iter().map(|v| (v, 1.0)),
                 )
             {
-                assert!(
-                    (value - expected * factor).abs() < 1e-6,
-                    "{value}, {max_norm}"
-                );
+                assert!((value - expected * factor).abs() < 1e-6, "{value}, {max_norm}");
             }
         }
     }

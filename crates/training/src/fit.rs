@@ -66,38 +66,35 @@ pub fn fit(
 
     let outcome = Arc::new(Mutex::new(Outcome::default()));
     let empty = fit.train.slice(0, 0);
+    let strategy = RecipeStrategy {
+        seed: fit.seed,
+        max_grad_norm: config.max_grad_norm,
+        device: fit.device.autodiff(),
+        train: fit.train.clone(),
+        validation: fit.validation.clone(),
+        num_labels: fit.num_labels,
+        dashboard: fit.dashboard,
+        folder: fit.folder.clone(),
+        save: Box::new(save),
+        outcome: outcome.clone(),
+    };
+    #[expect(clippy::arc_with_non_send_sync, reason = "burn asks for an `Arc` and keeps it here")]
+    let strategy = TrainingStrategy::Custom(Arc::new(strategy));
     let training = SupervisedTraining::new(
         fit.folder.join("metrics"),
-        Arc::new(fit.train.clone()),
-        fit.validation
-            .clone()
-            .map_or(empty, |loader| Arc::new(loader)),
+        Arc::new(fit.train),
+        fit.validation.map_or(empty, |loader| Arc::new(loader)),
     )
     .num_epochs(config.num_train_epochs)
     .with_application_logger(None)
     .with_interrupter(fit.interrupter.clone())
-    .renderer(fit.dashboard.renderer(fit.interrupter.clone()))
+    .renderer(fit.dashboard.renderer(fit.interrupter))
     .metric_train_numeric(LossMetric::new())
     .metric_train_numeric(LearningRateMetric::new())
     .metric_valid_numeric(LossMetric::new())
     .metric_valid_numeric(AccuracyMetric::new())
-    .with_training_strategy(TrainingStrategy::Custom(Arc::new(RecipeStrategy {
-        seed: fit.seed,
-        max_grad_norm: config.max_grad_norm,
-        device: fit.device.clone().autodiff(),
-        train: fit.train,
-        validation: fit.validation,
-        num_labels: fit.num_labels,
-        dashboard: fit.dashboard,
-        folder: fit.folder,
-        save: Box::new(save),
-        outcome: outcome.clone(),
-    })));
-    let result = training.launch(Learner::new(
-        ClassificationTask { model },
-        optimizer,
-        schedule,
-    ));
+    .with_training_strategy(strategy);
+    let result = training.launch(Learner::new(ClassificationTask { model }, optimizer, schedule));
 
     let mut outcome = outcome.lock().expect("no holder of the lock panics");
     if let Some(error) = outcome.error.take() {
@@ -107,13 +104,8 @@ pub fn fit(
         return Err(TrainingError::Burn(error));
     }
     if let Some(interruption) = result.interrupted {
-        let reason = interruption
-            .reason
-            .unwrap_or_else(|| "stopped on request".into());
+        let reason = interruption.reason.unwrap_or_else(|| "stopped on request".into());
         return Err(TrainingError::Interrupted { reason });
     }
-    Ok(Fitted {
-        epochs: std::mem::take(&mut outcome.epochs),
-        best_epoch: outcome.best_epoch,
-    })
+    Ok(Fitted { epochs: std::mem::take(&mut outcome.epochs), best_epoch: outcome.best_epoch })
 }

@@ -12,9 +12,7 @@ pub fn peak_memory_mib(device: &Device) -> Option<f64> {
 
 fn peak_resident_kib() -> Option<f64> {
     let status = fs_err::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
@@ -27,10 +25,7 @@ mod tests {
         let device = Device::flex();
         let before = peak_memory_mib(&device).unwrap();
         let block = vec![1u8; 64 << 20];
-        assert_eq!(
-            block.iter().map(|&byte| u64::from(byte)).sum::<u64>(),
-            64 << 20
-        );
+        assert_eq!(block.iter().map(|&byte| u64::from(byte)).sum::<u64>(), 64 << 20);
         drop(block);
         let after = peak_memory_mib(&device).unwrap();
         assert!(after >= before && after >= 64.0, "{before}, {after}");

@@ -22,15 +22,10 @@ pub fn predict(
         let batch = batch.map_err(|error| TrainingError::Device(error.to_string()))?;
         let logits = model.forward(&bert_input(&batch));
         let [_, num_labels] = logits.dims();
-        let logits: Vec<f32> = logits
-            .try_into_vec_as()
-            .map_err(|error| TrainingError::Device(error.to_string()))?;
+        let logits: Vec<f32> =
+            logits.try_into_vec_as().map_err(|error| TrainingError::Device(error.to_string()))?;
         predictions.extend(
-            batch
-                .reviews
-                .iter()
-                .copied()
-                .zip(logits.chunks(num_labels).map(<[f32]>::to_vec)),
+            batch.reviews.iter().copied().zip(logits.chunks(num_labels).map(<[f32]>::to_vec)),
         );
         progress(predictions.len());
     }

@@ -65,17 +65,10 @@ impl Progress {
                 let style = ProgressStyle::with_template(template).expect("the template is valid");
                 Shown::Bar(bar.with_style(style))
             }
-            Dashboard::Lines => Shown::Lines {
-                started: Instant::now(),
-                tenths: 0,
-            },
+            Dashboard::Lines => Shown::Lines { started: Instant::now(), tenths: 0 },
             Dashboard::Tui | Dashboard::Silent => Shown::Nothing,
         };
-        Self {
-            label: label.into(),
-            total,
-            shown,
-        }
+        Self { label: label.into(), total, shown }
     }
 
     /// `done` reviews are done; `message` is shown beside.
@@ -133,11 +126,7 @@ struct MeanLoss {
 impl MeanLoss {
     fn add(&mut self, value: &NumericEntry) {
         // A final entry repeats the whole epoch.
-        if let NumericEntry::Aggregated {
-            aggregated_value,
-            count,
-        } = value
-        {
+        if let NumericEntry::Aggregated { aggregated_value, count } = value {
             self.sum += aggregated_value * *count as f64;
             self.reviews += count;
         }
@@ -196,11 +185,7 @@ impl TrainingProgressLogger for TrainingProgress {
     }
 
     fn start_split(&mut self, split: &str, total: usize) {
-        let what = if split.starts_with("train") {
-            "epoch"
-        } else {
-            "validation"
-        };
+        let what = if split.starts_with("train") { "epoch" } else { "validation" };
         let label = format!("{what} {}/{}", self.epoch, self.epochs);
         self.split = Some(Progress::start(self.dashboard, &label, total));
         self.done = 0;

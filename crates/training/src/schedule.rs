@@ -20,12 +20,7 @@ impl LinearSchedule {
     /// transformers) warming up.
     pub fn new(peak: f64, warmup_ratio: f64, total_steps: usize) -> Self {
         let warmup_steps = (total_steps as f64 * warmup_ratio).ceil() as usize;
-        Self {
-            peak,
-            warmup_steps,
-            total_steps,
-            step: 0,
-        }
+        Self { peak, warmup_steps, total_steps, step: 0 }
     }
 
     /// The learning rate of step `step`, from 0.
@@ -50,9 +45,7 @@ impl LrScheduler for LinearSchedule {
     }
 
     fn load_record(&mut self, record: LrSchedulerRecord) {
-        self.step = record
-            .scalar("step")
-            .expect("the record of a linear schedule has its step");
+        self.step = record.scalar("step").expect("the record of a linear schedule has its step");
     }
 }
 
@@ -65,20 +58,13 @@ mod tests {
     fn rates_are_those_of_transformers() {
         for (peak, warmup_ratio, expected) in [
             (1e-3, 0.0, vec![1e-3, 8e-4, 6e-4, 4e-4, 2e-4]),
-            (
-                2e-5,
-                0.25,
-                vec![0.0, 1e-5, 2e-5, 1.6e-5, 1.2e-5, 8e-6, 4e-6],
-            ),
+            (2e-5, 0.25, vec![0.0, 1e-5, 2e-5, 1.6e-5, 1.2e-5, 8e-6, 4e-6]),
             (1.0, 1.0, vec![0.0, 1.0 / 3.0, 2.0 / 3.0]),
         ] {
             let mut schedule = LinearSchedule::new(peak, warmup_ratio, expected.len());
             for expected in expected {
                 let rate = schedule.step();
-                assert!(
-                    (rate - expected).abs() < 1e-12,
-                    "{rate}, expected {expected}"
-                );
+                assert!((rate - expected).abs() < 1e-12, "{rate}, expected {expected}");
             }
         }
     }

@@ -79,25 +79,11 @@ impl SupervisedLearningStrategy<ClassificationTask> for RecipeStrategy {
         _: TrainLoader<ClassificationTask>,
         _: ValidLoader<ClassificationTask>,
         starting_epoch: usize,
-    ) -> (
-        ClassificationTask,
-        SupervisedTrainingEventProcessor<ClassificationTask>,
-    ) {
-        let TrainingComponents {
-            num_epochs,
-            interrupter,
-            mut event_processor,
-            ..
-        } = components;
+    ) -> (ClassificationTask, SupervisedTrainingEventProcessor<ClassificationTask>) {
+        let TrainingComponents { num_epochs, interrupter, mut event_processor, .. } = components;
         learner.fork(&self.device);
         for epoch in starting_epoch..=num_epochs {
-            match self.epoch(
-                epoch,
-                num_epochs,
-                &mut learner,
-                &mut event_processor,
-                &interrupter,
-            ) {
+            match self.epoch(epoch, num_epochs, &mut learner, &mut event_processor, &interrupter) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
@@ -125,10 +111,7 @@ impl RecipeStrategy {
         processor: &mut SupervisedTrainingEventProcessor<ClassificationTask>,
         interrupter: &Interrupter,
     ) -> Result<bool, TrainingError> {
-        let start = |total_items| LearnerEvent::StartSplit {
-            epoch_number: epoch,
-            total_items,
-        };
+        let start = |total_items| LearnerEvent::StartSplit { epoch_number: epoch, total_items };
         interrupter.fail_on_error(processor.process_train(start(self.train.num_items())));
         let Some(mut record) = self.train_epoch(epoch, epochs, learner, processor, interrupter)?
         else {
@@ -267,26 +250,15 @@ impl RecipeStrategy {
             let classes = output.logits.clone().argmax(1).flatten::<1>(0, 1);
             let indices = |tensor: Tensor<1, burn::tensor::Int>| {
                 let data = tensor.try_into_data();
-                data.map(|data| {
-                    data.iter::<i64>()
-                        .map(|class| class as usize)
-                        .collect::<Vec<_>>()
-                })
-                .map_err(|error| TrainingError::Device(error.to_string()))
+                data.map(|data| data.iter::<i64>().map(|class| class as usize).collect::<Vec<_>>())
+                    .map_err(|error| TrainingError::Device(error.to_string()))
             };
-            pairs.extend(
-                indices(output.labels.clone())?
-                    .into_iter()
-                    .zip(indices(classes)?),
-            );
+            pairs.extend(indices(output.labels.clone())?.into_iter().zip(indices(classes)?));
             let item = TrainingItem::new(output, iterator.progress(), Some(iteration), None);
             interrupter.fail_on_error(processor.process_valid(LearnerEvent::ProcessedItem(item)));
         }
         let reviews = pairs.len() as f64;
-        Ok((
-            loss_sum / reviews,
-            ConfusionMatrix::new(self.num_labels, pairs).accuracy(),
-        ))
+        Ok((loss_sum / reviews, ConfusionMatrix::new(self.num_labels, pairs).accuracy()))
     }
 
     /// Writes the epoch's line of `metrics.jsonl` and the checkpoints it makes last and best.
@@ -307,15 +279,9 @@ impl RecipeStrategy {
         fs_err::rename(&incoming, &last)?;
 
         let mut outcome = self.outcome();
-        let best = outcome
-            .epochs
-            .iter()
-            .filter_map(|epoch| epoch.validation_accuracy);
+        let best = outcome.epochs.iter().filter_map(|epoch| epoch.validation_accuracy);
         let best = best.fold(f64::NEG_INFINITY, f64::max);
-        if record
-            .validation_accuracy
-            .is_some_and(|accuracy| accuracy > best)
-        {
+        if record.validation_accuracy.is_some_and(|accuracy| accuracy > best) {
             let folder = checkpoints.join("best");
             remove_if_there(&folder)?;
             fs_err::create_dir_all(&folder)?;
@@ -334,9 +300,7 @@ impl RecipeStrategy {
     }
 
     fn sync(&self) -> Result<(), TrainingError> {
-        self.device
-            .sync()
-            .map_err(|error| TrainingError::Device(error.to_string()))
+        self.device.sync().map_err(|error| TrainingError::Device(error.to_string()))
     }
 }
 
@@ -355,16 +319,10 @@ fn summary(record: &EpochRecord, epochs: usize) -> String {
 }
 
 fn remove_if_there(folder: &std::path::Path) -> std::io::Result<()> {
-    if folder.exists() {
-        fs_err::remove_dir_all(folder)
-    } else {
-        Ok(())
-    }
+    if folder.exists() { fs_err::remove_dir_all(folder) } else { Ok(()) }
 }
 
 /// The value of a tensor of one element.
 fn host(tensor: Tensor<1>) -> Result<f32, TrainingError> {
-    tensor
-        .try_into_scalar::<f32>()
-        .map_err(|error| TrainingError::Device(error.to_string()))
+    tensor.try_into_scalar::<f32>().map_err(|error| TrainingError::Device(error.to_string()))
 }

@@ -28,11 +28,7 @@ impl ClassificationTask {
     fn output(&self, batch: &Batch) -> StepOutput {
         let logits = self.model.forward(&bert_input(batch));
         let losses = losses(logits.clone(), batch.labels.clone());
-        StepOutput {
-            losses,
-            logits,
-            labels: batch.labels.clone(),
-        }
+        StepOutput { losses, logits, labels: batch.labels.clone() }
     }
 }
 

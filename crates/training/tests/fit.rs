@@ -20,21 +20,14 @@ static TURN: Mutex<()> = Mutex::new(());
 
 /// 150 reviews of three to nine words; a good word makes one positive, a bad one negative.
 fn reviews() -> Vec<Review> {
-    let filler = [
-        "영화", "배우", "음악", "감독", "결말", "처음", "그냥", "정말",
-    ];
+    let filler = ["영화", "배우", "음악", "감독", "결말", "처음", "그냥", "정말"];
     (0..150usize)
         .map(|id| {
             let label = id * 7 % 2;
-            let mut words: Vec<&str> = (0..2 + id % 7)
-                .map(|word| filler[(id * 31 + word * 17 + id / 5) % 8])
-                .collect();
+            let mut words: Vec<&str> =
+                (0..2 + id % 7).map(|word| filler[(id * 31 + word * 17 + id / 5) % 8]).collect();
             words.insert(id % words.len(), if label == 1 { "최고" } else { "최악" });
-            Review {
-                id: id.to_string(),
-                document: words.join(" "),
-                label,
-            }
+            Review { id: id.to_string(), document: words.join(" "), label }
         })
         .collect()
 }
@@ -82,15 +75,10 @@ struct Trained {
     folder: tempfile::TempDir,
 }
 
-fn train(seed: u64, recipe: TrainingConfig) -> Trained {
-    let _turn = TURN
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+fn train(seed: u64, recipe: &TrainingConfig) -> Trained {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let reviews = reviews();
-    let documents: Vec<&str> = reviews
-        .iter()
-        .map(|review| review.document.as_str())
-        .collect();
+    let documents: Vec<&str> = reviews.iter().map(|review| review.document.as_str()).collect();
     let tokenizer = BertTokenizer::train(&documents, 80).unwrap();
     let encoded = Arc::new(EncodedReviews::encode(&reviews, &tokenizer, 16).unwrap());
     let reviews = Arc::new(reviews);
@@ -126,12 +114,7 @@ fn train(seed: u64, recipe: TrainingConfig) -> Trained {
         move |model, folder| Ok(model.base.save_pretrained(folder, &saved_config)?),
     );
     let checkpoint = folder.path().join("checkpoint/last");
-    let mut trained = Trained {
-        fitted,
-        last: None,
-        logits: Vec::new(),
-        folder,
-    };
+    let mut trained = Trained { fitted, last: None, logits: Vec::new(), folder };
     if trained.fitted.is_ok() {
         let base = load(&checkpoint, &config);
         trained.last = Some(state_dict(&base));
@@ -148,7 +131,7 @@ fn load(folder: &Path, config: &BertConfig) -> BertForSequenceClassification {
 
 #[test]
 fn the_same_seed_gives_the_same_losses_and_weights_to_the_last_bit() {
-    let (first, again, other) = (train(1, recipe()), train(1, recipe()), train(2, recipe()));
+    let (first, again, other) = (train(1, &recipe()), train(1, &recipe()), train(2, &recipe()));
     let losses = |trained: &Trained| -> Vec<(u64, u64)> {
         let epochs = &trained.fitted.as_ref().unwrap().epochs;
         epochs
@@ -159,11 +142,7 @@ fn the_same_seed_gives_the_same_losses_and_weights_to_the_last_bit() {
     assert_eq!(losses(&first), losses(&again));
     assert_eq!(first.last, again.last);
     assert_eq!(first.logits, again.logits);
-    let differing = losses(&first)
-        .iter()
-        .zip(losses(&other))
-        .filter(|(a, b)| **a != *b)
-        .count();
+    let differing = losses(&first).iter().zip(losses(&other)).filter(|(a, b)| **a != *b).count();
     assert_eq!(differing, 3);
 
     // burn's per-step log of the loss is the same, too.
@@ -177,32 +156,16 @@ fn the_same_seed_gives_the_same_losses_and_weights_to_the_last_bit() {
 
 #[test]
 fn training_learns_and_keeps_what_it_found() {
-    let trained = train(
-        3,
-        TrainingConfig {
-            num_train_epochs: 8,
-            learning_rate: 1e-2,
-            ..recipe()
-        },
-    );
+    let trained =
+        train(3, &TrainingConfig { num_train_epochs: 8, learning_rate: 1e-2, ..recipe() });
     let fitted = trained.fitted.unwrap();
     assert_eq!(fitted.epochs.len(), 8);
-    assert!(
-        fitted.epochs[7].train_loss < 0.5 * fitted.epochs[0].train_loss,
-        "{fitted:?}"
-    );
-    let accuracy = fitted
-        .epochs
-        .iter()
-        .map(|epoch| epoch.validation_accuracy.unwrap());
+    assert!(fitted.epochs[7].train_loss < 0.5 * fitted.epochs[0].train_loss, "{fitted:?}");
+    let accuracy = fitted.epochs.iter().map(|epoch| epoch.validation_accuracy.unwrap());
     let best = accuracy.clone().fold(0.0, f64::max);
     assert!(best > 0.9, "{fitted:?}");
     // The earliest of equals.
-    let expected = accuracy
-        .clone()
-        .position(|accuracy| accuracy >= best)
-        .unwrap()
-        + 1;
+    let expected = accuracy.clone().position(|accuracy| accuracy >= best).unwrap() + 1;
     assert_eq!(fitted.best_epoch, Some(expected));
     for epoch in &fitted.epochs {
         assert_eq!(epoch.steps, 13);
@@ -219,31 +182,18 @@ fn training_learns_and_keeps_what_it_found() {
 
     let lines = fs_err::read_to_string(trained.folder.path().join("metrics.jsonl")).unwrap();
     assert_eq!(lines.lines().count(), 8);
-    let best_folder = trained
-        .folder
-        .path()
-        .join("checkpoint/best/model.safetensors");
+    let best_folder = trained.folder.path().join("checkpoint/best/model.safetensors");
     assert!(best_folder.is_file());
 }
 
 #[test]
 fn a_diverging_training_says_where_and_leaves_no_checkpoint_of_it() {
     // Without warm-up, one step of this size puts the weights beyond what their products can hold.
-    let trained = train(
-        1,
-        TrainingConfig {
-            learning_rate: 1e30,
-            warmup_ratio: 0.0,
-            ..recipe()
-        },
-    );
+    let trained = train(1, &TrainingConfig { learning_rate: 1e30, warmup_ratio: 0.0, ..recipe() });
     let Err(error @ TrainingError::Diverged { .. }) = &trained.fitted else {
         panic!("{:?}", trained.fitted)
     };
     let message = error.to_string();
-    assert!(
-        message.contains("of 39 (epoch 1)") && message.contains("learning_rate"),
-        "{message}"
-    );
+    assert!(message.contains("of 39 (epoch 1)") && message.contains("learning_rate"), "{message}");
     assert!(!trained.folder.path().join("checkpoint").exists());
 }

@@ -36,11 +36,7 @@ struct Run {
 fn train(case: &Case, adamw: AdamW, mut schedule: impl FnMut(usize) -> f64, max_norm: f64) -> Run {
     let device = Device::flex().autodiff();
     let mut optimizer = ModuleOptimizer::from(adamw);
-    let mut run = Run {
-        model: base(&device),
-        losses: Vec::new(),
-        norms: Vec::new(),
-    };
+    let mut run = Run { model: base(&device), losses: Vec::new(), norms: Vec::new() };
     assert!(case.batches() > 1);
     for step in 0..case.batches() {
         let batch = case.batch(step);
@@ -87,9 +83,7 @@ fn three_steps_of_adamw_give_the_parameters_of_pytorch() {
     }
     assert_parameters(&case, "after3.", &run.model);
     let device = Device::flex().autodiff();
-    let logits = run
-        .model
-        .forward(&case.batch(0).unpadded(&device), &NoHooks);
+    let logits = run.model.forward(&case.batch(0).unpadded(&device), &NoHooks);
     case.assert_close("logits_after3.0", &floats(logits), OUTPUT);
 }
 
@@ -98,17 +92,10 @@ fn the_tutorials_recipe_gives_the_parameters_of_both_flavours() {
     let case = Case::read("full_ft");
     let lr = case.meta["optimizer"]["lr"].as_f64().unwrap();
     let eps = case.meta["optimizer"]["eps"].as_f64().unwrap();
-    for (flavour, prefix) in [
-        (Optimizer::AdamwTorch, "recipe_torch"),
-        (Optimizer::AdamwHf, "recipe_legacy"),
-    ] {
-        let adamw = AdamW {
-            flavour,
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: eps,
-            weight_decay: 0.0,
-        };
+    for (flavour, prefix) in
+        [(Optimizer::AdamwTorch, "recipe_torch"), (Optimizer::AdamwHf, "recipe_legacy")]
+    {
+        let adamw = AdamW { flavour, beta1: 0.9, beta2: 0.999, epsilon: eps, weight_decay: 0.0 };
         let mut schedule = LinearSchedule::new(lr, 0.0, case.batches());
         let run = train(&case, adamw, |_| schedule.step(), 1.0);
         for (step, norm) in run.norms.iter().enumerate() {
@@ -130,11 +117,7 @@ fn the_flavours_differ_where_gradients_are_small() {
         .flat_map(|name| {
             let torch = case.floats(&format!("recipe_torch.{name}"));
             let legacy = case.floats(&format!("recipe_legacy.{name}"));
-            torch
-                .iter()
-                .zip(legacy)
-                .map(|(a, b)| (a - b).abs())
-                .collect::<Vec<_>>()
+            torch.iter().zip(legacy).map(|(a, b)| (a - b).abs()).collect::<Vec<_>>()
         })
         .fold(0.0, f32::max);
     assert!(worst > 10.0 * PARAMETER, "{worst:e}");
