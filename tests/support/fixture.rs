@@ -252,6 +252,17 @@ pub(crate) fn gradients<M: Module>(
     module: M,
     gradients: &Gradients,
 ) -> BTreeMap<String, TensorData> {
+    let (module, without) = as_gradients(module, gradients);
+    let mut named = state_dict(&module);
+    for path in without {
+        named.remove(&nsmc_bert::torch_name(&path));
+    }
+    named
+}
+
+/// The module with its gradients in the place of its parameters, and the paths of those that have
+/// none (they are 0).
+pub(crate) fn as_gradients<M: Module>(module: M, gradients: &Gradients) -> (M, Vec<String>) {
     struct IntoGradients<'a> {
         gradients: &'a Gradients,
         path: Vec<String>,
@@ -267,7 +278,7 @@ pub(crate) fn gradients<M: Module>(
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let value = param.val();
             let gradient = value.grad(self.gradients).unwrap_or_else(|| {
-                self.without.push(nsmc_bert::torch_name(&self.path.join(".")));
+                self.without.push(self.path.join("."));
                 value.inner().zeros_like()
             });
             Param::initialized(param.id, gradient)
@@ -286,7 +297,5 @@ pub(crate) fn gradients<M: Module>(
         }
     }
     let mut mapper = IntoGradients { gradients, path: Vec::new(), without: Vec::new() };
-    let mut named = state_dict(&module.map(&mut mapper));
-    named.retain(|name, _| !mapper.without.contains(name));
-    named
+    (module.map(&mut mapper), mapper.without)
 }

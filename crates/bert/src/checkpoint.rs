@@ -75,30 +75,40 @@ pub fn read_tensors(path: &Path) -> Result<Tensors, CheckpointError> {
 /// values), every tensor given must have a place, and every value must be finite. Half-precision
 /// floats are widened to `f32`.
 pub fn load_state_dict<M: Module>(
-    mut module: M,
+    module: M,
     tensors: Tensors,
     path: &Path,
     may_be_missing: impl Fn(&str) -> bool,
 ) -> Result<M, CheckpointError> {
-    let tensors = tensors
-        .into_values()
-        .map(|tensor| {
-            let mut tensor = checked(tensor);
-            tensor.name = burn_path(&tensor.name);
-            tensor
-        })
-        .collect();
+    let tensors = tensors.into_values().map(|mut tensor| {
+        tensor.name = burn_path(&tensor.name);
+        tensor
+    });
+    load_by_path(module, tensors.collect(), path, torch_name, |name| !may_be_missing(name))
+}
+
+/// Loads `tensors`, named by the paths of the module's parameters but in PyTorch's layout, into
+/// `module`. `name` is what a parameter is called in errors; those whose names are `required` must be
+/// given, the others keep their values if they are not.
+///
+/// Every tensor given must have a place, and every value must be finite. Half-precision floats are
+/// widened to `f32`.
+pub fn load_by_path<M: Module>(
+    mut module: M,
+    tensors: Vec<PackTensor>,
+    path: &Path,
+    name: impl Fn(&str) -> String,
+    required: impl Fn(&str) -> bool,
+) -> Result<M, CheckpointError> {
+    let tensors = tensors.into_iter().map(checked).collect();
     let adapter = PyTorchToBurnAdapter.chain(FloatCastAdapter::to(DType::F32));
     let result = module.apply(tensors, None, Some(Box::new(adapter)), false);
 
-    let missing: Vec<String> = result
-        .missing
-        .iter()
-        .map(|(path, _)| torch_name(path))
-        .filter(|name| !may_be_missing(name))
-        .collect();
-    let surplus: Vec<String> = result.unused.iter().map(|path| torch_name(path)).collect();
-    let mismatched: Vec<String> = result.errors.iter().map(describe).collect();
+    let missing: Vec<String> =
+        result.missing.iter().map(|(path, _)| name(path)).filter(|name| required(name)).collect();
+    let surplus: Vec<String> = result.unused.iter().map(|path| name(path)).collect();
+    let mismatched: Vec<String> =
+        result.errors.iter().map(|error| describe(error, &name)).collect();
     if missing.is_empty() && surplus.is_empty() && mismatched.is_empty() {
         Ok(module)
     } else {
@@ -185,19 +195,19 @@ fn checked(tensor: PackTensor) -> PackTensor {
     })
 }
 
-fn describe(error: &ApplyError) -> String {
+fn describe(error: &ApplyError, name: impl Fn(&str) -> String) -> String {
     match error {
         ApplyError::ShapeMismatch { path, expected, found } => format!(
             "{}: the model's shape is {:?}, the file's {:?} (a linear weight's sides are swapped here)",
-            torch_name(path),
+            name(path),
             expected.as_slice(),
             found.as_slice()
         ),
         ApplyError::DTypeMismatch { path, expected, found } => {
-            format!("{}: expected {expected:?}, found {found:?}", torch_name(path))
+            format!("{}: expected {expected:?}, found {found:?}", name(path))
         }
         ApplyError::AdapterError { path, message } | ApplyError::LoadError { path, message } => {
-            format!("{}: {message}", torch_name(path))
+            format!("{}: {message}", name(path))
         }
     }
 }

@@ -1,6 +1,6 @@
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Embedding, LayerNorm};
-use burn::tensor::{Bool, Tensor};
+use burn::tensor::Tensor;
 
 use crate::{BertConfig, BertInput, EmbeddingSite, Hooks, Init};
 
@@ -50,21 +50,23 @@ impl BertEmbeddings {
 
     /// Embeds every row; `[rows, hidden_size]`.
     pub fn forward(&self, input: &BertInput, hooks: &impl Hooks) -> Tensor<2> {
-        let words =
-            hooks.embedding(EmbeddingSite::Word, &self.word_embeddings, input.input_ids.clone());
-        // PyTorch's `padding_idx`: the padding token's embedding is used, but takes no gradient.
-        let padding: Tensor<2, Bool> =
-            input.input_ids.clone().equal_elem(self.pad_token_id as i64).unsqueeze_dim(1);
-        let words = words.clone().mask_where(padding.expand(words.dims()), words.detach());
+        let words = hooks.embedding(
+            EmbeddingSite::Word,
+            &self.word_embeddings,
+            input.input_ids.clone(),
+            Some(self.pad_token_id),
+        );
         let types = hooks.embedding(
             EmbeddingSite::TokenType,
             &self.token_type_embeddings,
             input.token_type_ids.clone(),
+            None,
         );
         let positions = hooks.embedding(
             EmbeddingSite::Position,
             &self.position_embeddings,
             input.position_ids.clone(),
+            None,
         );
         let embedded = self.layer_norm.forward(words + types + positions);
         hooks.embedding_output(self.dropout.forward(embedded))

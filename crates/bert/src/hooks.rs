@@ -1,5 +1,5 @@
 use burn::nn::{Embedding, LayerNorm, Linear};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Bool, Int, Tensor};
 
 /// Where a fine-tuning method changes BERT's forward pass.
 ///
@@ -16,7 +16,7 @@ pub trait Hooks {
         linear.forward(input)
     }
 
-    /// An embedding table: row `ids[i]` of the weights for each `i`.
+    /// An embedding table: [`embed`] with its weights.
     ///
     /// # Shapes
     /// - ids: `[rows]`
@@ -26,9 +26,10 @@ pub trait Hooks {
         site: EmbeddingSite,
         embedding: &Embedding,
         ids: Tensor<1, Int>,
+        padding: Option<usize>,
     ) -> Tensor<2> {
         let _ = site;
-        embedding.weight.val().select(0, ids)
+        embed(embedding.weight.val(), ids, padding)
     }
 
     /// The embedding output after LayerNorm and dropout, where an invertible adapter acts.
@@ -46,8 +47,31 @@ pub trait Hooks {
         layer_norm: &LayerNorm,
     ) -> Tensor<2> {
         let _ = site;
-        layer_norm.forward(hidden_states + residual)
+        add_layer_norm(hidden_states, residual, layer_norm)
     }
+}
+
+/// Row `ids[i]` of `table` for each `i`. The row of `padding` is used, but takes no gradient:
+/// PyTorch's `padding_idx`.
+///
+/// # Shapes
+/// - table: `[entries, width]`
+/// - ids: `[rows]`
+/// - output: `[rows, width]`
+pub fn embed(table: Tensor<2>, ids: Tensor<1, Int>, padding: Option<usize>) -> Tensor<2> {
+    let rows = table.select(0, ids.clone());
+    let Some(padding) = padding else { return rows };
+    let padding: Tensor<2, Bool> = ids.equal_elem(padding as i64).unsqueeze_dim(1);
+    rows.clone().mask_where(padding.expand(rows.dims()), rows.detach())
+}
+
+/// `LayerNorm(hidden_states + residual)`, the end of every sub-layer of plain BERT.
+pub fn add_layer_norm(
+    hidden_states: Tensor<2>,
+    residual: Tensor<2>,
+    layer_norm: &LayerNorm,
+) -> Tensor<2> {
+    layer_norm.forward(hidden_states + residual)
 }
 
 /// Plain BERT.

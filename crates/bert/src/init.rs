@@ -3,7 +3,7 @@ use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, L
 use burn::tensor::{Device, Shape, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, Normal};
+use rand_distr::{Distribution, Normal, Uniform};
 use sha2::{Digest, Sha256};
 
 /// Makes new modules whose weights are a pure function of a seed and their names.
@@ -27,6 +27,12 @@ impl<'a> Init<'a> {
     /// New weights with standard deviation `std`.
     pub fn new(seed: u64, std: f64, device: &'a Device) -> Self {
         Self { seed, std, path: String::new(), device }
+    }
+
+    /// The same with another standard deviation.
+    #[must_use]
+    pub fn with_std(&self, std: f64) -> Self {
+        Self { std, ..self.clone() }
     }
 
     /// The same under a module named `name`.
@@ -85,6 +91,16 @@ impl<'a> Init<'a> {
     /// A parameter drawn from `N(0, std²)` under the current name.
     pub fn normal<const D: usize>(&self, shape: [usize; D]) -> Param<Tensor<D>> {
         self.param(shape, self.draw(shape.iter().product()))
+    }
+
+    /// A parameter drawn evenly from `-bound` to `bound` under the current name.
+    pub fn uniform<const D: usize>(&self, shape: [usize; D], bound: f64) -> Param<Tensor<D>> {
+        let mut rng = self.rng();
+        let count = shape.iter().product();
+        self.param(shape, move || {
+            let even = Uniform::new_inclusive(-bound as f32, bound as f32);
+            even.expect("a bound is finite").sample_iter(&mut rng).take(count).collect()
+        })
     }
 
     /// A parameter whose values `values` gives when it is first used.

@@ -40,13 +40,13 @@ mod sequence_classification;
 pub use activation::Activation;
 pub use attention::{BertAttention, BertSelfAttention, BertSelfOutput};
 pub use checkpoint::{
-    Tensors, load_state_dict, read_tensors, save_pretrained, state_dict, torch_name,
+    Tensors, load_by_path, load_state_dict, read_tensors, save_pretrained, state_dict, torch_name,
 };
 pub use config::BertConfig;
 pub use embeddings::BertEmbeddings;
 pub use encoder::BertEncoder;
 pub use error::CheckpointError;
-pub use hooks::{EmbeddingSite, Hooks, LinearSite, NoHooks, SublayerSite};
+pub use hooks::{EmbeddingSite, Hooks, LinearSite, NoHooks, SublayerSite, add_layer_norm, embed};
 pub use init::Init;
 pub use input::{BertInput, Sequences};
 pub use layer::{BertIntermediate, BertLayer, BertOutput};

@@ -36,7 +36,7 @@ impl Classifier {
                 let base =
                     BertForSequenceClassification::from_pretrained(path, &config, seed, device)?;
                 let tokenizer = BertTokenizer::from_pretrained(path)?;
-                Self { config, tokenizer, model: PeftModel::vanilla(base) }
+                Self { model: PeftModel::new(base, &config), config, tokenizer }
             }
             ModelConfig::Scratch(shape) => {
                 let documents: Vec<&str> =
@@ -44,7 +44,7 @@ impl Classifier {
                 let tokenizer = BertTokenizer::train(&documents, shape.vocab_size)?;
                 let config = scratch(shape, tokenizer.vocab_size()).with_labels(labels);
                 let base = BertForSequenceClassification::new(&config, seed, device);
-                Self { config, tokenizer, model: PeftModel::vanilla(base) }
+                Self { model: PeftModel::new(base, &config), config, tokenizer }
             }
         };
         classifier.check(experiment.data.max_length)?;
@@ -57,7 +57,7 @@ impl Classifier {
         let base = BertForSequenceClassification::from_pretrained(folder, &config, 0, device)
             .with_context(|| format!("the checkpoint {}", folder.display()))?;
         let tokenizer = BertTokenizer::from_pretrained(folder)?;
-        Ok(Self { config, tokenizer, model: PeftModel::vanilla(base) })
+        Ok(Self { model: PeftModel::new(base, &config), config, tokenizer })
     }
 
     fn check(&self, max_length: usize) -> Result<()> {

@@ -1,65 +1,270 @@
-use burn::module::{Module, ParamGroup};
+use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
+use burn::nn::LayerNorm;
+use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-use nsmc_bert::{BertForSequenceClassification, BertInput, NoHooks};
+use nsmc_bert::{
+    BertConfig, BertForSequenceClassification, BertInput, EmbeddingSite, Hooks, Init, LinearSite,
+    SublayerSite,
+};
 
-use crate::ParameterCounts;
+use crate::adapters::ModelSize;
+use crate::{
+    Adapters, BottleneckConfig, ClassificationHead, Composition, FusionConfig, Lora, LoraConfig,
+    ParameterCounts, PeftError, Trains,
+};
 
 /// A BERT classifier under a fine-tuning method.
 #[derive(Module, Debug)]
 pub struct PeftModel {
     /// The classifier itself.
     pub base: BertForSequenceClassification,
+    /// AdapterHub's head; it takes the place of the base's pooler and classifier.
+    pub head: Option<ClassificationHead>,
+    /// What is added.
+    pub adapters: Adapters,
     #[module(skip)]
-    trainable: ParamGroup,
+    pub(crate) bert: BertConfig,
+    #[module(skip)]
+    pub(crate) head_name: String,
+    #[module(skip)]
+    trains: Trains,
+}
+
+/// The weights with which a fusion attended to its adapters, in one place of one layer.
+#[derive(Clone, Debug)]
+pub struct FusionWeights {
+    /// The fusion's name.
+    pub fusion: String,
+    /// Where.
+    pub site: SublayerSite,
+    /// `[rows, adapters]`
+    pub weights: Tensor<2>,
 }
 
 impl PeftModel {
-    /// Full fine-tuning: every weight trains.
-    pub fn vanilla(base: BertForSequenceClassification) -> Self {
-        Self { base, trainable: ParamGroup::all() }
+    /// A classifier without additions; every weight trains.
+    pub fn new(base: BertForSequenceClassification, config: &BertConfig) -> Self {
+        Self {
+            base,
+            head: None,
+            adapters: Adapters::default(),
+            bert: config.clone(),
+            head_name: String::new(),
+            trains: Trains::everything(),
+        }
+    }
+
+    /// The configuration of the base.
+    pub fn config(&self) -> &BertConfig {
+        &self.bert
+    }
+
+    /// Adds a new bottleneck adapter, drawn from `seed`.
+    pub fn add_adapter(
+        &mut self,
+        name: &str,
+        config: &BottleneckConfig,
+        seed: u64,
+    ) -> Result<(), PeftError> {
+        let (size, device) = (self.size(), self.device());
+        self.adapters.add_adapter(name, config, size, &Init::new(seed, 0.02, &device))
+    }
+
+    /// Adds a new fusion layer for a `Fuse` of adapters that are there, in that order.
+    pub fn add_fusion(
+        &mut self,
+        composition: &Composition,
+        config: FusionConfig,
+        seed: u64,
+    ) -> Result<(), PeftError> {
+        let (size, device) = (self.size(), self.device());
+        self.adapters.add_fusion(composition, config, size, &Init::new(seed, 0.02, &device))
+    }
+
+    /// Adds LoRA's updates.
+    pub fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<(), PeftError> {
+        if self.adapters.lora.is_some() {
+            return Err(PeftError::Taken("lora".into()));
+        }
+        let device = self.device();
+        let init = Init::new(seed, 0.02, &device);
+        self.adapters.lora = Some(Lora::new(config, &self.base, &self.bert, &init.enter("lora"))?);
+        Ok(())
+    }
+
+    /// Puts AdapterHub's two-layer head in the place of pooler and classifier.
+    pub fn add_head(&mut self, name: &str, seed: u64) {
+        let device = self.device();
+        let init = Init::new(seed, 0.02, &device);
+        self.head = Some(ClassificationHead::new(&self.bert, &init.enter("heads").enter(name)));
+        self.head_name = name.into();
+    }
+
+    /// Makes a composition of adapters active.
+    pub fn set_active(&mut self, composition: Option<Composition>) -> Result<(), PeftError> {
+        self.adapters.set_active(composition)
+    }
+
+    /// Freezes everything but what `trains` says.
+    #[must_use]
+    pub fn train_only(mut self, trains: Trains) -> Self {
+        self.trains = trains;
+        let trainable = self.trainable();
+        self.set_require_grad_group(ParamGroup::all(), false)
+            .set_require_grad_group(trainable, true)
+    }
+
+    /// What trains.
+    pub fn trains(&self) -> &Trains {
+        &self.trains
+    }
+
+    /// The parameters that train.
+    pub fn trainable(&self) -> ParamGroup {
+        ParamGroup::from_paths(self.trainable_paths())
+    }
+
+    /// The paths in this module of the parameters that train.
+    pub fn trainable_paths(&self) -> Vec<String> {
+        paths(self).into_iter().filter(|path| self.trains.includes(path, self)).collect()
     }
 
     /// How many parameters train, and how many there are.
     pub fn parameter_counts(&self) -> ParameterCounts {
-        ParameterCounts::of(self, &self.trainable)
+        ParameterCounts::of(self, &self.trainable())
     }
 
     /// The logits: `[batch_size, num_labels]`.
     pub fn forward(&self, input: &BertInput) -> Tensor<2> {
-        self.base.forward(input, &NoHooks)
+        self.classify(self.base.bert.forward_first(input, &self.adapters))
+    }
+
+    /// The embedding output and each layer's hidden states, `[rows, hidden_size]` each.
+    pub fn hidden_states(&self, input: &BertInput) -> Vec<Tensor<2>> {
+        self.base.bert.hidden_states(input, &self.adapters)
+    }
+
+    /// The logits, and the weights of every fusion for every row, from the first layer up.
+    pub fn forward_with_fusion_weights(
+        &self,
+        input: &BertInput,
+    ) -> (Tensor<2>, Vec<FusionWeights>) {
+        let observed =
+            Observed { adapters: &self.adapters, weights: std::cell::RefCell::default() };
+        let hidden_states = self.base.bert.forward(input, &observed);
+        let logits = self.classify(hidden_states.select(0, input.sequences.first_rows()));
+        (logits, observed.weights.into_inner())
+    }
+
+    fn classify(&self, first_tokens: Tensor<2>) -> Tensor<2> {
+        match &self.head {
+            Some(head) => head.forward(first_tokens),
+            None => self.base.classify(first_tokens, &self.adapters),
+        }
+    }
+
+    /// Adds the gradient of AdapterFusion's regulariser, `0.02 · (V - I)`, to the value matrices
+    /// that train and are regularised.
+    #[must_use]
+    pub fn add_regularizer_gradients(&self, mut gradients: GradientsParams) -> GradientsParams {
+        let trained = |fusion: &&crate::Fusion| self.trains.fusions.contains(fusion.name());
+        for fusion in self.adapters.fusions.iter().filter(trained) {
+            for (param, regularizer) in
+                fusion.modules().filter_map(crate::AdapterFusion::regularizer_gradient)
+            {
+                let gradient = match gradients.remove::<2>(param.id) {
+                    Some(gradient) => gradient + regularizer,
+                    None => regularizer,
+                };
+                gradients.register(param.id, gradient);
+            }
+        }
+        gradients
+    }
+
+    /// The base with LoRA's updates in its weights: it gives the same without them.
+    pub fn merged(&self) -> Result<BertForSequenceClassification, PeftError> {
+        match (&self.adapters.lora, self.adapters.active()) {
+            (_, Some(_)) => Err(PeftError::Value {
+                key: "merged",
+                message: "bottleneck adapters cannot be merged into the weights of a BERT".into(),
+            }),
+            (Some(lora), None) => Ok(lora.merge(self.base.clone())),
+            (None, None) => Ok(self.base.clone()),
+        }
+    }
+
+    fn size(&self) -> ModelSize {
+        ModelSize {
+            hidden_size: self.bert.hidden_size,
+            num_hidden_layers: self.bert.num_hidden_layers,
+            attention_dropout: self.bert.attention_probs_dropout_prob,
+        }
+    }
+
+    fn device(&self) -> burn::tensor::Device {
+        self.base.classifier.weight.lazy_device()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use burn::tensor::Device;
-    use nsmc_bert::{Activation, BertConfig};
+/// Hooks that remember the fusions' weights.
+struct Observed<'a> {
+    adapters: &'a Adapters,
+    weights: std::cell::RefCell<Vec<FusionWeights>>,
+}
 
-    use super::*;
-
-    #[test]
-    fn full_fine_tuning_of_the_multilingual_bert_trains_each_of_its_parameters() {
-        let config = BertConfig {
-            vocab_size: 119_547,
-            hidden_size: 768,
-            num_hidden_layers: 12,
-            num_attention_heads: 12,
-            intermediate_size: 3072,
-            max_position_embeddings: 512,
-            hidden_act: Activation::Gelu,
-            hidden_dropout_prob: 0.1,
-            attention_probs_dropout_prob: 0.1,
-            classifier_dropout: None,
-            type_vocab_size: 2,
-            initializer_range: 0.02,
-            layer_norm_eps: 1e-12,
-            pad_token_id: 0,
-            id2label: [(0, "0".into()), (1, "1".into())].into(),
-        };
-        // transformers: sum(p.numel() for p in model.parameters()).
-        let base = BertForSequenceClassification::new(&config, 0, &Device::flex());
-        let model = PeftModel::vanilla(base);
-        let expected = ParameterCounts { trainable: 177_854_978, total: 177_854_978 };
-        assert_eq!(model.parameter_counts(), expected);
+impl Hooks for Observed<'_> {
+    fn linear(&self, site: LinearSite, linear: &burn::nn::Linear, input: Tensor<2>) -> Tensor<2> {
+        self.adapters.linear(site, linear, input)
     }
+
+    fn embedding(
+        &self,
+        site: EmbeddingSite,
+        embedding: &burn::nn::Embedding,
+        ids: Tensor<1, burn::tensor::Int>,
+        padding: Option<usize>,
+    ) -> Tensor<2> {
+        self.adapters.embedding(site, embedding, ids, padding)
+    }
+
+    fn embedding_output(&self, hidden_states: Tensor<2>) -> Tensor<2> {
+        self.adapters.embedding_output(hidden_states)
+    }
+
+    fn sublayer_output(
+        &self,
+        site: SublayerSite,
+        hidden_states: Tensor<2>,
+        residual: Tensor<2>,
+        layer_norm: &LayerNorm,
+    ) -> Tensor<2> {
+        let mut observe = |fusion: &str, weights: Tensor<2>| {
+            let fusion = fusion.to_owned();
+            self.weights.borrow_mut().push(FusionWeights { fusion, site, weights });
+        };
+        self.adapters.sublayer_output(site, hidden_states, residual, layer_norm, &mut observe)
+    }
+}
+
+/// The path of every parameter of a module.
+pub(crate) fn paths<M: Module>(module: &M) -> Vec<String> {
+    struct Paths {
+        path: Vec<String>,
+        paths: Vec<String>,
+    }
+    impl ModuleVisitor for Paths {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.into());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<D>>) {
+            self.paths.push(self.path.join("."));
+        }
+    }
+    let mut visitor = Paths { path: Vec::new(), paths: Vec::new() };
+    module.visit(&mut visitor);
+    visitor.paths
 }

@@ -99,7 +99,7 @@ fn train(seed: u64, recipe: &TrainingConfig) -> Trained {
     let folder = tempfile::tempdir().unwrap();
     let saved_config = config.clone();
     let fitted = fit(
-        PeftModel::vanilla(base),
+        PeftModel::new(base, &config),
         Fit {
             config: recipe.clone(),
             seed,
@@ -119,7 +119,7 @@ fn train(seed: u64, recipe: &TrainingConfig) -> Trained {
         let base = load(&checkpoint, &config);
         trained.last = Some(state_dict(&base));
         let validation = loader(100..150, Order::ByLength);
-        let model = PeftModel::vanilla(base).valid();
+        let model = PeftModel::new(base, &config).valid();
         trained.logits = predict(&model, &validation, &device, |_| {}).unwrap();
     }
     trained

@@ -1,0 +1,274 @@
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear};
+use burn::tensor::Tensor;
+use nsmc_bert::{Activation, Init, add_layer_norm};
+use serde::{Deserialize, Serialize};
+
+use crate::PeftError;
+
+/// A bottleneck adapter's shape and place. The names are those of AdapterHub's `BnConfig`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BottleneckConfig {
+    /// An adapter after attention.
+    pub mh_adapter: bool,
+    /// An adapter after the feed-forward layer.
+    pub output_adapter: bool,
+    /// `hidden_size` over the bottleneck's width.
+    pub reduction_factor: f64,
+    /// Layers with a reduction factor of their own.
+    pub layer_reduction_factors: BTreeMap<usize, f64>,
+    /// Layers without adapter.
+    pub leave_out: Vec<usize>,
+    /// Between the two projections.
+    pub non_linearity: Activation,
+    /// The adapter's input is `LayerNorm(hidden_states + residual)`, by the sub-layer's own
+    /// LayerNorm.
+    pub original_ln_before: bool,
+    /// The sub-layer ends with its own LayerNorm of the adapter's output and the residual.
+    pub original_ln_after: bool,
+    /// A LayerNorm of the adapter's own on its input.
+    pub ln_before: bool,
+    /// A LayerNorm of the adapter's own on its output.
+    pub ln_after: bool,
+    /// What is added to the adapter's output.
+    pub residual_before_ln: AdapterResidual,
+    /// With `ln_after`: whether the residual is added before it.
+    pub adapter_residual_before_ln: bool,
+    /// Scales the output of the bottleneck.
+    pub scaling: f64,
+    /// Dropout of the scaled output.
+    pub dropout: f64,
+    /// An invertible adapter behind the embeddings.
+    pub invertible: Option<InvertibleConfig>,
+}
+
+/// What is added to an adapter's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdapterResidual {
+    /// The sub-layer's dense output, before residual and LayerNorm (`true`).
+    Hidden,
+    /// The adapter's own input (`false`).
+    Input,
+    /// The dense output with the sub-layer's residual (`"post_add"`).
+    PostAdd,
+}
+
+/// A NICE coupling block behind the embeddings.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InvertibleConfig {
+    /// Half of `hidden_size` over the width of each of its networks.
+    pub reduction_factor: f64,
+    /// Between the two projections of each of its networks.
+    ///
+    /// Deviation: AdapterHub from version 2 on has no such key and uses the adapter's own; adapters
+    /// of 2020 were trained with ReLU.
+    pub non_linearity: Activation,
+}
+
+impl BottleneckConfig {
+    /// One adapter per layer, after the feed-forward layer (Pfeiffer et al., 2020): AdapterHub's
+    /// `seq_bn`.
+    pub fn pfeiffer(reduction_factor: f64) -> Self {
+        Self {
+            mh_adapter: false,
+            output_adapter: true,
+            reduction_factor,
+            layer_reduction_factors: BTreeMap::new(),
+            leave_out: Vec::new(),
+            non_linearity: Activation::Relu,
+            original_ln_before: true,
+            original_ln_after: true,
+            ln_before: false,
+            ln_after: false,
+            residual_before_ln: AdapterResidual::Hidden,
+            adapter_residual_before_ln: false,
+            scaling: 1.0,
+            dropout: 0.0,
+            invertible: None,
+        }
+    }
+
+    /// Two adapters per layer, after attention and after the feed-forward layer (Houlsby et al.,
+    /// 2019): AdapterHub's `double_seq_bn`.
+    pub fn houlsby(reduction_factor: f64) -> Self {
+        Self {
+            mh_adapter: true,
+            non_linearity: Activation::Swish,
+            original_ln_before: false,
+            ..Self::pfeiffer(reduction_factor)
+        }
+    }
+
+    /// The same with an invertible adapter of reduction factor 2: AdapterHub's `..._inv`.
+    #[must_use]
+    pub fn with_invertible(mut self) -> Self {
+        self.invertible =
+            Some(InvertibleConfig { reduction_factor: 2.0, non_linearity: self.non_linearity });
+        self
+    }
+
+    /// The bottleneck's width in a layer; none if the layer is left out.
+    pub fn bottleneck_size(&self, hidden_size: usize, layer: usize) -> Option<usize> {
+        if self.leave_out.contains(&layer) {
+            return None;
+        }
+        let factor = self.layer_reduction_factors.get(&layer).unwrap_or(&self.reduction_factor);
+        // As Python's `int(hidden_size // reduction_factor)`.
+        Some(((hidden_size as f64 / factor).floor() as usize).max(1))
+    }
+
+    pub(crate) fn check(&self) -> Result<(), PeftError> {
+        let factors = self.layer_reduction_factors.values().chain([&self.reduction_factor]);
+        let invertible = self.invertible.as_ref().map(|invertible| &invertible.reduction_factor);
+        for factor in factors.chain(invertible) {
+            if !factor.is_finite() || *factor <= 0.0 {
+                return Err(PeftError::Value {
+                    key: "reduction_factor",
+                    message: format!("expected a number above 0, found {factor}"),
+                });
+            }
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(PeftError::Value {
+                key: "dropout",
+                message: format!("expected a number from 0 below 1, found {}", self.dropout),
+            });
+        }
+        if !self.mh_adapter && !self.output_adapter {
+            return Err(PeftError::Value {
+                key: "output_adapter",
+                message: "expected `mh_adapter` or `output_adapter` to be true".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// A bottleneck adapter at one place: `up(non_linearity(down(x))) · scaling`, plus a residual.
+#[derive(Module, Debug)]
+pub struct BottleneckAdapter {
+    adapter_norm_before: Option<LayerNorm>,
+    /// `hidden_size` to the bottleneck.
+    pub adapter_down: Linear,
+    /// The bottleneck to `hidden_size`.
+    pub adapter_up: Linear,
+    adapter_norm_after: Option<LayerNorm>,
+    dropout: Dropout,
+    #[module(skip)]
+    config: BottleneckConfig,
+}
+
+impl BottleneckAdapter {
+    /// A new adapter: weights from `N(0, 0.02²)`, biases 0, so that it is the identity only nearly.
+    pub(crate) fn new(
+        config: &BottleneckConfig,
+        hidden_size: usize,
+        bottleneck_size: usize,
+        init: &Init<'_>,
+    ) -> Self {
+        // PyTorch's default epsilon, not BERT's.
+        let norm = |wanted: bool| {
+            wanted.then(|| LayerNormConfig::new(hidden_size).with_epsilon(1e-5).init(init.device()))
+        };
+        Self {
+            adapter_norm_before: norm(config.ln_before),
+            adapter_down: init.linear("adapter_down", hidden_size, bottleneck_size, true),
+            adapter_up: init.linear("adapter_up", bottleneck_size, hidden_size, true),
+            adapter_norm_after: norm(config.ln_after),
+            dropout: DropoutConfig::new(config.dropout).init(),
+            config: config.clone(),
+        }
+    }
+
+    /// The adapter's configuration.
+    pub fn config(&self) -> &BottleneckConfig {
+        &self.config
+    }
+
+    /// The adapter's input and the residual that is added to its output.
+    ///
+    /// For a Pfeiffer adapter the input is `LayerNorm(hidden_states + input)`, but the residual is
+    /// `hidden_states`, from before the LayerNorm.
+    pub(crate) fn pre_forward(
+        &self,
+        hidden_states: Tensor<2>,
+        input: &Tensor<2>,
+        layer_norm: &LayerNorm,
+    ) -> (Tensor<2>, Tensor<2>) {
+        let before = hidden_states.clone();
+        let normed = if self.config.original_ln_before {
+            add_layer_norm(hidden_states, input.clone(), layer_norm)
+        } else {
+            hidden_states
+        };
+        let residual = match self.config.residual_before_ln {
+            AdapterResidual::Hidden => before,
+            AdapterResidual::Input => normed.clone(),
+            AdapterResidual::PostAdd if self.config.original_ln_before => before + input.clone(),
+            AdapterResidual::PostAdd => before,
+        };
+        (normed, residual)
+    }
+
+    /// `up(non_linearity(down(x))) · scaling`, without the residual: what AdapterFusion attends to.
+    pub(crate) fn bottleneck(&self, x: Tensor<2>) -> Tensor<2> {
+        let x = match &self.adapter_norm_before {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
+        let down = self.config.non_linearity.forward(self.adapter_down.forward(x));
+        let up = self.adapter_up.forward(down);
+        if (self.config.scaling - 1.0).abs() < f64::EPSILON { up } else { up * self.config.scaling }
+    }
+
+    /// The adapter's output from its bottleneck's.
+    pub(crate) fn finish(&self, up: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
+        let output = self.dropout.forward(up);
+        match &self.adapter_norm_after {
+            Some(norm) if self.config.adapter_residual_before_ln => norm.forward(output + residual),
+            Some(norm) => norm.forward(output) + residual,
+            None => output + residual,
+        }
+    }
+
+    /// How the sub-layer ends after this adapter.
+    pub(crate) fn post_forward(
+        &self,
+        hidden_states: Tensor<2>,
+        input: Tensor<2>,
+        layer_norm: &LayerNorm,
+    ) -> Tensor<2> {
+        if self.config.original_ln_after {
+            add_layer_norm(hidden_states, input, layer_norm)
+        } else {
+            hidden_states
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_may_have_a_width_of_its_own_or_none() {
+        let config = BottleneckConfig {
+            layer_reduction_factors: BTreeMap::from([(0, 8.0), (3, 5000.0)]),
+            leave_out: vec![1],
+            ..BottleneckConfig::pfeiffer(16.0)
+        };
+        let sizes: Vec<_> = (0..4).map(|layer| config.bottleneck_size(768, layer)).collect();
+        assert_eq!(sizes, [Some(96), None, Some(48), Some(1)]);
+    }
+
+    #[test]
+    fn impossible_values_are_refused() {
+        let bad = BottleneckConfig { reduction_factor: 0.0, ..BottleneckConfig::pfeiffer(16.0) };
+        assert!(bad.check().unwrap_err().to_string().contains("`reduction_factor`"));
+        let bad = BottleneckConfig { output_adapter: false, ..BottleneckConfig::pfeiffer(16.0) };
+        assert!(bad.check().unwrap_err().to_string().contains("`output_adapter`"));
+    }
+}

@@ -1,0 +1,260 @@
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use crate::PeftError;
+
+/// Which adapters are active, and how they are put together: AdapterHub's composition blocks.
+///
+/// Written as there: `nsmc`, `Stack(ko, nsmc)`, `Fuse(ko, nsmc)`, `Stack(ko, Fuse(a, b))`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Composition {
+    /// One adapter.
+    Single(String),
+    /// One after the other, each on the output of the one before.
+    Stack(Vec<Composition>),
+    /// Side by side, weighed by an AdapterFusion layer.
+    Fuse(Vec<Composition>),
+}
+
+impl Composition {
+    /// One adapter.
+    pub fn single(name: impl Into<String>) -> Self {
+        Self::Single(name.into())
+    }
+
+    /// Adapters one after the other.
+    pub fn stack<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Self {
+        Self::Stack(names.into_iter().map(Self::single).collect())
+    }
+
+    /// Adapters side by side under a fusion layer.
+    pub fn fuse<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Self {
+        Self::Fuse(names.into_iter().map(Self::single).collect())
+    }
+
+    /// Reads the written form.
+    pub fn parse(text: &str) -> Result<Self, PeftError> {
+        let error = |message: &str| PeftError::Composition {
+            setup: text.into(),
+            message: format!("{message}; expected for instance `Fuse(ko, nsmc)`"),
+        };
+        let (composition, rest) = parse(text).map_err(error)?;
+        if !rest.trim().is_empty() {
+            return Err(error("there is something after the composition"));
+        }
+        composition.check()?;
+        Ok(composition)
+    }
+
+    /// Refuses what AdapterHub refuses: `Fuse` within `Fuse`, `Stack` within `Stack`, and anything
+    /// without adapters.
+    pub fn check(&self) -> Result<(), PeftError> {
+        let error = |message: &str| {
+            Err(PeftError::Composition { setup: self.to_string(), message: message.into() })
+        };
+        let children = match self {
+            Self::Single(name) => return check_name(name),
+            Self::Stack(children) | Self::Fuse(children) => children,
+        };
+        if children.is_empty() {
+            return error("expected at least one adapter");
+        }
+        for child in children {
+            match (self, child) {
+                (Self::Stack(_), Self::Stack(_)) => {
+                    return error("a `Stack` within a `Stack` is not possible");
+                }
+                (Self::Fuse(_), Self::Fuse(_)) => {
+                    return error("a `Fuse` within a `Fuse` is not possible");
+                }
+                _ => child.check()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The first adapter: its invertible adapter, if it has one, is the active one.
+    pub fn first(&self) -> &str {
+        match self {
+            Self::Single(name) => name,
+            Self::Stack(children) | Self::Fuse(children) => children[0].first(),
+        }
+    }
+
+    /// The last adapter: its configuration decides how a fused layer starts and ends.
+    pub fn last(&self) -> &str {
+        match self {
+            Self::Single(name) => name,
+            Self::Stack(children) | Self::Fuse(children) => children[children.len() - 1].last(),
+        }
+    }
+
+    /// Every adapter, in order.
+    pub fn names(&self) -> Vec<&str> {
+        match self {
+            Self::Single(name) => vec![name],
+            Self::Stack(children) | Self::Fuse(children) => {
+                children.iter().flat_map(Self::names).collect()
+            }
+        }
+    }
+
+    /// The fusion layers needed, by their names.
+    pub fn fusions(&self) -> Vec<String> {
+        match self {
+            Self::Single(_) => Vec::new(),
+            Self::Stack(children) => children.iter().flat_map(Self::fusions).collect(),
+            Self::Fuse(children) => {
+                let mut names = vec![fusion_name(children)];
+                names.extend(children.iter().flat_map(Self::fusions));
+                names
+            }
+        }
+    }
+
+    /// AdapterHub's `adapter_setup.json` form.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::Single(name) => json!({"type": "single", "children": [name]}),
+            Self::Stack(children) => {
+                json!({"type": "Stack", "children": children.iter().map(Self::to_json).collect::<Vec<_>>()})
+            }
+            Self::Fuse(children) => {
+                json!({"type": "Fuse", "children": children.iter().map(Self::to_json).collect::<Vec<_>>()})
+            }
+        }
+    }
+
+    /// Reads AdapterHub's `adapter_setup.json` form.
+    pub fn from_json(value: &Value) -> Result<Self, PeftError> {
+        let error = |message: String| PeftError::Composition { setup: value.to_string(), message };
+        let children = value["children"].as_array();
+        let children = children.ok_or_else(|| error("expected an array `children`".into()))?;
+        let composition = match value["type"].as_str() {
+            Some("single") => match children.as_slice() {
+                [Value::String(name)] => Self::single(name),
+                _ => return Err(error("a `single` has one name".into())),
+            },
+            Some(kind @ ("Stack" | "Fuse")) => {
+                let children = children.iter().map(Self::from_json).collect::<Result<_, _>>()?;
+                if kind == "Stack" { Self::Stack(children) } else { Self::Fuse(children) }
+            }
+            Some(other) => {
+                return Err(error(format!(
+                    "the composition `{other}` is not implemented; single, Stack and Fuse are"
+                )));
+            }
+            None => return Err(error("expected a string `type`".into())),
+        };
+        composition.check()?;
+        Ok(composition)
+    }
+}
+
+/// AdapterHub's name of the fusion of these children: their last adapters, joined by commas.
+pub(crate) fn fusion_name(children: &[Composition]) -> String {
+    children.iter().map(Composition::last).collect::<Vec<_>>().join(",")
+}
+
+/// Names become parts of tensor names and of file names.
+pub(crate) fn check_name(name: &str) -> Result<(), PeftError> {
+    let valid = |character: char| character.is_alphanumeric() || matches!(character, '_' | '-');
+    if !name.is_empty() && name.chars().all(valid) {
+        Ok(())
+    } else {
+        Err(PeftError::Name(name.into()))
+    }
+}
+
+fn parse(text: &str) -> Result<(Composition, &str), &'static str> {
+    let text = text.trim_start();
+    let end = text.find(['(', ')', ',']).unwrap_or(text.len());
+    let (name, rest) = (text[..end].trim_end(), &text[end..]);
+    let Some(mut rest) = rest.strip_prefix('(') else {
+        return if name.is_empty() {
+            Err("an adapter's name is missing")
+        } else {
+            Ok((Composition::single(name), rest))
+        };
+    };
+    let mut children = Vec::new();
+    loop {
+        let (child, after) = parse(rest)?;
+        children.push(child);
+        let after = after.trim_start();
+        if let Some(after) = after.strip_prefix(')') {
+            return match name {
+                "Stack" => Ok((Composition::Stack(children), after)),
+                "Fuse" => Ok((Composition::Fuse(children), after)),
+                _ => Err("only `Stack` and `Fuse` are implemented"),
+            };
+        }
+        rest = after.strip_prefix(',').ok_or("a `)` is missing")?;
+    }
+}
+
+impl fmt::Display for Composition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, children) = match self {
+            Self::Single(name) => return f.write_str(name),
+            Self::Stack(children) => ("Stack", children),
+            Self::Fuse(children) => ("Fuse", children),
+        };
+        let children: Vec<String> = children.iter().map(Self::to_string).collect();
+        write!(f, "{kind}({})", children.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_composition_survives_being_written_and_read() {
+        for text in [
+            "nsmc",
+            "Stack(ko, nsmc)",
+            "Fuse(ko, nsmc)",
+            "Stack(ko, Fuse(a, b))",
+            "Fuse(Stack(ko, a), b)",
+        ] {
+            let composition = Composition::parse(text).unwrap();
+            assert_eq!(composition.to_string(), text);
+            assert_eq!(Composition::from_json(&composition.to_json()).unwrap(), composition);
+        }
+        assert_eq!(
+            Composition::parse(" Fuse( ko,nsmc )").unwrap(),
+            Composition::fuse(["ko", "nsmc"])
+        );
+    }
+
+    #[test]
+    fn first_last_names_and_fusions_look_into_nested_blocks() {
+        let composition = Composition::parse("Stack(ko, Fuse(Stack(x, a), b))").unwrap();
+        assert_eq!((composition.first(), composition.last()), ("ko", "b"));
+        assert_eq!(composition.names(), ["ko", "x", "a", "b"]);
+        assert_eq!(composition.fusions(), ["a,b"]);
+    }
+
+    #[test]
+    fn what_cannot_be_composed_is_refused() {
+        for (text, expected) in [
+            ("Fuse(a, Fuse(b, c))", "a `Fuse` within a `Fuse`"),
+            ("Stack(Stack(a, b), c)", "a `Stack` within a `Stack`"),
+            ("Parallel(a, b)", "only `Stack` and `Fuse`"),
+            ("Fuse(a, b", "a `)` is missing"),
+            ("Fuse(a, )", "name is missing"),
+            ("Fuse(a, b) c", "something after"),
+            ("", "name is missing"),
+            ("Fuse(a/b)", "expected an adapter's name"),
+            ("..", "expected an adapter's name"),
+        ] {
+            let message = Composition::parse(text).unwrap_err().to_string();
+            assert!(message.contains(expected), "{text}: {message}");
+        }
+        let parallel = json!({"type": "Parallel", "children": []});
+        let message = Composition::from_json(&parallel).unwrap_err().to_string();
+        assert!(message.contains("`Parallel` is not implemented"), "{message}");
+    }
+}

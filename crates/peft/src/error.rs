@@ -1,0 +1,64 @@
+use std::path::PathBuf;
+
+/// Why adapters could not be made, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum PeftError {
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// Tensors cannot be read or do not fit.
+    #[error(transparent)]
+    Checkpoint(#[from] nsmc_bert::CheckpointError),
+    /// A configuration file is damaged, or asks for what is not implemented.
+    #[error("{path}: {message}", path = path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and what was found.
+        message: String,
+    },
+    /// An archive is damaged or unsafe.
+    #[error("{path}: {message}", path = path.display())]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A composition names what is not there, or nests what cannot be nested.
+    #[error("`{setup}`: {message}")]
+    Composition {
+        /// The composition as written.
+        setup: String,
+        /// What was expected.
+        message: String,
+    },
+    /// A name that cannot be an adapter's.
+    #[error(
+        "`{0}`: expected an adapter's name: letters, digits, `_` and `-`, and no `/`, `.`, `,` or \
+         white space"
+    )]
+    Name(String),
+    /// An adapter of that name is there already.
+    #[error("`{0}`: there is an adapter of this name already")]
+    Taken(String),
+    /// LoRA's targets match no layer.
+    #[error(
+        "`target_modules` = {targets}: no layer matches; the candidates are\n  {}",
+        candidates.join("\n  ")
+    )]
+    NoTarget {
+        /// The targets as given.
+        targets: String,
+        /// Every layer that LoRA can be put on.
+        candidates: Vec<String>,
+    },
+    /// A value that the method cannot work with.
+    #[error("`{key}`: {message}")]
+    Value {
+        /// Which.
+        key: &'static str,
+        /// What was expected and what was found.
+        message: String,
+    },
+}

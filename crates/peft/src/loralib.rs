@@ -1,0 +1,84 @@
+//! State dicts of `loralib` (microsoft/LoRA): `….query.lora_A`, `….query.lora_B`, and what was put
+//! beside them.
+//!
+//! They say neither `alpha` nor where LoRA belongs: both come from a configuration.
+
+use std::path::Path;
+
+use nsmc_bert::{Tensors, read_tensors};
+
+use crate::{LoraConfig, PeftError, PeftModel, torch_file};
+
+const PREFIX: &str = "base_model.model.";
+
+impl PeftModel {
+    /// Loads LoRA from a state dict: its `lora_` tensors, and the classifier and biases if they are
+    /// there (loralib's own `lora_state_dict` leaves the classifier out).
+    pub fn load_loralib(&mut self, path: &Path, config: &LoraConfig) -> Result<(), PeftError> {
+        let tensors = read_tensors(path)?;
+        let mut extended = self.clone();
+        extended.add_lora(config, 0)?;
+        let tensors: Tensors = tensors
+            .into_iter()
+            .map(|(name, tensor)| (extended.name_from_loralib(&name), tensor))
+            .collect();
+        let given: Vec<String> = tensors.keys().cloned().collect();
+        *self = extended.load_library_tensors(tensors, path, |name| {
+            let beside = name.ends_with(".bias") || name.contains(".classifier.");
+            name.contains(".lora_") || (beside && given.iter().any(|given| given == name))
+        })?;
+        Ok(())
+    }
+
+    /// Writes LoRA and the classifier, and the biases that trained, as a PyTorch file.
+    pub fn save_loralib(&self, path: &Path) -> Result<(), PeftError> {
+        let lora = self.adapters.lora.as_ref().ok_or_else(|| PeftError::Value {
+            key: "lora",
+            message: "the model has no LoRA to be written in loralib's form".into(),
+        })?;
+        if lora.config().use_dora {
+            return Err(PeftError::Value {
+                key: "use_dora",
+                message: "loralib has no DoRA; write PEFT's form".into(),
+            });
+        }
+        let biased = |name: &str| match self.trains().bias {
+            crate::Bias::None => false,
+            crate::Bias::All => name.ends_with(".bias"),
+            crate::Bias::LoraOnly => name.ends_with(".base_layer.bias"),
+        };
+        let own = |name: &str| {
+            name.contains(".lora_") || name.contains(".classifier.") || biased(name)
+        };
+        let tensors = self.library_tensors(own).into_iter();
+        let tensors = tensors.map(|(name, data)| (name_in_loralib(&name), data)).collect();
+        torch_file::write(path, &tensors)
+    }
+
+    /// The name in PEFT of a tensor of loralib.
+    fn name_from_loralib(&self, name: &str) -> String {
+        for (end, linear) in [(".lora_A", "lora_A.weight"), (".lora_B", "lora_B.weight")] {
+            if let Some(layer) = name.strip_suffix(end) {
+                return match layer.ends_with("_embeddings") {
+                    true => format!("{PREFIX}{layer}.lora_embedding_{}", &end[end.len() - 1..]),
+                    false => format!("{PREFIX}{layer}.{linear}"),
+                };
+            }
+        }
+        // A layer with LoRA keeps its own name in loralib; in PEFT it becomes a `base_layer`.
+        let own = |site: &str| name.strip_prefix(site).is_some_and(|rest| rest.starts_with('.'));
+        let lora = self.adapters.lora.as_ref();
+        let sites = lora.into_iter().flat_map(|lora| &lora.linear).map(|lora| lora.site().name());
+        match sites.into_iter().find(|site| own(site)) {
+            Some(site) => format!("{PREFIX}{site}.base_layer{}", &name[site.len()..]),
+            None => format!("{PREFIX}{name}"),
+        }
+    }
+}
+
+fn name_in_loralib(name: &str) -> String {
+    let name = name.strip_prefix(PREFIX).unwrap_or(name).replace(".base_layer.", ".");
+    let name = name.replace(".lora_embedding_", ".lora_");
+    let trimmed = name.strip_suffix(".weight").filter(|_| name.contains(".lora_"));
+    trimmed.map_or(name.clone(), str::to_owned)
+}

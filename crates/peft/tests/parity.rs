@@ -1,0 +1,466 @@
+//! Every method against the Python libraries `adapters` and `peft`: all fixtures but `full_ft`.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../../../tests/support/fixture.rs"]
+mod fixture;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::loss::cross_entropy_with_logits;
+use burn::tensor::{Device, Tensor, TensorData};
+use fixture::{Batch, Case, OUTPUT, PARAMETER, assert_close, fixtures, floats};
+use nsmc_bert::{Activation, BertConfig, BertForSequenceClassification};
+use nsmc_experiment::Optimizer;
+use nsmc_peft::{Bias, Composition, LoadOptions, LoraConfig, PeftModel, Trains};
+use nsmc_training::AdamW;
+
+/// The fixtures' base, with dropout off.
+fn base(device: &Device) -> PeftModel {
+    let folder = fixtures().join("base");
+    let config = BertConfig {
+        hidden_dropout_prob: 0.0,
+        attention_probs_dropout_prob: 0.0,
+        classifier_dropout: None,
+        ..BertConfig::read(&folder.join("config.json")).unwrap()
+    };
+    let base = BertForSequenceClassification::from_pretrained(&folder, &config, 0, device).unwrap();
+    PeftModel::new(base, &config)
+}
+
+/// The cases of the fixtures in which something is added to the base.
+fn cases() -> Vec<Case> {
+    let index = fs_err::read_to_string(fixtures().join("index.json")).unwrap();
+    let index: Vec<serde_json::Value> = serde_json::from_str(&index).unwrap();
+    let names = index.iter().map(|case| case["case"].as_str().unwrap());
+    let cases: Vec<Case> = names.filter(|&name| name != "full_ft").map(Case::read).collect();
+    assert!(cases.len() > 10);
+    cases
+}
+
+/// The names of the parameters that train in a case.
+fn trainable(case: &Case) -> BTreeSet<String> {
+    let trainable = case.meta["trainable"].as_array().unwrap();
+    trainable.iter().map(|parameter| parameter["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The part of a name between two others.
+fn between(name: &str, start: &str) -> Option<String> {
+    let (_, rest) = name.split_once(start)?;
+    rest.split_once('.').map(|(name, _)| name.to_owned())
+}
+
+/// The model of a case, read from the files that the Python libraries wrote.
+fn model(case: &Case, device: &Device) -> PeftModel {
+    if case.folder.join("adapter_config.json").is_file() { lora(case, device) } else { adapters(case, device) }
+}
+
+fn lora(case: &Case, device: &Device) -> PeftModel {
+    let mut from_file = base(device);
+    from_file.load_peft(&case.folder, None).unwrap();
+    // The fixtures were made with dropout off, but their files keep it.
+    let file = from_file.adapters.lora.as_ref().unwrap().config();
+    assert!(file.dropout > 0.0);
+    let config = LoraConfig { dropout: 0.0, ..file.clone() };
+    let mut model = base(device);
+    let bias = model.load_peft(&case.folder, Some(&config)).unwrap();
+    model.train_only(Trains { bias, ..Trains::lora() })
+}
+
+fn adapters(case: &Case, device: &Device) -> PeftModel {
+    let mut model = base(device);
+    let composition = Composition::parse(case.meta["active_setup"].as_str().unwrap()).unwrap();
+    for name in composition.names() {
+        let loaded = model.load_adapter(&case.folder.join(name), &LoadOptions::default()).unwrap();
+        assert_eq!(loaded, name);
+    }
+    let head = case.folder.join(composition.last());
+    if head.join("head_config.json").is_file() {
+        model.load_head(&head).unwrap();
+    }
+    for name in composition.fusions() {
+        let folder = if name.contains(',') { name.clone() } else { format!("fusion_{name}") };
+        assert_eq!(model.load_fusion(&case.folder.join(folder)).unwrap(), name);
+    }
+    model.set_active(Some(composition)).unwrap();
+    let mut trains = Trains { head: true, ..Trains::nothing() };
+    for name in trainable(case) {
+        if let Some(fusion) = between(&name, ".adapter_fusion_layer.") {
+            trains.fusions.insert(fusion);
+        } else if let Some(adapter) = between(&name, "adapters.") {
+            trains.adapters.insert(adapter);
+        }
+    }
+    model.train_only(trains)
+}
+
+fn loss(model: &PeftModel, batch: &Batch, device: &Device) -> Tensor<1> {
+    let logits = model.forward(&batch.unpadded(device));
+    let classes = logits.dims()[1];
+    cross_entropy_with_logits(logits, batch.labels(device).one_hot(classes).float())
+}
+
+fn values(data: &TensorData) -> Vec<f32> {
+    data.try_to_vec().unwrap()
+}
+
+#[test]
+fn logits_and_losses_are_those_of_the_libraries() {
+    let device = Device::flex();
+    for case in cases() {
+        let model = model(&case, &device);
+        for index in 0..case.batches() {
+            let batch = case.batch(index);
+            for input in [batch.unpadded(&device), batch.padded(batch.width, &device)] {
+                let logits = floats(model.forward(&input));
+                case.assert_close(&format!("logits.{index}"), &logits, OUTPUT);
+            }
+            let loss = floats(loss(&model, &batch, &device));
+            case.assert_close(&format!("loss.{index}"), &loss, OUTPUT);
+        }
+    }
+}
+
+#[test]
+fn hidden_states_are_those_of_the_libraries() {
+    let device = Device::flex();
+    for case in cases() {
+        let batch = case.batch(0);
+        let states = model(&case, &device).hidden_states(&batch.unpadded(&device));
+        assert_eq!(states.len(), case.names("hidden.").len());
+        for (index, state) in states.into_iter().enumerate() {
+            let key = format!("hidden.{index}");
+            let expected = batch.tokens_of(case.floats(&key));
+            assert_close(&format!("{}: {key}", case.name), &floats(state), &expected, OUTPUT);
+        }
+    }
+}
+
+#[test]
+fn what_trains_is_what_trains_in_the_libraries() {
+    let device = Device::flex();
+    for case in cases() {
+        let model = model(&case, &device);
+        let counts = model.parameter_counts();
+        assert_eq!(counts.trainable as u64, case.meta["n_trainable"].as_u64().unwrap());
+        let paths = model.trainable_paths();
+        let names: BTreeSet<String> = paths.iter().map(|path| model.library_name(path)).collect();
+        assert_eq!(names, trainable(&case), "{}", case.name);
+    }
+}
+
+#[test]
+fn gradients_are_those_of_the_libraries() {
+    let device = Device::flex().autodiff();
+    for case in cases() {
+        let model = model(&case, &device);
+        let gradients = loss(&model, &case.batch(0), &device).backward();
+        let (gradients, without) = fixture::as_gradients(model.clone(), &gradients);
+        let without: BTreeSet<String> =
+            without.iter().map(|path| model.library_name(path)).collect();
+        let gradients = gradients.state_dict();
+        let expected = case.names("grad.");
+        assert!(!expected.is_empty());
+        for name in expected {
+            assert!(!without.contains(name), "{}: {name} has no gradient", case.name);
+            case.assert_close(&format!("grad.{name}"), &values(&gradients[name]), OUTPUT);
+        }
+        // Nothing that is frozen takes one.
+        let with = gradients.len() - without.len();
+        assert_eq!(with, trainable(&case).len(), "{}", case.name);
+    }
+}
+
+/// The model after a step of PyTorch's AdamW on each batch, and the losses before each.
+fn train(case: &Case, regularize: bool) -> (PeftModel, Vec<f32>) {
+    let device = Device::flex().autodiff();
+    let optimizer = &case.meta["optimizer"];
+    let number = |key: &str| optimizer[key].as_f64().unwrap();
+    let mut model = model(case, &device);
+    let mut losses = Vec::new();
+    let mut adamw = ModuleOptimizer::from(AdamW {
+        flavour: Optimizer::AdamwTorch,
+        beta1: optimizer["betas"][0].as_f64().unwrap(),
+        beta2: optimizer["betas"][1].as_f64().unwrap(),
+        epsilon: number("eps"),
+        weight_decay: number("weight_decay"),
+    });
+    for step in 0..case.batches() {
+        let loss = loss(&model, &case.batch(step), &device);
+        losses.extend(floats(loss.clone()));
+        let mut gradients = GradientsParams::from_grads(loss.backward(), &model);
+        if regularize && step > 0 {
+            gradients = model.add_regularizer_gradients(gradients);
+        }
+        model = adamw.step(number("lr"), model, gradients);
+    }
+    (model, losses)
+}
+
+fn assert_parameters(case: &Case, prefix: &str, model: &PeftModel) {
+    let parameters = model.state_dict();
+    let skipped = case.skip_after3();
+    let names = case.names(prefix);
+    assert!(names.len() > skipped.len());
+    for name in names {
+        if !skipped.contains(&name.to_owned()) {
+            case.assert_parameter(prefix, name, &values(&parameters[name]));
+        }
+    }
+}
+
+#[test]
+fn three_steps_of_adamw_give_the_parameters_of_the_libraries() {
+    for case in cases() {
+        let (model, losses) = train(&case, false);
+        for (step, loss) in losses.iter().enumerate() {
+            case.assert_close(&format!("train_loss.{step}"), &[*loss], OUTPUT);
+        }
+        assert_parameters(&case, "after3.", &model);
+        let device = Device::flex().autodiff();
+        let logits = floats(model.forward(&case.batch(0).unpadded(&device)));
+        case.assert_close("logits_after3.0", &logits, OUTPUT);
+
+        // What is frozen stays what it was, to the last bit.
+        let (before, after) = (self::model(&case, &Device::flex()).state_dict(), model.state_dict());
+        let trainable = trainable(&case);
+        let frozen = before.iter().filter(|(name, _)| !trainable.contains(*name));
+        for (name, data) in frozen {
+            assert_eq!(&after[name], data, "{}: {name}", case.name);
+        }
+    }
+}
+
+#[test]
+fn the_regularizer_enters_as_adapter_trainer_lets_it() {
+    let case = Case::read("fusion");
+    let (model, _) = train(&case, true);
+    assert_parameters(&case, "after3_adaptertrainer.", &model);
+
+    // Its gradient by itself: no gradient of the loss, none of the regulariser's step.
+    let device = Device::flex().autodiff();
+    let model = self::model(&case, &device);
+    let gradients = model.add_regularizer_gradients(GradientsParams::new());
+    let names = case.names("reg_grad.");
+    assert!(!names.is_empty());
+    let mut compared = 0;
+    for (layer, module) in model.adapters.fusions[0].modules().enumerate() {
+        let value = module.value.as_ref().unwrap();
+        let gradient = gradients.get::<2>(value.weight.id).unwrap();
+        let name = names.iter().find(|name| name.contains(&format!("layer.{layer}."))).unwrap();
+        // A linear weight's sides are swapped here.
+        case.assert_close(&format!("reg_grad.{name}"), &floats(gradient.transpose()), PARAMETER);
+        compared += 1;
+    }
+    assert_eq!(compared, names.len());
+}
+
+#[test]
+fn a_fusion_attends_as_in_the_library() {
+    let case = Case::read("fusion");
+    let device = Device::flex();
+    let model = model(&case, &device);
+    let batch = case.batch(0);
+    let (logits, weights) = model.forward_with_fusion_weights(&batch.unpadded(&device));
+    // Reading the weights changes nothing.
+    assert_eq!(floats(logits), floats(model.forward(&batch.unpadded(&device))));
+    assert_eq!(weights.len(), case.names("fusion_attention.").len());
+    for (layer, fusion) in weights.into_iter().enumerate() {
+        assert_eq!(fusion.fusion, "ko,nsmc");
+        let key = format!("fusion_attention.{layer}");
+        let expected = batch.tokens_of(case.floats(&key));
+        assert_close(&key, &floats(fusion.weights), &expected, OUTPUT);
+    }
+}
+
+fn assert_logits(case: &Case, key: &str, model: &PeftModel, device: &Device) {
+    for index in 0..case.batches() {
+        let logits = floats(model.forward(&case.batch(index).unpadded(device)));
+        case.assert_close(&format!("{key}.{index}"), &logits, OUTPUT);
+    }
+}
+
+#[test]
+fn the_order_of_a_fusion_counts() {
+    let case = Case::read("fusion");
+    let device = Device::flex();
+    let mut model = model(&case, &device);
+    let reversed = Composition::fuse(["nsmc", "ko"]);
+    let error = model.set_active(Some(reversed.clone())).unwrap_err().to_string();
+    assert!(error.contains("no fusion layer `nsmc,ko`"), "{error}");
+    model.load_fusion(&case.folder.join("nsmc,ko")).unwrap();
+    model.set_active(Some(reversed)).unwrap();
+    // "ko" is no longer first: its invertible block is not active.
+    assert_logits(&case, "logits_fuse_nsmc_ko", &model, &device);
+}
+
+#[test]
+fn any_setup_of_a_stack_is_that_of_the_library() {
+    let case = Case::read("stack");
+    let device = Device::flex();
+    let mut model = model(&case, &device);
+    for (setup, key) in [
+        (Some("Stack(nsmc, ko)"), "logits_stack_nsmc_ko"),
+        (Some("ko"), "logits_single_ko"),
+        (Some("nsmc"), "logits_single_nsmc"),
+        (None, "logits_none"),
+    ] {
+        let setup = setup.map(|setup| Composition::parse(setup).unwrap());
+        model.set_active(setup).unwrap();
+        assert_logits(&case, key, &model, &device);
+    }
+}
+
+#[test]
+fn a_setup_is_read_from_its_file() {
+    let case = Case::read("stack");
+    let device = Device::flex();
+    // The library keeps a setup with its adapters in folders beside its file.
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |from: &str, to: &str| {
+        let (from, to) = (case.folder.join(from), folder.path().join(to));
+        fs_err::create_dir_all(&to).unwrap();
+        for entry in fs_err::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            fs_err::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    };
+    copy("setup", "");
+    copy("ko", "ko");
+    copy("nsmc", "nsmc");
+    let mut model = base(&device);
+    assert_eq!(model.load_setup(folder.path()).unwrap(), Composition::stack(["ko", "nsmc"]));
+    assert_logits(&case, "logits", &model, &device);
+}
+
+#[test]
+fn an_adapter_of_2020_runs_as_it_does_today_or_as_it_was_trained() {
+    let case = Case::read("legacy_ko");
+    let device = Device::flex();
+    for (invertible_non_linearity, key) in
+        [(None, "logits"), (Some(Activation::Relu), "logits_v1_relu_nice")]
+    {
+        let mut model = base(&device);
+        let options = LoadOptions { load_as: Some("wiki".into()), invertible_non_linearity };
+        assert_eq!(model.load_adapter(&case.folder.join("ko"), &options).unwrap(), "wiki");
+        model.set_active(Some(Composition::single("wiki"))).unwrap();
+        assert_logits(&case, key, &model, &device);
+    }
+}
+
+#[test]
+fn a_state_dict_of_loralib_gives_the_logits_of_peft() {
+    let case = Case::read("lora_qv");
+    let device = Device::flex();
+    let path = case.folder.join("loralib_state_dict.bin");
+    let rank = case.meta["saved_keys"].as_object().unwrap();
+    let rank = rank.iter().find(|(name, _)| name.ends_with("lora_A.weight")).unwrap().1;
+    let rank = usize::try_from(rank[0].as_u64().unwrap()).unwrap();
+    let alpha = 2.0 * rank as f64;
+    let config = LoraConfig::new(rank, alpha, &["query", "value"]);
+    let mut model = base(&device);
+    model.load_loralib(&path, &config).unwrap();
+    assert_logits(&case, "logits", &model, &device);
+
+    // Another rank, other layers: refused, and the model is as it was.
+    let before = model.state_dict();
+    for wrong in [
+        LoraConfig::new(rank + 1, alpha, &["query", "value"]),
+        LoraConfig::new(rank, alpha, &["query"]),
+        LoraConfig::new(rank, alpha, &["query", "value", "key"]),
+    ] {
+        let mut other = base(&device);
+        assert!(other.load_loralib(&path, &wrong).is_err());
+        assert!(other.adapters.lora.is_none());
+    }
+    assert_eq!(model.state_dict(), before);
+}
+
+#[test]
+fn what_is_written_is_read_back_with_the_same_logits() {
+    let device = Device::flex();
+    for case in cases() {
+        let model = model(&case, &device);
+        let folder = tempfile::tempdir().unwrap();
+        let (read, torch) = if model.adapters.lora.is_some() {
+            model.save_peft("base", folder.path()).unwrap();
+            let mut read = base(&device);
+            let bias = read.load_peft(folder.path(), None).unwrap();
+            assert_eq!(bias, model.trains().bias);
+            assert_ne!((case.name.as_str(), bias), ("lora_rslora_pattern", Bias::None));
+            (read, None)
+        } else {
+            model.save_setup(folder.path()).unwrap();
+            let mut read = base(&device);
+            read.load_setup(folder.path()).unwrap();
+            let composition = model.adapters.active().unwrap().clone();
+            read.load_head(&folder.path().join(composition.last())).unwrap();
+            // The PyTorch files hold the same.
+            for entry in walk(folder.path()) {
+                if entry.extension().is_some_and(|extension| extension == "safetensors") {
+                    fs_err::remove_file(entry).unwrap();
+                }
+            }
+            let mut torch = base(&device);
+            torch.load_setup(folder.path()).unwrap();
+            torch.load_head(&folder.path().join(composition.last())).unwrap();
+            (read, Some(torch))
+        };
+        let expected: BTreeMap<String, TensorData> = model.state_dict();
+        assert_eq!(read.state_dict(), expected, "{}", case.name);
+        for read in [Some(read), torch].into_iter().flatten() {
+            for index in 0..case.batches() {
+                let input = case.batch(index).unpadded(&device);
+                assert_eq!(floats(read.forward(&input)), floats(model.forward(&input)));
+            }
+        }
+    }
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs_err::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(walk(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files
+}
+
+#[test]
+fn merged_weights_give_the_same_logits_and_unmerge() {
+    let device = Device::flex();
+    for case in cases() {
+        let model = model(&case, &device);
+        let Some(lora) = &model.adapters.lora else {
+            assert!(model.merged().is_err());
+            continue;
+        };
+        let merged = PeftModel::new(model.merged().unwrap(), model.config());
+        let mut moved = 0.0f32;
+        for index in 0..case.batches() {
+            let input = case.batch(index).unpadded(&device);
+            let (ours, theirs) = (floats(merged.forward(&input)), floats(model.forward(&input)));
+            assert_close(&case.name, &ours, &theirs, PARAMETER);
+            let plain = floats(PeftModel::new(model.base.clone(), model.config()).forward(&input));
+            let change = plain.iter().zip(&theirs).map(|(a, b)| (a - b).abs());
+            moved = change.fold(moved, f32::max);
+        }
+        // The updates are no small matter, so that leaving them out would show.
+        assert!(moved > 10.0 * OUTPUT, "{}: {moved:e}", case.name);
+        match lora.unmerge(merged.base.clone()) {
+            Err(error) => assert!(case.name.contains("dora"), "{error}"),
+            Ok(unmerged) => {
+                let (unmerged, before) =
+                    (nsmc_bert::state_dict(&unmerged), nsmc_bert::state_dict(&model.base));
+                for (name, data) in before {
+                    let what = format!("{}: {name}", case.name);
+                    assert_close(&what, &values(&unmerged[&name]), &values(&data), 1e-6);
+                }
+            }
+        }
+    }
+}
