@@ -262,8 +262,9 @@ fn a_fusion_attends_as_in_the_library() {
     let model = model(&case, &device);
     let batch = case.batch(0);
     let (logits, weights) = model.forward_with_fusion_weights(&batch.unpadded(&device));
-    // Reading the weights changes nothing.
-    assert_eq!(floats(logits), floats(model.forward(&batch.unpadded(&device))));
+    // Reading the weights changes nothing (but the last layer is computed for every token).
+    let without = floats(model.forward(&batch.unpadded(&device)));
+    assert_close("logits", &floats(logits), &without, PARAMETER);
     assert_eq!(weights.len(), case.names("fusion_attention.").len());
     for (layer, fusion) in weights.into_iter().enumerate() {
         assert_eq!(fusion.fusion, "ko,nsmc");
