@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use nsmc_experiment::{DatasetEntry, FileEntry, sha256_file};
+use nsmc_experiment::{AdapterEntry, DatasetEntry, FileEntry, sha256_file};
 use ureq::http::{StatusCode, header};
 
 use crate::args::{Download, Source};
@@ -16,7 +16,8 @@ const ATTEMPTS: u32 = 5;
 
 pub(crate) fn run(workspace: &Workspace, args: &Download) -> Result<()> {
     let (datasets, models) = (workspace.datasets()?, workspace.models()?);
-    let known = || datasets.datasets.keys().chain(models.models.keys());
+    let known =
+        || datasets.datasets.keys().chain(models.models.keys()).chain(models.adapters.keys());
     for name in &args.names {
         if !known().any(|known| known == name) {
             let known: Vec<&str> = known().map(String::as_str).collect();
@@ -40,6 +41,40 @@ pub(crate) fn run(workspace: &Workspace, args: &Download) -> Result<()> {
             ));
         }
     }
+    for (name, entry) in &models.adapters {
+        if wanted(name) {
+            adapter(workspace, name, entry, &args.source)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts an adapter's archive into `models/adapters/`; one that is right already is left alone.
+pub(crate) fn adapter(
+    workspace: &Workspace,
+    name: &str,
+    entry: &AdapterEntry,
+    source: &Source,
+) -> Result<()> {
+    let folder = workspace.root.join(Workspace::adapters_folder());
+    fs_err::create_dir_all(&folder)?;
+    let target = folder.join(&entry.file);
+    if target.is_file() && sha256_file(&target)? == entry.sha256 {
+        return Ok(());
+    }
+    let expected = Expected { sha256: Some(entry.sha256.clone()), bytes: None };
+    let mirrored = source.mirror.as_ref().map(|mirror| mirror.join("adapters").join(&entry.file));
+    match mirrored.filter(|file| file.is_file()) {
+        Some(file) => copy(&file, &target, &expected)?,
+        None => fetch(&agent(), &entry.url, &[], &target, &expected).with_context(|| {
+            format!(
+                "the adapter `{name}`: without network, give a folder that holds adapters/{} with \
+                 `--mirror DIR` or NSMC_MIRROR, or leave it out of `method.setup`",
+                entry.file
+            )
+        })?,
+    }
+    say(&format!("{}: sha256 {}", target.display(), entry.sha256));
     Ok(())
 }
 
@@ -58,7 +93,7 @@ pub(crate) fn dataset(
             continue;
         }
         if let Some(mirror) = &source.mirror {
-            copy(&mirror.join(name).join(&file.name), &target, file)?;
+            copy(&mirror.join(name).join(&file.name), &target, &expected(file))?;
         } else {
             let fetched = fetch(&agent(), &file.url, &[], &target, &expected(file));
             fetched.with_context(|| {
@@ -84,10 +119,10 @@ fn expected(file: &FileEntry) -> Expected {
     Expected { sha256: Some(file.sha256.clone()), bytes: Some(file.bytes) }
 }
 
-fn copy(from: &Path, target: &Path, file: &FileEntry) -> Result<()> {
+fn copy(from: &Path, target: &Path, expected: &Expected) -> Result<()> {
     let partial = partial(target);
     fs_err::copy(from, &partial)?;
-    publish(&partial, target, &expected(file)).with_context(|| format!("{}", from.display()))
+    publish(&partial, target, expected).with_context(|| format!("{}", from.display()))
 }
 
 /// The agent of all requests. Proxies come from the environment.

@@ -72,6 +72,11 @@ impl Run {
         {
             missing.push(name.clone());
         }
+        for source in self.config.method.sources() {
+            if !workspace.root.join(&source.path).exists() {
+                missing.push(source.from.clone());
+            }
+        }
         missing
     }
 
@@ -91,6 +96,12 @@ impl Run {
             && let Some(entry) = workspace.models()?.models.get(name)
         {
             hub::fetch(name, entry)?;
+        }
+        let adapters = workspace.models()?.adapters;
+        for source in self.config.method.sources() {
+            if let Some(entry) = adapters.get(&source.from) {
+                download::adapter(workspace, &source.from, entry, &options.source)?;
+            }
         }
         Self::resolve(workspace, profile, cell, self.config.seed, options)
     }

@@ -31,6 +31,11 @@ impl Workspace {
         Path::new("datasets")
     }
 
+    /// Where adapters lie, relative to the root, as a run sees them.
+    pub(crate) fn adapters_folder() -> &'static Path {
+        Path::new("models/adapters")
+    }
+
     pub(crate) fn profile(&self, name: &str) -> Result<Profile> {
         let path = self.root.join("configs").join(name).with_extension("toml");
         if !path.is_file() {
@@ -56,6 +61,7 @@ impl Workspace {
             datasets_folder: Self::datasets_folder(),
             models: &models,
             model_folder: &model_folder,
+            adapters_folder: Self::adapters_folder(),
         })
     }
 

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use nsmc_experiment::{ExperimentConfig, ModelConfig, RunRecord, RunResults, RunStatus};
+use nsmc_experiment::{ExperimentConfig, MethodConfig, ModelConfig, RunRecord, RunResults, RunStatus};
 
 use crate::{
     ClassificationReport, EvalError, PaperRow, Predictions, Table, minutes_and_seconds,
@@ -177,5 +177,8 @@ fn paper_row(config: &ExperimentConfig) -> Option<&'static PaperRow> {
     let nsmc_experiment::Rows::Exactly(train_size) = config.data.train_size else {
         return None;
     };
+    if matches!(&config.method, MethodConfig::AdapterFusion(fusion) if !fusion.is_the_papers()) {
+        return None;
+    }
     PaperRow::find(config.method.name(), config.method.rank(), train_size)
 }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::document::{Node, Value};
 use crate::reader::{FromNode, Reader};
-use crate::{ConfigError, Document, sha256_hex};
+use crate::method::read_method;
+use crate::{ConfigError, Document, MethodConfig, sha256_hex};
 
 /// One run, fully resolved: everything that decides its result.
 ///
@@ -120,14 +121,6 @@ pub struct DataFile {
     pub class_counts: Vec<usize>,
 }
 
-/// What is fine-tuned.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "name", rename_all = "lowercase")]
-pub enum MethodConfig {
-    /// Full fine-tuning: every weight trains.
-    Vanilla,
-}
-
 /// How a run is trained. The names are those of transformers' `TrainingArguments`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainingConfig {
@@ -236,6 +229,7 @@ impl ExperimentConfig {
         if let ModelConfig::Pretrained { path, .. } = &mut config.model {
             *path = PathBuf::new();
         }
+        config.method = config.method.without_places();
         sha256_hex(&serde_json::to_vec(&config).expect("a configuration is representable in JSON"))
     }
 
@@ -297,29 +291,6 @@ impl FromNode for Rows {
     }
     fn placeholder() -> Self {
         Self::All
-    }
-}
-
-impl MethodConfig {
-    /// The method's name: its file in `configs/methods/`.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Vanilla => "vanilla",
-        }
-    }
-
-    /// LoRA's rank.
-    pub fn rank(&self) -> Option<usize> {
-        match self {
-            Self::Vanilla => None,
-        }
-    }
-
-    /// The method as a table shows it.
-    pub fn label(&self) -> String {
-        match self {
-            Self::Vanilla => "Vanilla".into(),
-        }
     }
 }
 
@@ -405,11 +376,6 @@ fn read_data(data: &mut Reader<'_>) -> DataConfig {
         test: test.unwrap_or_else(missing),
         labels,
     }
-}
-
-fn read_method(method: &mut Reader<'_>) -> MethodConfig {
-    method.choice("name", &[("vanilla", ())]);
-    MethodConfig::Vanilla
 }
 
 fn read_training(training: &mut Reader<'_>) -> TrainingConfig {

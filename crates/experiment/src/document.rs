@@ -97,23 +97,38 @@ impl Document {
 
     /// The string at a dotted key, if there is one.
     pub(crate) fn string(&self, key: &str) -> Option<(String, Origin)> {
-        let mut node = &self.root;
-        for part in key.split('.') {
-            let Value::Table(table) = &node.value else {
-                return None;
-            };
-            node = table.get(part)?;
-        }
+        let node = self.node(key)?;
         match &node.value {
             Value::String(text) => Some((text.clone(), node.origin.clone())),
             _ => None,
         }
     }
 
-    /// Takes a table out of the root, if it is there.
-    pub(crate) fn remove(&mut self, key: &str) -> Option<Node> {
-        match &mut self.root.value {
-            Value::Table(table) => table.remove(key),
+    /// The keys of the table at a dotted key.
+    pub(crate) fn keys(&self, key: &str) -> Vec<String> {
+        match self.node(key).map(|node| &node.value) {
+            Some(Value::Table(table)) => table.keys().cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn node(&self, key: &str) -> Option<&Node> {
+        key.split('.').try_fold(&self.root, |node, part| match &node.value {
+            Value::Table(table) => table.get(part),
+            _ => None,
+        })
+    }
+
+    /// Takes an entry out, if it is there.
+    pub(crate) fn remove(&mut self, key: &[&str]) -> Option<Node> {
+        let (last, tables) = key.split_last()?;
+        let mut node = &mut self.root;
+        for part in tables {
+            let Value::Table(table) = &mut node.value else { return None };
+            node = table.get_mut(*part)?;
+        }
+        match &mut node.value {
+            Value::Table(table) => table.remove(*last),
             _ => None,
         }
     }

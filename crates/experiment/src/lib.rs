@@ -13,17 +13,24 @@ mod config;
 mod document;
 mod error;
 mod manifest;
+mod method;
 mod profile;
 mod reader;
 mod record;
 
 pub use config::{
-    DataConfig, DataFile, EvaluationConfig, ExperimentConfig, MethodConfig, ModelConfig, Optimizer,
-    Rows, ScratchModel, Selection, TrainingConfig,
+    DataConfig, DataFile, EvaluationConfig, ExperimentConfig, ModelConfig, Optimizer, Rows,
+    ScratchModel, Selection, TrainingConfig,
 };
 pub use document::Document;
 pub use error::{ConfigError, Origin, Problem};
-pub use manifest::{DatasetEntry, DatasetManifest, FileEntry, ModelEntry, ModelManifest};
+pub use manifest::{
+    AdapterEntry, DatasetEntry, DatasetManifest, FileEntry, ModelEntry, ModelManifest,
+};
+pub use method::{
+    AdapterConfig, AdapterFusionMethod, AdapterKind, AdapterMethod, AdapterTraining, FusionKind,
+    Head, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
+};
 pub use profile::{Catalog, Cell, Profile};
 pub use record::{EpochRecord, RunRecord, RunResults, RunStatus};
 

@@ -101,11 +101,13 @@ fn read_file(file: &mut Reader<'_>) -> FileEntry {
     }
 }
 
-/// `models/manifest.toml`: the pre-trained models on the Hugging Face hub.
+/// `models/manifest.toml`: pre-trained models and adapters that runs can name.
 #[derive(Clone, Debug)]
 pub struct ModelManifest {
-    /// By name.
+    /// Models on the Hugging Face hub, by name.
     pub models: BTreeMap<String, ModelEntry>,
+    /// Adapters on AdapterHub, by name.
+    pub adapters: BTreeMap<String, AdapterEntry>,
 }
 
 /// One model on the hub.
@@ -124,29 +126,56 @@ pub struct ModelEntry {
     pub bytes: u64,
 }
 
+/// One adapter: a zip archive in AdapterHub's layout.
+#[derive(Clone, Debug)]
+pub struct AdapterEntry {
+    /// Its name under the folder of adapters.
+    pub file: String,
+    /// Where it is published.
+    pub url: String,
+    /// sha256 of the archive.
+    pub sha256: String,
+    /// The model it was made for.
+    pub model: String,
+}
+
 impl ModelManifest {
     /// Reads the manifest.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let document = Document::read(path)?;
         let mut reader = Reader::new(&document.root);
-        let models = reader
-            .keys()
-            .into_iter()
-            .filter_map(|name| {
-                let entry = reader.table(&name, |model| ModelEntry {
-                    repos: model.get_if(
-                        "repos",
-                        "one or more repository names",
-                        |names: &Vec<_>| !names.is_empty(),
-                    ),
-                    revision: model.get("revision"),
-                    licence: model.get("licence"),
-                    files: model.get("files"),
-                    bytes: model.get("bytes"),
-                })?;
-                Some((name, entry))
-            })
-            .collect();
-        reader.finish(Some(Self { models }))
+        let models = reader.table("models", |models| {
+            let names = models.keys().into_iter();
+            names.filter_map(|name| Some((name.clone(), models.table(&name, read_model)?))).collect()
+        });
+        let adapters = reader.table("adapters", |adapters| {
+            let names = adapters.keys().into_iter();
+            names
+                .filter_map(|name| Some((name.clone(), adapters.table(&name, read_adapter)?)))
+                .collect()
+        });
+        let manifest = (|| Some(Self { models: models?, adapters: adapters? }))();
+        reader.finish(manifest)
+    }
+}
+
+fn read_model(model: &mut Reader<'_>) -> ModelEntry {
+    ModelEntry {
+        repos: model.get_if("repos", "one or more repository names", |names: &Vec<_>| {
+            !names.is_empty()
+        }),
+        revision: model.get("revision"),
+        licence: model.get("licence"),
+        files: model.get("files"),
+        bytes: model.get("bytes"),
+    }
+}
+
+fn read_adapter(adapter: &mut Reader<'_>) -> AdapterEntry {
+    AdapterEntry {
+        file: adapter.get("file"),
+        url: adapter.get("url"),
+        sha256: adapter.get("sha256"),
+        model: adapter.get("model"),
     }
 }

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::document::{Node, Value};
+use crate::method::setup_names;
 use crate::reader::Reader;
 use crate::{
     ConfigError, DatasetManifest, Document, ExperimentConfig, ModelManifest, Origin, Problem,
@@ -54,14 +55,16 @@ pub struct Catalog<'a> {
     pub models: &'a ModelManifest,
     /// The folder of a model of the manifest, if it is on this machine.
     pub model_folder: &'a dyn Fn(&str) -> Option<PathBuf>,
+    /// Folder of the manifest's adapters.
+    pub adapters_folder: &'a Path,
 }
 
 impl Profile {
     /// Reads a profile; the method files are looked for in `methods/` beside it.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let mut shared = Document::read(path)?;
-        let grid = shared.remove("grid");
-        let overrides = shared.remove("override");
+        let grid = shared.remove(&["grid"]);
+        let overrides = shared.remove(&["override"]);
         let mut root = Document::empty(shared.root.origin.clone());
         for (key, node) in [("grid", grid), ("override", overrides)] {
             if let Some(node) = node {
@@ -156,6 +159,7 @@ impl Profile {
         );
 
         let mut document = catalog.layer(&upper)?;
+        catalog.find_sources(&mut upper)?;
         document.overlay(upper);
         ExperimentConfig::from_document(&document)
     }
@@ -181,10 +185,7 @@ impl Catalog<'_> {
             Some(entry) => (entry.revision.clone(), (self.model_folder)(&name).unwrap_or_default()),
             None => {
                 let folder = PathBuf::from(&name);
-                let weights = ["model.safetensors", "pytorch_model.bin"]
-                    .map(|file| folder.join(file))
-                    .into_iter()
-                    .find(|file| file.is_file())
+                let weights = weights(&folder, &["model.safetensors", "pytorch_model.bin"])
                     .ok_or_else(|| {
                         let known: Vec<_> = self.models.models.keys().cloned().collect();
                         ConfigError::Problems(vec![Problem {
@@ -205,6 +206,75 @@ impl Catalog<'_> {
         layer.insert("model.path", text(path.display().to_string()));
         Ok(layer)
     }
+
+    /// Says of the trained weights that a method starts from where they lie and what they are.
+    /// Sources of adapters that are not in the setup are left out, and so is an empty start.
+    fn find_sources(&self, document: &mut Document) -> Result<(), ConfigError> {
+        let setups: Vec<String> = ["method.setup", "method.adapter_setup"]
+            .into_iter()
+            .filter_map(|key| Some(document.string(key)?.0))
+            .collect();
+        let names: Vec<&str> = setups.iter().flat_map(|setup| setup_names(setup)).collect();
+        for name in document.keys("method.sources") {
+            if !names.contains(&name.as_str()) {
+                document.remove(&["method", "sources", &name]);
+            }
+        }
+        let sources = document.keys("method.sources").into_iter();
+        let keys: Vec<String> = sources.map(|name| format!("method.sources.{name}")).collect();
+        for key in keys.into_iter().chain(["method.start".to_owned()]) {
+            let Some((from, origin)) = document.string(&format!("{key}.from")) else { continue };
+            if from.is_empty() && key == "method.start" {
+                document.remove(&["method", "start"]);
+                continue;
+            }
+            let (path, sha256) = self.find_source(&from, &format!("{key}.from"), &origin)?;
+            let text = |text: String| Node { value: Value::String(text), origin: origin.clone() };
+            document.insert(&format!("{key}.path"), text(path.display().to_string()));
+            document.insert(&format!("{key}.sha256"), text(sha256));
+        }
+        Ok(())
+    }
+
+    fn find_source(
+        &self,
+        from: &str,
+        key: &str,
+        origin: &Origin,
+    ) -> Result<(PathBuf, String), ConfigError> {
+        if let Some(entry) = self.models.adapters.get(from) {
+            return Ok((self.adapters_folder.join(&entry.file), entry.sha256.clone()));
+        }
+        let path = PathBuf::from(from);
+        let names = [
+            "adapter.safetensors",
+            "pytorch_adapter.bin",
+            "adapter_model.safetensors",
+            "adapter_model.bin",
+        ];
+        let file = if path.is_dir() { weights(&path, &names) } else { Some(path.clone()) };
+        match file.filter(|file| file.is_file()) {
+            Some(file) => Ok((path, sha256_file(&file)?)),
+            None => {
+                let known: Vec<_> = self.models.adapters.keys().cloned().collect();
+                Err(ConfigError::Problems(vec![Problem {
+                    origin: origin.clone(),
+                    key: key.into(),
+                    message: format!(
+                        "expected an adapter of models/manifest.toml ({}), a folder with {}, or a \
+                         file, found \"{from}\"",
+                        known.join(", "),
+                        names.join(" or ")
+                    ),
+                }]))
+            }
+        }
+    }
+}
+
+/// The first of these files that is in a folder.
+fn weights(folder: &Path, names: &[&str]) -> Option<PathBuf> {
+    names.iter().map(|name| folder.join(name)).find(|file| file.is_file())
 }
 
 #[cfg(test)]
@@ -240,12 +310,17 @@ class_counts = [1, 3]
 "#;
 
     const MODELS: &str = r#"
-[mbert]
+[models.mbert]
 repos = ["bert-base-multilingual-cased"]
 revision = "main"
 licence = "Apache-2.0"
 files = ["config.json"]
 bytes = 714000000
+[adapters."ko/wiki@ukp"]
+file = "ko.zip"
+url = "https://example.org/ko.zip"
+sha256 = "2222222222222222222222222222222222222222222222222222222222222222"
+model = "mbert"
 "#;
 
     const PROFILE: &str = r#"
@@ -283,6 +358,46 @@ cells = [
 "training.learning_rate" = 5e-5
 "#;
 
+    const ADAPTER: &str = r#"
+[method]
+name = "adapter"
+setup = "Stack(ko, nsmc)"
+head = "classifier"
+trains = ["head"]
+[method.adapter]
+name = "nsmc"
+config = "pfeiffer"
+reduction_factor = 16
+layer_reduction_factors = { 0 = 8 }
+leave_out = []
+non_linearity = "preset"
+invertible = false
+dropout = 0.0
+[method.sources.ko]
+from = "ko/wiki@ukp"
+invertible_non_linearity = "preset"
+"#;
+
+    const LORA: &str = r#"
+[method]
+name = "lora"
+rank = 16
+alpha = 1
+dropout = 0.1
+target_modules = ["query", "value"]
+exclude_modules = []
+layers_to_transform = []
+rank_pattern = { "layer.0.*.query" = 8 }
+alpha_pattern = {}
+use_rslora = false
+use_dora = false
+bias = "none"
+trains = ["head"]
+[method.start]
+from = ""
+invertible_non_linearity = "preset"
+"#;
+
     fn with_profile<T>(profile: &str, test: impl FnOnce(&Path, Catalog<'_>) -> T) -> T {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| {
@@ -292,6 +407,8 @@ cells = [
             path
         };
         file("configs/methods/vanilla.toml", "[method]\nname = \"vanilla\"\n");
+        file("configs/methods/adapter.toml", ADAPTER);
+        file("configs/methods/lora.toml", LORA);
         let path = file("configs/toy.toml", profile);
         let datasets = DatasetManifest::read(&file("datasets.toml", DATASETS)).unwrap();
         let models = ModelManifest::read(&file("models.toml", MODELS)).unwrap();
@@ -300,6 +417,7 @@ cells = [
             datasets_folder: Path::new("datasets"),
             models: &models,
             model_folder: &|name| Some(Path::new("/cache").join(name)),
+            adapters_folder: Path::new("models"),
         };
         test(&path, catalog)
     }
@@ -345,11 +463,56 @@ cells = [
     }
 
     #[test]
+    fn sources_are_found_and_those_not_needed_left_out() {
+        with_profile(PROFILE, |path, catalog| {
+            let profile = Profile::read(path).unwrap();
+            let resolve = |method: &str, set: &[&str]| {
+                let set: Vec<String> = set.iter().map(|&set| set.to_owned()).collect();
+                profile.resolve(&Cell::of(method), 7, &set, catalog)
+            };
+            let stack = resolve("adapter", &[]).unwrap();
+            let MethodConfig::Adapter(method) = &stack.method else { panic!() };
+            assert_eq!(method.sources["ko"].path, Path::new("models/ko.zip"));
+            assert_eq!(method.sources["ko"].sha256, "2".repeat(64));
+            assert_eq!(method.adapter.layer_reduction_factors["0"].to_bits(), 8f64.to_bits());
+            assert_eq!(stack.method.label(), "Adapter, Stack(ko, nsmc)");
+
+            let single = resolve("adapter", &["method.setup=nsmc"]).unwrap();
+            assert!(single.method.sources().is_empty());
+            assert_eq!(single.method.label(), "Adapter");
+            let read = crate::Document::parse(&stack.to_toml(), Path::new("run.toml")).unwrap();
+            assert_eq!(ExperimentConfig::from_document(&read).unwrap(), stack);
+
+            let message = |set: &str| resolve("adapter", &[set]).unwrap_err().to_string();
+            assert!(message("method.setup=Stack(fi, nsmc)").contains("`fi` is neither"));
+            assert!(message("method.sources.ko.from=nowhere").contains("(ko/wiki@ukp), a folder"));
+
+            let lora = resolve("lora", &["method.rank=4"]).unwrap();
+            assert_eq!(lora.method.label(), "LoRA r=4");
+            let MethodConfig::Lora(method) = &lora.method else { panic!() };
+            assert_eq!((method.start.is_none(), method.rank_pattern["layer.0.*.query"]), (true, 8));
+            let read = crate::Document::parse(&lora.to_toml(), Path::new("run.toml")).unwrap();
+            assert_eq!(ExperimentConfig::from_document(&read).unwrap(), lora);
+
+            // A file by another name is the same start; another content is not.
+            let folder = tempfile::tempdir().unwrap();
+            let start = |name: &str, text: &str| {
+                let file = folder.path().join(name);
+                fs_err::write(&file, text).unwrap();
+                let set = format!("method.start.from='{}'", file.display());
+                resolve("lora", &[&set]).unwrap().identity()
+            };
+            assert_eq!(start("a.bin", "weights"), start("b.bin", "weights"));
+            assert_ne!(start("a.bin", "weights"), start("a.bin", "others"));
+        });
+    }
+
+    #[test]
     fn an_unknown_method_lists_the_known_ones() {
         with_profile(PROFILE, |path, catalog| {
             let profile = Profile::read(path).unwrap();
             let error = profile.resolve(&Cell::of("vanila"), 7, &[], catalog).unwrap_err();
-            assert!(error.to_string().contains("expected one of vanilla, found \"vanila\""));
+            assert!(error.to_string().contains("adapter, lora, vanilla, found \"vanila\""));
         });
     }
 
