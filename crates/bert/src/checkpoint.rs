@@ -151,11 +151,7 @@ pub fn save_pretrained<M: Module>(
         path: path.clone(),
         message: error.to_string(),
     })?;
-    let json = serde_json::to_string_pretty(&config.to_json(architecture))
-        .expect("a configuration is representable in JSON");
-    let partial = folder.join("config.json.partial");
-    fs_err::write(&partial, json + "\n")?;
-    Ok(fs_err::rename(partial, folder.join("config.json"))?)
+    Ok(config.write(folder, architecture)?)
 }
 
 /// The name in transformers of the parameter at a path of this crate's modules, both without their

@@ -162,6 +162,16 @@ impl BertConfig {
         self.hidden_size / self.num_attention_heads
     }
 
+    /// Writes `config.json` into `folder` for transformers' class `architecture`; the file appears
+    /// whole or not at all.
+    pub fn write(&self, folder: &Path, architecture: &str) -> std::io::Result<()> {
+        let json = serde_json::to_string_pretty(&self.to_json(architecture))
+            .expect("a configuration is representable in JSON");
+        let partial = folder.join("config.json.partial");
+        fs_err::write(&partial, json + "\n")?;
+        fs_err::rename(partial, folder.join("config.json"))
+    }
+
     /// `config.json` for a model of transformers' class `architecture`.
     pub(crate) fn to_json(&self, architecture: &str) -> serde_json::Value {
         let mut json =

@@ -21,6 +21,8 @@ pub(crate) enum Command {
     Evaluate(Evaluate),
     /// Classify texts with a run's model.
     Predict(Predict),
+    /// Write a run's model in the layout of a Python library.
+    Export(Export),
 }
 
 #[derive(clap::Args)]
@@ -69,6 +71,34 @@ pub(crate) struct Predict {
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) device: DeviceChoice,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Export {
+    /// A run directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// Whose layout.
+    #[arg(long, value_enum)]
+    pub(crate) format: Layout,
+    /// The folder to make.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+/// The layouts that a model can be written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Layout {
+    /// transformers: the whole model, fully fine-tuned.
+    Hf,
+    /// transformers: the whole model, with LoRA added to its weights.
+    Merged,
+    /// PEFT: LoRA and the classifier.
+    Peft,
+    /// loralib's state dict: LoRA and the classifier.
+    Loralib,
+    /// AdapterHub: adapters, head, fusion layers and their setup.
+    Adapterhub,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

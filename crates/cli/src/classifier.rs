@@ -1,11 +1,12 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use nsmc_bert::{Activation, BertConfig, BertForSequenceClassification};
 use nsmc_data::{BertTokenizer, Review};
-use nsmc_experiment::{ExperimentConfig, ModelConfig, ScratchModel};
+use nsmc_experiment::{ExperimentConfig, ModelConfig, RunRecord, ScratchModel, Selection};
 use nsmc_peft::PeftModel;
+use nsmc_training::TrainingError;
 
 /// A model with what is needed to use it.
 pub(crate) struct Classifier {
@@ -15,9 +16,9 @@ pub(crate) struct Classifier {
 }
 
 impl Classifier {
-    /// The model that a run starts from, made on `device`. A vocabulary trained from scratch is
+    /// The base model that a run starts from, made on `device`. A vocabulary trained from scratch is
     /// trained on `reviews`.
-    pub(crate) fn to_train(
+    pub(crate) fn base(
         experiment: &ExperimentConfig,
         reviews: &[&Review],
         device: &Device,
@@ -51,13 +52,43 @@ impl Classifier {
         Ok(classifier)
     }
 
-    /// The model of a run's checkpoint.
-    pub(crate) fn trained(folder: &Path, device: &Device) -> Result<Self> {
+    /// The model of a run's checkpoint. Where that holds only what was added to the base, the base
+    /// comes from where the run took it.
+    pub(crate) fn trained(
+        folder: &Path,
+        experiment: &ExperimentConfig,
+        device: &Device,
+    ) -> Result<Self> {
         let config = BertConfig::read(&folder.join("config.json"))?;
-        let base = BertForSequenceClassification::from_pretrained(folder, &config, 0, device)
-            .with_context(|| format!("the checkpoint {}", folder.display()))?;
         let tokenizer = BertTokenizer::from_pretrained(folder)?;
-        Ok(Self { model: PeftModel::new(base, &config), config, tokenizer })
+        let checkpoint = || format!("the checkpoint {}", folder.display());
+        let seed = experiment.seed;
+        let model = if PeftModel::is_checkpoint(folder) {
+            let base = match &experiment.model {
+                ModelConfig::Pretrained { path, name, .. } => {
+                    BertForSequenceClassification::from_pretrained(path, &config, seed, device)
+                        .with_context(|| format!("the base model `{name}` of the run"))?
+                }
+                ModelConfig::Scratch(_) => {
+                    BertForSequenceClassification::new(&config, seed, device)
+                }
+            };
+            PeftModel::new(base, &config).load_checkpoint(folder).with_context(checkpoint)?
+        } else {
+            let base = BertForSequenceClassification::from_pretrained(folder, &config, 0, device)
+                .with_context(checkpoint)?;
+            PeftModel::new(base, &config)
+        };
+        Ok(Self { config, tokenizer, model })
+    }
+
+    /// The model of a finished run.
+    pub(crate) fn of_run(run: &Path, record: &RunRecord, device: &Device) -> Result<Self> {
+        if record.results.is_none() {
+            bail!("{}: the run failed, so it has no model", run.display());
+        }
+        let selection = record.config.training.selection;
+        Self::trained(&checkpoint(run, selection), &record.config, device)
     }
 
     fn check(&self, max_length: usize) -> Result<()> {
@@ -75,6 +106,33 @@ impl Classifier {
         );
         Ok(())
     }
+}
+
+/// The folder of the checkpoint that a run tests.
+pub(crate) fn checkpoint(run: &Path, selection: Selection) -> PathBuf {
+    run.join("checkpoint").join(match selection {
+        Selection::Last => "last",
+        Selection::Best => "best",
+    })
+}
+
+/// Writes a model with its tokenizer: whole, in Hugging Face layout, if the base trained, otherwise
+/// what was added to it.
+pub(crate) fn save(
+    model: &PeftModel,
+    tokenizer: &BertTokenizer,
+    max_length: usize,
+    folder: &Path,
+) -> Result<(), TrainingError> {
+    if model.trains().base {
+        model.base.save_pretrained(folder, model.config())?;
+    } else {
+        model.save_checkpoint(folder)?;
+        model.config().write(folder, "BertForSequenceClassification")?;
+    }
+    tokenizer
+        .save(folder, max_length)
+        .map_err(|error| TrainingError::Io(std::io::Error::other(error)))
 }
 
 fn scratch(shape: &ScratchModel, vocab_size: usize) -> BertConfig {

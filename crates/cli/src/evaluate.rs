@@ -1,14 +1,14 @@
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nsmc_data::EncodedReviews;
 use nsmc_eval::{ClassificationReport, EvaluatedRun, Predictions};
-use nsmc_experiment::{RunRecord, Selection};
+use nsmc_experiment::RunRecord;
 
 use crate::args::Evaluate;
 use crate::classifier::Classifier;
 use crate::corpus::{Corpus, cache_folder};
-use crate::train::{dashboard, print_tables, test};
+use crate::train::{dashboard, print_attention, print_tables, test};
 use crate::{device, logging};
 
 /// Tests the run's checkpoint again, says whether the saved predictions come back, and prints the
@@ -16,17 +16,10 @@ use crate::{device, logging};
 pub(crate) fn run(args: &Evaluate, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
     let record = RunRecord::read(&args.run.join("record.json"))?;
-    if record.results.is_none() {
-        bail!("{}: the run failed, so there is nothing to evaluate", args.run.display());
-    }
     let config = &record.config;
     let device = device::choose(args.device)?.device;
     let corpus = Corpus::read(&config.data)?;
-    let checkpoint = match config.training.selection {
-        Selection::Last => "last",
-        Selection::Best => "best",
-    };
-    let classifier = Classifier::trained(&args.run.join("checkpoint").join(checkpoint), &device)?;
+    let classifier = Classifier::of_run(&args.run, &record, &device)?;
     let cache = cache_folder(None);
     let encoded = EncodedReviews::encode_cached(
         &corpus.test,
@@ -35,12 +28,13 @@ pub(crate) fn run(args: &Evaluate, verbosity: u8) -> Result<()> {
         &cache,
     )
     .with_context(|| format!("the token cache {}", cache.display()))?;
-    let predictions =
+    let (predictions, attention) =
         test(config, &corpus, Arc::new(encoded), &classifier, &device, dashboard(false))?;
     let saved = Predictions::read(&args.run.join("predictions.tsv"))?;
     print_difference(&predictions, &saved);
     let report = ClassificationReport::new(&predictions, config.evaluation.metric_batch_size);
     print_tables(&[EvaluatedRun { record: record.clone(), report: Some(report) }]);
+    print_attention(&attention);
     Ok(())
 }
 

@@ -10,7 +10,9 @@ mod classifier;
 mod corpus;
 mod device;
 mod evaluate;
+mod export;
 mod logging;
+mod method;
 mod predict;
 mod train;
 
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         Command::Train(train) => train::run(&train, args.verbose),
         Command::Evaluate(evaluate) => evaluate::run(&evaluate, args.verbose),
         Command::Predict(predict) => predict::run(&predict, args.verbose),
+        Command::Export(export) => export::run(&export, args.verbose),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,7 +3,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use anyhow::{Context, Result};
 use burn::tensor::{Device, activation};
 use nsmc_bert::BertInput;
-use nsmc_experiment::{RunRecord, Selection};
+use nsmc_experiment::RunRecord;
 
 use crate::args::{Form, Predict};
 use crate::classifier::Classifier;
@@ -15,12 +15,8 @@ const BATCH: usize = 64;
 pub(crate) fn run(args: &Predict, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
     let record = RunRecord::read(&args.run.join("record.json"))?;
-    let checkpoint = match record.config.training.selection {
-        Selection::Last => "last",
-        Selection::Best => "best",
-    };
     let device = device::choose(args.device)?.device;
-    let classifier = Classifier::trained(&args.run.join("checkpoint").join(checkpoint), &device)?;
+    let classifier = Classifier::of_run(&args.run, &record, &device)?;
     let mut answers = Answers::start(args.output, &classifier, std::io::stdout().lock())?;
     let max_length = record.config.data.max_length;
     let mut batch = Vec::with_capacity(BATCH);

@@ -5,19 +5,20 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use burn::train::Interrupter;
-use nsmc_data::{EncodedReviews, Order, Review, ReviewLoader};
-use nsmc_eval::{EvaluatedRun, Prediction, Predictions, paper_table, results_table};
-use nsmc_experiment::{ExperimentConfig, RunRecord, RunResults, RunStatus, Selection, sha256_hex};
-use nsmc_peft::PeftModel;
-use nsmc_training::{
-    Dashboard, Fit, Fitted, Progress, TrainingError, fit, peak_memory_mib, predict,
+use nsmc_data::{BertTokenizer, EncodedReviews, Order, Review, ReviewLoader};
+use nsmc_eval::{EvaluatedRun, Prediction, Predictions, Table, paper_table, results_table};
+use nsmc_experiment::{
+    AdapterFusionMethod, AdapterTraining, ExperimentConfig, FusionAttention, MethodConfig,
+    RunRecord, RunResults, RunStatus, Selection, StageRecord, TrainingConfig, sha256_hex,
 };
+use nsmc_peft::PeftModel;
+use nsmc_training::{Dashboard, Fit, Fitted, Progress, fit, peak_memory_mib, predict};
 
 use crate::args::Train;
-use crate::classifier::Classifier;
+use crate::classifier::{Classifier, checkpoint, save};
 use crate::corpus::{Corpus, cache_folder};
 use crate::device::NamedDevice;
-use crate::{device, logging};
+use crate::{device, logging, method};
 
 pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
     let config = ExperimentConfig::read(&args.config)?;
@@ -55,6 +56,10 @@ pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
         return Err(error.context(format!("run {}", record.run_id)));
     }
     print_tables(&[EvaluatedRun::read(&args.out)?]);
+    let attention = args.out.join("fusion_attention.json");
+    if attention.is_file() {
+        print_attention(&serde_json::from_str::<Vec<_>>(&fs_err::read_to_string(attention)?)?);
+    }
     Ok(())
 }
 
@@ -76,39 +81,56 @@ fn train_and_test(
     device: &NamedDevice,
 ) -> Result<RunResults> {
     let device = device.device.clone();
-    let dashboard = dashboard(args.tui);
     let corpus = Corpus::read(&config.data)?;
     let trained_on: Vec<&Review> =
         corpus.split.train.iter().map(|&review| &corpus.train[review]).collect();
-    let classifier = Classifier::to_train(config, &trained_on, &device.clone().autodiff())?;
-    let counts = classifier.model.parameter_counts();
-    tracing::info!(trainable = counts.trainable, total = counts.total, "model ready");
+    let base = Classifier::base(config, &trained_on, &device.clone().autodiff())?;
+    let model = method::first_stage(base.model, &config.method, config.seed)?;
 
     let cache = cache_folder(args.cache.as_deref());
     let encode = |reviews: &[Review]| {
-        let (tokenizer, max_length) = (&classifier.tokenizer, config.data.max_length);
+        let (tokenizer, max_length) = (&base.tokenizer, config.data.max_length);
         EncodedReviews::encode_cached(reviews, tokenizer, max_length, &cache)
             .map(Arc::new)
             .with_context(|| format!("the token cache {}", cache.display()))
     };
     let (encoded, encoded_test) = (encode(&corpus.train)?, encode(&corpus.test)?);
 
-    let truncated_reviews = encoded.truncated();
-    let fitted = train(args, config, &corpus, &encoded, classifier, &device, dashboard)?;
-    let (checkpoint, tested_epoch) = match config.training.selection {
-        Selection::Last => ("last", fitted.epochs.len()),
-        Selection::Best => {
-            ("best", fitted.best_epoch.context("no epoch was validated, so none is the best")?)
-        }
+    let interrupter = Interrupter::new();
+    stop_on_signal(&interrupter)?;
+    let trainer = Trainer {
+        config,
+        corpus: &corpus,
+        encoded: &encoded,
+        tokenizer: &base.tokenizer,
+        device: &device,
+        dashboard: dashboard(args.tui),
+        interrupter,
     };
+    let (model, adapter_stage) = match &config.method {
+        MethodConfig::AdapterFusion(fusion) => {
+            let (model, stage) = trainer.adapter_stage(model, fusion, &args.out)?;
+            (model, Some(stage))
+        }
+        _ => (model, None),
+    };
+    let counts = model.parameter_counts();
+    let fitted = trainer.fit(model, &config.training, &args.out)?;
+
     // What is tested is what was saved: the model comes back from its checkpoint.
-    let trained = Classifier::trained(&args.out.join("checkpoint").join(checkpoint), &device)?;
+    let checkpoint = checkpoint(&args.out, config.training.selection);
+    let trained = Classifier::trained(&checkpoint, config, &device)?;
     let test_started = Instant::now();
-    let predictions = test(config, &corpus, encoded_test, &trained, &device, dashboard)?;
+    let (predictions, attention) =
+        test(config, &corpus, encoded_test, &trained, &device, trainer.dashboard)?;
     let test_seconds = test_started.elapsed().as_secs_f64();
     let mut bytes = Vec::new();
     predictions.write(&mut bytes)?;
     fs_err::write(args.out.join("predictions.tsv"), &bytes)?;
+    if !attention.is_empty() {
+        let json = serde_json::to_string_pretty(&attention)?;
+        fs_err::write(args.out.join("fusion_attention.json"), json + "\n")?;
+    }
 
     Ok(RunResults {
         trainable_parameters: counts.trainable,
@@ -116,59 +138,97 @@ fn train_and_test(
         train_reviews: corpus.split.train.len(),
         validation_reviews: corpus.split.validation.len(),
         test_reviews: corpus.tested.len(),
-        truncated_reviews,
+        truncated_reviews: encoded.truncated(),
+        adapter_stage,
         steps: fitted.epochs.iter().map(|epoch| epoch.steps).sum(),
+        tested_epoch: taken_epoch(&fitted, config.training.selection)?,
         epochs: fitted.epochs,
-        tested_epoch,
         test_seconds,
         peak_memory_mib: peak_memory_mib(&device),
         predictions_sha256: sha256_hex(&bytes),
     })
 }
 
-/// Trains the classifier; its checkpoints are in the run directory.
-fn train(
-    args: &Train,
-    config: &ExperimentConfig,
-    corpus: &Corpus,
-    encoded: &Arc<EncodedReviews>,
-    classifier: Classifier,
-    device: &Device,
+/// What the stages of a run share.
+struct Trainer<'a> {
+    config: &'a ExperimentConfig,
+    corpus: &'a Corpus,
+    encoded: &'a Arc<EncodedReviews>,
+    tokenizer: &'a BertTokenizer,
+    device: &'a Device,
     dashboard: Dashboard,
-) -> Result<Fitted> {
-    let loader = |indices: &[usize], batch_size, order| {
-        let (reviews, indices) = (corpus.train.clone(), indices.to_vec());
-        ReviewLoader::new(reviews, encoded.clone(), indices, batch_size, order, device.clone())
-    };
-    let order = Order::Shuffled { seed: config.seed };
-    let validation = (!corpus.split.validation.is_empty()).then(|| {
-        loader(&corpus.split.validation, config.evaluation.eval_batch_size, Order::ByLength)
-    });
-    let interrupter = Interrupter::new();
-    stop_on_signal(&interrupter)?;
-    let Classifier { config: model_config, tokenizer, model } = classifier;
-    let max_length = config.data.max_length;
-    let fit_config = Fit {
-        config: config.training.clone(),
-        seed: config.seed,
-        train: loader(&corpus.split.train, config.training.train_batch_size, order),
-        validation,
-        num_labels: config.data.labels.len(),
-        device: device.clone(),
-        folder: args.out.clone(),
-        dashboard,
-        interrupter,
-    };
-    let save = move |model: &PeftModel, folder: &Path| {
-        model.base.save_pretrained(folder, &model_config)?;
-        tokenizer
-            .save(folder, max_length)
-            .map_err(|error| TrainingError::Io(std::io::Error::other(error)))
-    };
-    Ok(fit(model, fit_config, save)?)
+    interrupter: Interrupter,
 }
 
-/// The predictions of the tested reviews, in the order of the test file.
+impl Trainer<'_> {
+    /// Trains the adapter of an AdapterFusion in `run/adapter`, and gives the model of the next
+    /// stage.
+    fn adapter_stage(
+        &self,
+        model: PeftModel,
+        method: &AdapterFusionMethod,
+        run: &Path,
+    ) -> Result<(PeftModel, StageRecord)> {
+        let counts = model.parameter_counts();
+        let folder = run.join("adapter");
+        fs_err::create_dir_all(&folder)?;
+        let AdapterTraining { num_train_epochs, learning_rate } = method.adapter_training;
+        let training =
+            TrainingConfig { num_train_epochs, learning_rate, ..self.config.training.clone() };
+        self.dashboard.say(&format!("stage 1 of 2: the adapter `{}`", method.adapter.name));
+        let fitted = self.fit(model, &training, &folder)?;
+        self.dashboard.say(&format!("stage 2 of 2: {}", method.setup));
+        let checkpoint = checkpoint(&folder, training.selection);
+        let device = self.device.clone().autodiff();
+        let Classifier { model, .. } = Classifier::trained(&checkpoint, self.config, &device)?;
+        let model = method::fusion_stage(model, method, self.config.seed)?;
+        let taken_epoch = taken_epoch(&fitted, training.selection)?;
+        let trainable_parameters = counts.trainable;
+        Ok((model, StageRecord { trainable_parameters, epochs: fitted.epochs, taken_epoch }))
+    }
+
+    /// Trains a model; its checkpoints are in `folder`.
+    fn fit(&self, model: PeftModel, training: &TrainingConfig, folder: &Path) -> Result<Fitted> {
+        let Self { config, corpus, .. } = self;
+        let counts = model.parameter_counts();
+        tracing::info!(trainable = counts.trainable, total = counts.total, "model ready");
+        let loader = |indices: &[usize], batch_size, order| {
+            let (reviews, encoded) = (corpus.train.clone(), self.encoded.clone());
+            let indices = indices.to_vec();
+            ReviewLoader::new(reviews, encoded, indices, batch_size, order, self.device.clone())
+        };
+        let order = Order::Shuffled { seed: config.seed };
+        let validation = (!corpus.split.validation.is_empty()).then(|| {
+            loader(&corpus.split.validation, config.evaluation.eval_batch_size, Order::ByLength)
+        });
+        let fit_config = Fit {
+            config: training.clone(),
+            seed: config.seed,
+            train: loader(&corpus.split.train, training.train_batch_size, order),
+            validation,
+            num_labels: config.data.labels.len(),
+            device: self.device.clone(),
+            folder: folder.into(),
+            dashboard: self.dashboard,
+            interrupter: self.interrupter.clone(),
+        };
+        let (tokenizer, max_length) = (self.tokenizer.clone(), config.data.max_length);
+        let save =
+            move |model: &PeftModel, folder: &Path| save(model, &tokenizer, max_length, folder);
+        Ok(fit(model, fit_config, save)?)
+    }
+}
+
+/// The epoch whose model goes on, from 1.
+fn taken_epoch(fitted: &Fitted, selection: Selection) -> Result<usize> {
+    match selection {
+        Selection::Last => Ok(fitted.epochs.len()),
+        Selection::Best => fitted.best_epoch.context("no epoch was validated, so none is the best"),
+    }
+}
+
+/// The predictions of the tested reviews, in the order of the test file, and where the model's
+/// fusions attended to.
 pub(crate) fn test(
     config: &ExperimentConfig,
     corpus: &Corpus,
@@ -176,7 +236,7 @@ pub(crate) fn test(
     classifier: &Classifier,
     device: &Device,
     dashboard: Dashboard,
-) -> Result<Predictions> {
+) -> Result<(Predictions, Vec<FusionAttention>)> {
     let loader = ReviewLoader::new(
         corpus.test.clone(),
         encoded,
@@ -186,11 +246,11 @@ pub(crate) fn test(
         device.clone(),
     );
     let mut progress = Progress::start(dashboard, "test", corpus.tested.len());
-    let logits = predict(&classifier.model, &loader, device, |done| {
+    let predicted = predict(&classifier.model, &loader, device, |done| {
         progress.update(done, "");
     })?;
     progress.finish();
-    let rows = logits.into_iter().map(|(review, logits)| {
+    let rows = predicted.logits.into_iter().map(|(review, logits)| {
         ensure!(
             logits.iter().all(|logit| logit.is_finite()),
             "the model's logits for review {} are not finite",
@@ -203,10 +263,11 @@ pub(crate) fn test(
             logits,
         })
     });
-    Ok(Predictions {
+    let predictions = Predictions {
         num_labels: classifier.config.num_labels(),
         rows: rows.collect::<Result<_>>()?,
-    })
+    };
+    Ok((predictions, predicted.attention))
 }
 
 /// The dashboard for this terminal.
@@ -237,4 +298,18 @@ pub(crate) fn print_tables(runs: &[EvaluatedRun]) {
     if let Some(table) = paper_table(runs) {
         println!("Beside the paper, averaged over batches as it did:\n{}", table.terminal(None));
     }
+}
+
+/// What each fusion attended to, where there was something to choose.
+#[expect(clippy::print_stdout, reason = "results go to stdout")]
+pub(crate) fn print_attention(attention: &[FusionAttention]) {
+    let Some(first) = attention.first().filter(|first| first.adapters.len() > 1) else { return };
+    let header = ["layer", "after"].into_iter().map(str::to_owned);
+    let mut table = Table::new(header.chain(first.adapters.iter().cloned()), 2);
+    for attention in attention.iter().filter(|other| other.adapters == first.adapters) {
+        let place = [attention.layer.to_string(), attention.place.clone()].into_iter();
+        table.push(place.chain(attention.mean.iter().map(|mean| format!("{mean:.3}"))));
+    }
+    println!("What the fusion attends to, mean weights over the test set's tokens:");
+    println!("{}", table.terminal(None));
 }

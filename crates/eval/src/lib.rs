@@ -3,12 +3,14 @@
 //! Numbers only: no tensors, no burn. Every figure that is reported anywhere comes from here, over
 //! the predictions a run saved, so that anyone can recompute it.
 
+pub mod compare;
 mod confusion;
 mod error;
 mod paper;
 mod prediction;
 mod report;
 mod results;
+pub mod statistics;
 mod table;
 
 pub use confusion::{ClassMetrics, ConfusionMatrix};

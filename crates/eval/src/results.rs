@@ -1,6 +1,8 @@
 use std::path::{Path, PathBuf};
 
-use nsmc_experiment::{ExperimentConfig, MethodConfig, ModelConfig, RunRecord, RunResults, RunStatus};
+use nsmc_experiment::{
+    ExperimentConfig, MethodConfig, ModelConfig, RunRecord, RunResults, RunStatus,
+};
 
 use crate::{
     ClassificationReport, EvalError, PaperRow, Predictions, Table, minutes_and_seconds,

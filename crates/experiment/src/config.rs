@@ -5,8 +5,8 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::document::{Node, Value};
-use crate::reader::{FromNode, Reader};
 use crate::method::read_method;
+use crate::reader::{FromNode, Reader};
 use crate::{ConfigError, Document, MethodConfig, sha256_hex};
 
 /// One run, fully resolved: everything that decides its result.

@@ -32,7 +32,7 @@ pub use method::{
     Head, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
 };
 pub use profile::{Catalog, Cell, Profile};
-pub use record::{EpochRecord, RunRecord, RunResults, RunStatus};
+pub use record::{EpochRecord, FusionAttention, RunRecord, RunResults, RunStatus, StageRecord};
 
 use std::io::Read;
 use std::path::Path;

@@ -146,7 +146,9 @@ impl ModelManifest {
         let mut reader = Reader::new(&document.root);
         let models = reader.table("models", |models| {
             let names = models.keys().into_iter();
-            names.filter_map(|name| Some((name.clone(), models.table(&name, read_model)?))).collect()
+            names
+                .filter_map(|name| Some((name.clone(), models.table(&name, read_model)?)))
+                .collect()
         });
         let adapters = reader.table("adapters", |adapters| {
             let names = adapters.keys().into_iter();
@@ -161,9 +163,8 @@ impl ModelManifest {
 
 fn read_model(model: &mut Reader<'_>) -> ModelEntry {
     ModelEntry {
-        repos: model.get_if("repos", "one or more repository names", |names: &Vec<_>| {
-            !names.is_empty()
-        }),
+        repos: model
+            .get_if("repos", "one or more repository names", |names: &Vec<_>| !names.is_empty()),
         revision: model.get("revision"),
         licence: model.get("licence"),
         files: model.get("files"),

@@ -64,8 +64,8 @@ pub struct AdapterMethod {
     pub trains: Vec<Part>,
     /// The adapter that trains.
     pub adapter: AdapterConfig,
-    /// Trained adapters, by their names in the setup. One for the adapter that trains is what it
-    /// starts from.
+    /// Trained adapters, by their names in the setup, and a head under `head`. One for the adapter
+    /// that trains is what it starts from.
     #[serde(default)]
     pub sources: BTreeMap<String, Source>,
 }
@@ -93,7 +93,8 @@ pub struct AdapterFusionMethod {
     pub adapter: AdapterConfig,
     /// The recipe of the first stage, where it differs.
     pub adapter_training: AdapterTraining,
-    /// Trained adapters, by their names in the setup.
+    /// Trained adapters, by their names in the setup, fusion layers, by those of their adapters
+    /// joined by commas, and a head under `head`.
     #[serde(default)]
     pub sources: BTreeMap<String, Source>,
 }
@@ -342,10 +343,9 @@ const NON_LINEARITIES: [(&str, NonLinearity); 6] = [
 ];
 
 pub(crate) fn read_method(method: &mut Reader<'_>) -> MethodConfig {
-    match method.choice(
-        "name",
-        &[("vanilla", 0), ("lora", 1), ("adapter", 2), ("adapterfusion", 3)],
-    ) {
+    match method
+        .choice("name", &[("vanilla", 0), ("lora", 1), ("adapter", 2), ("adapterfusion", 3)])
+    {
         1 => MethodConfig::Lora(read_lora(method)),
         2 => {
             let adapter = AdapterMethod {
@@ -416,7 +416,10 @@ fn read_lora(method: &mut Reader<'_>) -> LoraMethod {
         trains: method.get("trains"),
         start: method.table_if_any("start", read_source),
     };
-    if lora.start.as_ref().is_some_and(|start| start.invertible_non_linearity != NonLinearity::Preset)
+    if lora
+        .start
+        .as_ref()
+        .is_some_and(|start| start.invertible_non_linearity != NonLinearity::Preset)
     {
         method.problem("start", "LoRA has no invertible block: expected \"preset\"");
     }
@@ -437,7 +440,8 @@ fn read_adapter(method: &mut Reader<'_>) -> AdapterConfig {
             "config",
             &[("pfeiffer", AdapterKind::Pfeiffer), ("houlsby", AdapterKind::Houlsby)],
         ),
-        reduction_factor: adapter.within("reduction_factor", (Bound::Excluded(0.0), Bound::Unbounded)),
+        reduction_factor: adapter
+            .within("reduction_factor", (Bound::Excluded(0.0), Bound::Unbounded)),
         layer_reduction_factors: read_map(adapter, "layer_reduction_factors"),
         leave_out: adapter.get("leave_out"),
         non_linearity: adapter.choice("non_linearity", &NON_LINEARITIES),

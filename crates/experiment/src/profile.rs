@@ -216,7 +216,9 @@ impl Catalog<'_> {
             .collect();
         let names: Vec<&str> = setups.iter().flat_map(|setup| setup_names(setup)).collect();
         for name in document.keys("method.sources") {
-            if !names.contains(&name.as_str()) {
+            // A fusion layer has its adapters' names, joined by commas.
+            let wanted = name == "head" || name.contains(',') || names.contains(&name.as_str());
+            if !wanted {
                 document.remove(&["method", "sources", &name]);
             }
         }
@@ -246,12 +248,15 @@ impl Catalog<'_> {
             return Ok((self.adapters_folder.join(&entry.file), entry.sha256.clone()));
         }
         let path = PathBuf::from(from);
-        let names = [
-            "adapter.safetensors",
-            "pytorch_adapter.bin",
-            "adapter_model.safetensors",
-            "adapter_model.bin",
-        ];
+        let names = if key == "method.start.from" {
+            ["adapter_model.safetensors", "adapter_model.bin"]
+        } else if key == "method.sources.head.from" {
+            ["model_head.safetensors", "pytorch_model_head.bin"]
+        } else if key.contains(',') {
+            ["model_adapter_fusion.safetensors", "pytorch_model_adapter_fusion.bin"]
+        } else {
+            ["adapter.safetensors", "pytorch_adapter.bin"]
+        };
         let file = if path.is_dir() { weights(&path, &names) } else { Some(path.clone()) };
         match file.filter(|file| file.is_file()) {
             Some(file) => Ok((path, sha256_file(&file)?)),

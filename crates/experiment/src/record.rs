@@ -47,9 +47,12 @@ pub struct RunResults {
     pub test_reviews: usize,
     /// Reviews of the training file that are longer than `max_length` and were cut.
     pub truncated_reviews: usize,
-    /// Optimiser steps in all.
+    /// AdapterFusion's first stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter_stage: Option<StageRecord>,
+    /// Optimiser steps in all; of AdapterFusion's second stage.
     pub steps: usize,
-    /// One entry per epoch.
+    /// One entry per epoch; of AdapterFusion's second stage.
     pub epochs: Vec<EpochRecord>,
     /// The epoch whose model was tested, from 1.
     pub tested_epoch: usize,
@@ -60,6 +63,32 @@ pub struct RunResults {
     pub peak_memory_mib: Option<f64>,
     /// sha256 of the test predictions.
     pub predictions_sha256: String,
+}
+
+/// What a stage before the last found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageRecord {
+    /// Parameters that train.
+    pub trainable_parameters: usize,
+    /// One entry per epoch.
+    pub epochs: Vec<EpochRecord>,
+    /// The epoch whose model the next stage took, from 1.
+    pub taken_epoch: usize,
+}
+
+/// Where a fusion attended to on the test set: an entry of a run's `fusion_attention.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FusionAttention {
+    /// The fusion's adapters, in its order.
+    pub adapters: Vec<String>,
+    /// The encoder layer, from 0.
+    pub layer: usize,
+    /// `"attention"` or `"output"`: after which sub-layer.
+    pub place: String,
+    /// Mean weight of each adapter over all tokens of the test set.
+    pub mean: Vec<f64>,
+    /// Mean weight of each adapter over the first tokens (`[CLS]`).
+    pub mean_first_token: Vec<f64>,
 }
 
 /// How a run ended.

@@ -6,8 +6,8 @@
 //!
 //! Deviation: the Python library passes over missing and surplus tensors; here both are errors.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use burn::store::bridge;
 use burn::tensor::TensorData;
@@ -92,7 +92,8 @@ impl PeftModel {
         let config = bundle.json(file)?;
         let refuse = |message: String| bundle.config_error(file, &message);
         self.check_model(&config).map_err(&refuse)?;
-        let (path, tensors) = bundle.tensors(&["model_head.safetensors", "pytorch_model_head.bin"])?;
+        let (path, tensors) =
+            bundle.tensors(&["model_head.safetensors", "pytorch_model_head.bin"])?;
         let head = &config["config"];
         if head.is_null() {
             *self = self.clone().load_library_tensors(tensors, &path, is_classifier)?;
@@ -151,10 +152,8 @@ impl PeftModel {
             )));
         }
         let fusion = fusion_config(&config["config"]).map_err(&refuse)?;
-        let (path, tensors) = bundle.tensors(&[
-            "model_adapter_fusion.safetensors",
-            "pytorch_model_adapter_fusion.bin",
-        ])?;
+        let (path, tensors) = bundle
+            .tensors(&["model_adapter_fusion.safetensors", "pytorch_model_adapter_fusion.bin"])?;
         let mut extended = self.clone();
         extended.add_fusion(&Composition::fuse(names), fusion, 0)?;
         let marker = format!(".adapter_fusion_layer.{name}.");
@@ -169,7 +168,8 @@ impl PeftModel {
     /// adapters and fusion layers that are not there yet. Makes the composition active.
     pub fn load_setup(&mut self, folder: &Path) -> Result<Composition, PeftError> {
         let bundle = Bundle::open(folder)?;
-        let composition = Composition::from_json(&bundle.json("adapter_setup.json")?["adapter_setup"])?;
+        let composition =
+            Composition::from_json(&bundle.json("adapter_setup.json")?["adapter_setup"])?;
         let mut extended = self.clone();
         for name in composition.names() {
             if extended.adapters.adapter(name).is_none() {
@@ -193,9 +193,10 @@ impl PeftModel {
         if config.invertible.is_some_and(|block| block.non_linearity != config.non_linearity) {
             return Err(PeftError::Value {
                 key: "invertible_non_linearity",
-                message: "AdapterHub has no place for an invertible block's own non-linearity, and \
+                message:
+                    "AdapterHub has no place for an invertible block's own non-linearity, and \
                           would run it with the adapter's"
-                    .into(),
+                        .into(),
             });
         }
         let own = |key: &str| {
@@ -227,7 +228,9 @@ impl PeftModel {
             meta["name"] = Value::Null;
         }
         write(folder, "head_config.json", &meta)?;
-        let own = |key: &str| if self.head.is_some() { key.starts_with("heads.") } else { is_classifier(key) };
+        let own = |key: &str| {
+            if self.head.is_some() { key.starts_with("heads.") } else { is_classifier(key) }
+        };
         let files = ["model_head.safetensors", "pytorch_model_head.bin"];
         write_tensors(folder, files, &self.library_tensors(own))
     }
@@ -257,9 +260,8 @@ impl PeftModel {
         for name in composition.fusions() {
             self.save_fusion(&name, &folder.join(&name))?;
         }
-        let head_setup = self.head.is_some().then(|| {
-            json!({"type": "single", "children": [self.head_name]})
-        });
+        let head_setup =
+            self.head.is_some().then(|| json!({"type": "single", "children": [self.head_name]}));
         let setup = json!({
             "adapter_setup": composition.to_json(),
             "head_setup": head_setup,
@@ -284,7 +286,8 @@ impl PeftModel {
     }
 
     fn meta(&self, name: &str, mut fields: Value) -> Value {
-        let class = if self.head.is_some() { "BertAdapterModel" } else { "BertForSequenceClassification" };
+        let class =
+            if self.head.is_some() { "BertAdapterModel" } else { "BertForSequenceClassification" };
         for (key, value) in [
             ("hidden_size", json!(self.bert.hidden_size)),
             ("model_class", json!(class)),
@@ -322,9 +325,13 @@ impl PeftModel {
             let place = place.unwrap_or_else(|| name.clone());
             if is_transposed(&name) && tensor.shape.len() == 2 {
                 let shape = [tensor.shape[1], tensor.shape[0]];
-                return bridge::map_data(tensor, place, burn::tensor::DType::F32, shape.into(), |data| {
-                    transpose(&data)
-                });
+                return bridge::map_data(
+                    tensor,
+                    place,
+                    burn::tensor::DType::F32,
+                    shape.into(),
+                    |data| transpose(&data),
+                );
             }
             tensor.name = place;
             tensor
@@ -392,7 +399,8 @@ fn bottleneck_config(file: &Value) -> Result<BottleneckConfig, String> {
         return Err("`config.stochastic_depth` is not implemented".into());
     }
     let non_linearity = non_linearity(&config["non_linearity"], file["version"].is_null())?;
-    let (reduction_factor, layer_reduction_factors) = reduction_factors(&config["reduction_factor"])?;
+    let (reduction_factor, layer_reduction_factors) =
+        reduction_factors(&config["reduction_factor"])?;
     let leave_out = match &config["leave_out"] {
         Value::Null => Vec::new(),
         Value::Array(layers) => {
@@ -563,8 +571,9 @@ fn fusion_config(config: &Value) -> Result<FusionConfig, String> {
         config[key].as_bool().ok_or_else(|| format!("`config.{key}`: expected true or false"))
     };
     if config["temperature"].as_bool().unwrap_or(false) {
-        return Err("`config.temperature` is not implemented: it changes with every forward pass"
-            .into());
+        return Err(
+            "`config.temperature` is not implemented: it changes with every forward pass".into()
+        );
     }
     Ok(FusionConfig {
         query: flag("query")?,
@@ -610,16 +619,14 @@ fn write_tensors(
     [safetensors, torch]: [&str; 2],
     tensors: &BTreeMap<String, TensorData>,
 ) -> Result<(), PeftError> {
-    write_safetensors(&folder.join(safetensors), tensors, None)?;
+    write_safetensors(&folder.join(safetensors), tensors)?;
     torch_file::write(&folder.join(torch), tensors)
 }
 
-/// Writes a safetensors file that transformers, peft and adapters take; `metadata` is put beside
-/// `format`.
+/// Writes a safetensors file that transformers, peft and adapters take.
 pub(crate) fn write_safetensors(
-    path: &PathBuf,
+    path: &Path,
     tensors: &BTreeMap<String, TensorData>,
-    metadata: Option<(&str, String)>,
 ) -> Result<(), PeftError> {
     let bytes: Vec<(&String, Vec<u8>)> = tensors
         .iter()
@@ -630,11 +637,10 @@ pub(crate) fn write_safetensors(
         let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, bytes);
         (name.as_str(), view.expect("the shape fits the data"))
     });
-    let mut header = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    header.extend(metadata.map(|(key, value)| (key.to_owned(), value)));
+    let header = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(views, Some(header), path).map_err(|error| {
         PeftError::Checkpoint(nsmc_bert::CheckpointError::Write {
-            path: path.clone(),
+            path: path.into(),
             message: error.to_string(),
         })
     })

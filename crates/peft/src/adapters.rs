@@ -288,6 +288,14 @@ struct State<'a> {
     last: Option<&'a BottleneckAdapter>,
 }
 
+impl<'a> State<'a> {
+    fn apply(self, adapter: &'a BottleneckAdapter) -> Self {
+        let up = adapter.bottleneck(self.hidden_states);
+        let hidden_states = adapter.finish(up.clone(), self.residual.clone());
+        Self { hidden_states, up: Some(up), last: Some(adapter), ..self }
+    }
+}
+
 impl<'a> Place<'a> {
     fn module(&self, name: &str) -> Option<&'a BottleneckAdapter> {
         self.adapters.module(name, self.site)
@@ -301,7 +309,7 @@ impl<'a> Place<'a> {
     ) -> State<'a> {
         match composition {
             Composition::Single(name) => match self.module(name) {
-                Some(adapter) => self.apply(adapter, self.enter(adapter, state)),
+                Some(adapter) => self.enter(adapter, state).apply(adapter),
                 None => state,
             },
             Composition::Stack(children) => {
@@ -316,12 +324,6 @@ impl<'a> Place<'a> {
         let (hidden_states, residual) =
             adapter.pre_forward(state.hidden_states, self.input, self.layer_norm);
         State { hidden_states, residual, ..state }
-    }
-
-    fn apply(&self, adapter: &'a BottleneckAdapter, state: State<'a>) -> State<'a> {
-        let up = adapter.bottleneck(state.hidden_states);
-        let hidden_states = adapter.finish(up.clone(), state.residual.clone());
-        State { hidden_states, up: Some(up), last: Some(adapter), ..state }
     }
 
     /// Attends over the children's outputs. The last child's configuration decides query, input and
@@ -372,7 +374,7 @@ impl<'a> Place<'a> {
 impl Hooks for Adapters {
     fn linear(&self, site: LinearSite, linear: &Linear, input: Tensor<2>) -> Tensor<2> {
         match self.lora.as_ref().and_then(|lora| lora.at(site)) {
-            Some(lora) => lora.forward(linear, input),
+            Some(lora) => lora.forward(linear, &input),
             None => linear.forward(input),
         }
     }

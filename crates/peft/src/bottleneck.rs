@@ -205,10 +205,9 @@ impl BottleneckAdapter {
             hidden_states
         };
         let residual = match self.config.residual_before_ln {
-            AdapterResidual::Hidden => before,
             AdapterResidual::Input => normed.clone(),
             AdapterResidual::PostAdd if self.config.original_ln_before => before + input.clone(),
-            AdapterResidual::PostAdd => before,
+            AdapterResidual::PostAdd | AdapterResidual::Hidden => before,
         };
         (normed, residual)
     }

@@ -60,10 +60,9 @@ impl Bundle {
     /// The tensors of the first of these files that is there, with its path.
     pub(crate) fn tensors(&self, names: &[&str]) -> Result<(PathBuf, Tensors), PeftError> {
         let Some(name) = names.iter().find(|name| self.has(name)) else {
-            return Err(self.config_error(
-                "",
-                &format!("no weights: expected {}", names.join(" or ")),
-            ));
+            return Err(
+                self.config_error("", &format!("no weights: expected {}", names.join(" or ")))
+            );
         };
         Ok((self.path(name), read_tensors(&self.folder.join(name))?))
     }

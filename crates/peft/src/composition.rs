@@ -113,6 +113,16 @@ impl Composition {
         }
     }
 
+    /// Every `Fuse`, the inner ones first.
+    pub fn fuse_blocks(&self) -> Vec<&Self> {
+        let (Self::Stack(children) | Self::Fuse(children)) = self else { return Vec::new() };
+        let mut blocks: Vec<&Self> = children.iter().flat_map(Self::fuse_blocks).collect();
+        if matches!(self, Self::Fuse(_)) {
+            blocks.push(self);
+        }
+        blocks
+    }
+
     /// AdapterHub's `adapter_setup.json` form.
     pub fn to_json(&self) -> Value {
         match self {
@@ -235,6 +245,9 @@ mod tests {
         assert_eq!((composition.first(), composition.last()), ("ko", "b"));
         assert_eq!(composition.names(), ["ko", "x", "a", "b"]);
         assert_eq!(composition.fusions(), ["a,b"]);
+        let blocks: Vec<String> =
+            composition.fuse_blocks().into_iter().map(Composition::to_string).collect();
+        assert_eq!(blocks, ["Fuse(Stack(x, a), b)"]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod adapterhub;
 mod adapters;
 mod bottleneck;
 mod bundle;
+mod checkpoint;
 mod composition;
 mod error;
 mod fusion;

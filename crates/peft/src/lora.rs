@@ -277,7 +277,7 @@ impl LoraLinear {
 
     /// `x · W + b + dropout(x) · A · B · scaling`, or its DoRA form: with `V = W + A · B · scaling`
     /// and its norms by column, which take no gradient, `(m / ‖V‖) · (x · V) + b`.
-    pub(crate) fn forward(&self, linear: &Linear, input: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn forward(&self, linear: &Linear, input: &Tensor<2>) -> Tensor<2> {
         let base = linear.forward(input.clone());
         let dropped = self.dropout.forward(input.clone());
         let update = self.lora_b.forward(self.lora_a.forward(dropped.clone())) * self.scaling;
@@ -287,7 +287,7 @@ impl LoraLinear {
         let norm = column_norm(weight.clone().detach() + self.dense().detach());
         let scale = magnitude.val().unsqueeze::<2>() / norm;
         // With dropout at work, PEFT drops the base's share of the change of scale, too.
-        let unbiased = match (self.drops(&input), &linear.bias) {
+        let unbiased = match (self.drops(input), &linear.bias) {
             (true, _) => dropped.matmul(weight),
             (false, Some(bias)) => base.clone() - bias.val().unsqueeze::<2>(),
             (false, None) => base.clone(),

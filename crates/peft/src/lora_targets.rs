@@ -129,11 +129,11 @@ pub(crate) fn pattern_value<T: Copy>(
 }
 
 fn full_match(pattern: &str, name: &str) -> Result<bool, PeftError> {
-    let regex = Regex::new(&format!("^(?:{pattern})$"));
-    regex.and_then(|regex| regex.is_match(name)).map_err(|error| PeftError::Value {
+    let error = |error: fancy_regex::Error| PeftError::Value {
         key: "target_modules",
         message: format!("`{pattern}` is no valid regular expression: {error}"),
-    })
+    };
+    Regex::new(&format!("^(?:{pattern})$")).map_err(error)?.is_match(name).map_err(error)
 }
 
 impl fmt::Display for TargetModules {

@@ -47,9 +47,8 @@ impl PeftModel {
             crate::Bias::All => name.ends_with(".bias"),
             crate::Bias::LoraOnly => name.ends_with(".base_layer.bias"),
         };
-        let own = |name: &str| {
-            name.contains(".lora_") || name.contains(".classifier.") || biased(name)
-        };
+        let own =
+            |name: &str| name.contains(".lora_") || name.contains(".classifier.") || biased(name);
         let tensors = self.library_tensors(own).into_iter();
         let tensors = tensors.map(|(name, data)| (name_in_loralib(&name), data)).collect();
         torch_file::write(path, &tensors)

@@ -95,9 +95,22 @@ impl PeftModel {
     /// Puts AdapterHub's two-layer head in the place of pooler and classifier.
     pub fn add_head(&mut self, name: &str, seed: u64) {
         let device = self.device();
-        let init = Init::new(seed, 0.02, &device);
+        let init = Init::new(seed, self.bert.initializer_range, &device);
         self.head = Some(ClassificationHead::new(&self.bert, &init.enter("heads").enter(name)));
         self.head_name = name.into();
+    }
+
+    /// Gives the head that is used new weights, drawn from `seed` as those of a new model are.
+    pub fn renew_head(&mut self, seed: u64) {
+        if self.head.is_some() {
+            let name = self.head_name.clone();
+            self.add_head(&name, seed);
+        } else {
+            let device = self.device();
+            let init = Init::new(seed, self.bert.initializer_range, &device);
+            let (width, classes) = (self.bert.hidden_size, self.bert.num_labels());
+            self.base.classifier = init.linear("classifier", width, classes, true);
+        }
     }
 
     /// Makes a composition of adapters active.

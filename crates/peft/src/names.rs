@@ -99,8 +99,7 @@ fn bottleneck_name(adapter: &str, ln_before: bool, rest: &[&str]) -> String {
             let module = match *module {
                 // A sequence in AdapterHub: an optional LayerNorm, then the projection.
                 "adapter_down" if ln_before => "adapter_down.1",
-                "adapter_down" => "adapter_down.0",
-                "adapter_norm_before" => "adapter_down.0",
+                "adapter_down" | "adapter_norm_before" => "adapter_down.0",
                 other => other,
             };
             let parameter = match *parameter {

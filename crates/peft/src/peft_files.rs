@@ -120,10 +120,10 @@ impl PeftModel {
                 ),
             });
         }
-        write(folder, CONFIG, &file.json(base_model, sites))?;
+        write(folder, CONFIG, &file.json(base_model, &sites))?;
         let tensors = self
             .library_tensors(|name| name.strip_prefix(PREFIX).is_some_and(|name| file.has(name)));
-        write_safetensors(&folder.join(WEIGHTS), &tensors, None)
+        write_safetensors(&folder.join(WEIGHTS), &tensors)
     }
 }
 
@@ -223,7 +223,7 @@ impl PeftFile {
         self.modules.iter().any(|module| name.contains(&format!(".{module}.")))
     }
 
-    fn json(&self, base_model: &str, sites: Vec<String>) -> Value {
+    fn json(&self, base_model: &str, sites: &[String]) -> Value {
         let lora = &self.lora;
         let targets = |targets: &TargetModules| match targets {
             TargetModules::List(names) => json!(names),

@@ -109,7 +109,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pytorch_adapter.bin");
         let tensors = BTreeMap::from([
-            ("a.weight".to_owned(), TensorData::new(vec![1.5f32, -2.0, 3.0, 4.0, 5.0, 6.0], [2, 3])),
+            (
+                "a.weight".to_owned(),
+                TensorData::new(vec![1.5f32, -2.0, 3.0, 4.0, 5.0, 6.0], [2, 3]),
+            ),
             ("b.한글".to_owned(), TensorData::new(vec![f32::MIN_POSITIVE], [1])),
         ]);
         write(&path, &tensors).unwrap();

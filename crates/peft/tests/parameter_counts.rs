@@ -76,10 +76,8 @@ fn fused(config: FusionConfig) -> PeftModel {
 #[test]
 fn adapter_fusion() {
     let fusion = || Trains::fusion("ko,nsmc");
-    let unfrozen = || Trains {
-        bottlenecks: BTreeSet::from(["ko".to_owned(), "nsmc".to_owned()]),
-        ..fusion()
-    };
+    let unfrozen =
+        || Trains { bottlenecks: BTreeSet::from(["ko".to_owned(), "nsmc".to_owned()]), ..fusion() };
     assert_eq!(trainable(fused(FusionConfig::dynamic()), fusion()), 21_252_096 + CLASSIFIER);
     assert_eq!(trainable(fused(FusionConfig::static_()), fusion()), 14_174_208 + CLASSIFIER);
     assert_eq!(trainable(fused(FusionConfig::dynamic()), unfrozen()), 29_238_336 + CLASSIFIER);
@@ -104,7 +102,11 @@ fn lora() {
             model.add_lora(&LoraConfig::new(rank, 1.0, targets), 0).unwrap();
             let expected = at_rank_16 * factor;
             let head = Trains::lora();
-            assert_eq!(trainable(model.clone(), head.clone()), expected + CLASSIFIER, "{targets:?}");
+            assert_eq!(
+                trainable(model.clone(), head.clone()),
+                expected + CLASSIFIER,
+                "{targets:?}"
+            );
             let frozen = Trains { head: false, ..head };
             assert_eq!(trainable(model, frozen), expected);
         }

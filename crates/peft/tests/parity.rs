@@ -52,7 +52,11 @@ fn between(name: &str, start: &str) -> Option<String> {
 
 /// The model of a case, read from the files that the Python libraries wrote.
 fn model(case: &Case, device: &Device) -> PeftModel {
-    if case.folder.join("adapter_config.json").is_file() { lora(case, device) } else { adapters(case, device) }
+    if case.folder.join("adapter_config.json").is_file() {
+        lora(case, device)
+    } else {
+        adapters(case, device)
+    }
 }
 
 fn lora(case: &Case, device: &Device) -> PeftModel {
@@ -222,7 +226,8 @@ fn three_steps_of_adamw_give_the_parameters_of_the_libraries() {
         case.assert_close("logits_after3.0", &logits, OUTPUT);
 
         // What is frozen stays what it was, to the last bit.
-        let (before, after) = (self::model(&case, &Device::flex()).state_dict(), model.state_dict());
+        let (before, after) =
+            (self::model(&case, &Device::flex()).state_dict(), model.state_dict());
         let trainable = trainable(&case);
         let frozen = before.iter().filter(|(name, _)| !trainable.contains(*name));
         for (name, data) in frozen {
@@ -415,6 +420,30 @@ fn what_is_written_is_read_back_with_the_same_logits() {
                 assert_eq!(floats(read.forward(&input)), floats(model.forward(&input)));
             }
         }
+    }
+}
+
+#[test]
+fn a_checkpoint_brings_the_model_back() {
+    let device = Device::flex();
+    for case in cases() {
+        let model = model(&case, &device);
+        // Weights of the base that train are in it, too.
+        let trains = Trains { pooler: true, layer_norm: true, ..model.trains().clone() };
+        let mut model = model.train_only(trains);
+        let pooler = model.base.bert.pooler.as_mut().unwrap();
+        pooler.dense.weight = pooler.dense.weight.clone().map(|weight| weight * 1.5);
+        let folder = tempfile::tempdir().unwrap();
+        model.save_checkpoint(folder.path()).unwrap();
+        assert!(PeftModel::is_checkpoint(folder.path()));
+        let back = base(&device).load_checkpoint(folder.path()).unwrap();
+        assert_eq!(back.state_dict(), model.state_dict(), "{}", case.name);
+        assert_eq!(back.trains(), model.trains());
+        let input = case.batch(0).unpadded(&device);
+        assert_eq!(floats(back.forward(&input)), floats(model.forward(&input)), "{}", case.name);
+        // The frozen encoder is not.
+        let size = fs_err::metadata(folder.path().join("model.safetensors")).unwrap().len();
+        assert!(size < 4 * model.parameter_counts().total as u64, "{}: {size}", case.name);
     }
 }
 

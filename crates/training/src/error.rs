@@ -10,6 +10,9 @@ pub enum TrainingError {
     /// A checkpoint cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] nsmc_bert::CheckpointError),
+    /// An adapter's checkpoint cannot be read or written.
+    #[error(transparent)]
+    Peft(#[from] nsmc_peft::PeftError),
     /// There is nothing to train on.
     #[error("no reviews to train on: `data.train_size` leaves none beside the validation split")]
     NoReviews,

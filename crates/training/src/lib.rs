@@ -25,7 +25,7 @@ pub use fit::{Fit, Fitted, fit};
 pub use input::bert_input;
 pub use memory::peak_memory_mib;
 pub use metrics::losses;
-pub use predict::predict;
+pub use predict::{Predicted, predict};
 pub use progress::{Dashboard, Progress};
 pub use schedule::LinearSchedule;
 pub use strategy::step_seed;

@@ -1,12 +1,22 @@
 use burn::data::dataloader::DataLoader;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
+use nsmc_bert::SublayerSite;
 use nsmc_data::ReviewLoader;
-use nsmc_peft::PeftModel;
+use nsmc_experiment::FusionAttention;
+use nsmc_peft::{FusionWeights, PeftModel};
 
 use crate::{TrainingError, bert_input};
 
-/// The logits of every review of `loader`, each with its review's index, in the order of the
-/// indices, whatever the loader's order.
+/// What a model says of reviews.
+#[derive(Clone, Debug, Default)]
+pub struct Predicted {
+    /// Each review's index and logits, in the order of the indices.
+    pub logits: Vec<(usize, Vec<f32>)>,
+    /// Where the model's fusions attended to, from the first layer up.
+    pub attention: Vec<FusionAttention>,
+}
+
+/// The logits of every review of `loader`, whatever its order.
 ///
 /// `device` must not record gradients; the model's dropout is then off. `progress` is told the number
 /// of reviews done after each batch.
@@ -15,20 +25,77 @@ pub fn predict(
     loader: &ReviewLoader,
     device: &Device,
     mut progress: impl FnMut(usize),
-) -> Result<Vec<(usize, Vec<f32>)>, TrainingError> {
+) -> Result<Predicted, TrainingError> {
     let loader = loader.to_device(device);
-    let mut predictions = Vec::with_capacity(loader.num_items());
+    let fused = model.adapters.active().is_some_and(|active| !active.fusions().is_empty());
+    let mut predicted = Predicted::default();
+    let mut tokens = 0;
     for batch in loader.iter() {
         let batch = batch.map_err(|error| TrainingError::Device(error.to_string()))?;
-        let logits = model.forward(&bert_input(&batch));
+        let input = bert_input(&batch);
+        let logits = if fused {
+            let (logits, weights) = model.forward_with_fusion_weights(&input);
+            let first_rows = input.sequences.first_rows();
+            predicted.attend(weights, &first_rows)?;
+            tokens += batch.lengths.iter().sum::<usize>();
+            logits
+        } else {
+            model.forward(&input)
+        };
         let [_, num_labels] = logits.dims();
         let logits: Vec<f32> =
             logits.try_into_vec_as().map_err(|error| TrainingError::Device(error.to_string()))?;
-        predictions.extend(
+        predicted.logits.extend(
             batch.reviews.iter().copied().zip(logits.chunks(num_labels).map(<[f32]>::to_vec)),
         );
-        progress(predictions.len());
+        progress(predicted.logits.len());
     }
-    predictions.sort_unstable_by_key(|(review, _)| *review);
-    Ok(predictions)
+    predicted.logits.sort_unstable_by_key(|(review, _)| *review);
+    let reviews = predicted.logits.len();
+    for attention in &mut predicted.attention {
+        attention.mean.iter_mut().for_each(|sum| *sum /= tokens as f64);
+        attention.mean_first_token.iter_mut().for_each(|sum| *sum /= reviews as f64);
+    }
+    Ok(predicted)
+}
+
+impl Predicted {
+    /// Adds a batch's weights to the sums.
+    fn attend(
+        &mut self,
+        weights: Vec<FusionWeights>,
+        first_rows: &Tensor<1, burn::tensor::Int>,
+    ) -> Result<(), TrainingError> {
+        let sums = |weights: Tensor<2>| -> Result<Vec<f64>, TrainingError> {
+            let sums = weights.sum_dim(0).try_into_vec_as::<f32>();
+            let sums = sums.map_err(|error| TrainingError::Device(error.to_string()))?;
+            Ok(sums.into_iter().map(f64::from).collect())
+        };
+        let add = |sums: &mut Vec<f64>, more: Vec<f64>| {
+            sums.resize(more.len(), 0.0);
+            sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        };
+        for (index, FusionWeights { fusion, site, weights }) in weights.into_iter().enumerate() {
+            if index == self.attention.len() {
+                let (layer, place) = match site {
+                    SublayerSite::Attention(layer) => (layer, "attention"),
+                    SublayerSite::FeedForward(layer) => (layer, "output"),
+                };
+                self.attention.push(FusionAttention {
+                    adapters: fusion.split(',').map(str::to_owned).collect(),
+                    layer,
+                    place: place.into(),
+                    mean: Vec::new(),
+                    mean_first_token: Vec::new(),
+                });
+            }
+            let attention = &mut self.attention[index];
+            add(
+                &mut attention.mean_first_token,
+                sums(weights.clone().select(0, first_rows.clone()))?,
+            );
+            add(&mut attention.mean, sums(weights)?);
+        }
+        Ok(())
+    }
 }

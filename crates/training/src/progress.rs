@@ -26,7 +26,7 @@ pub enum Dashboard {
 
 impl Dashboard {
     /// Tells a person something that stays on the screen.
-    pub(crate) fn say(self, line: &str) {
+    pub fn say(self, line: &str) {
         if matches!(self, Self::Bar | Self::Lines) {
             // A closed stderr is no reason to stop training.
             let _ = writeln!(std::io::stderr(), "{line}");

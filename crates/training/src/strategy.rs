@@ -180,8 +180,13 @@ impl RecipeStrategy {
             let step = (epoch - 1) * steps + index;
             self.device.seed(step_seed(self.seed, step));
             let output = learner.train_step(batch);
-            let (gradients, grad_norm) =
-                clip_grad_norm(&learner.model(), output.grads, self.max_grad_norm);
+            let model = learner.model();
+            // AdapterTrainer computes it after a step, so that it joins the next one's gradients.
+            let gradients = match step {
+                0 => output.grads,
+                _ => model.model.add_regularizer_gradients(output.grads),
+            };
+            let (gradients, grad_norm) = clip_grad_norm(&model, gradients, self.max_grad_norm);
             learner.lr_step();
             learner.optimizer_step(gradients);
 

@@ -120,7 +120,7 @@ fn train(seed: u64, recipe: &TrainingConfig) -> Trained {
         trained.last = Some(state_dict(&base));
         let validation = loader(100..150, Order::ByLength);
         let model = PeftModel::new(base, &config).valid();
-        trained.logits = predict(&model, &validation, &device, |_| {}).unwrap();
+        trained.logits = predict(&model, &validation, &device, |_| {}).unwrap().logits;
     }
     trained
 }

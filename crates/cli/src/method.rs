@@ -1,0 +1,217 @@
+//! From a method's configuration to a model.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nsmc_bert::Activation;
+use nsmc_experiment::{
+    AdapterConfig, AdapterFusionMethod, AdapterKind, AdapterMethod, FusionKind, Head, LoraBias,
+    LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
+};
+use nsmc_peft::{
+    Bias, BottleneckConfig, Composition, FusionConfig, LoadOptions, LoraConfig, PeftModel,
+    TargetModules, Trains,
+};
+
+/// The name of the source of a head.
+const HEAD: &str = "head";
+
+/// The model that a run's first stage trains.
+pub(crate) fn first_stage(base: PeftModel, method: &MethodConfig, seed: u64) -> Result<PeftModel> {
+    match method {
+        MethodConfig::Vanilla => Ok(base.train_only(Trains::everything())),
+        MethodConfig::Lora(method) => lora(base, method, seed),
+        MethodConfig::Adapter(method) => {
+            let AdapterMethod { setup, head, trains, adapter, sources } = method;
+            let sources = |name: &str| sources.get(name);
+            adapter_stage(base, setup, adapter, *head, trains, &sources, seed)
+        }
+        MethodConfig::AdapterFusion(method) => {
+            let AdapterFusionMethod { adapter_setup, head, trains, adapter, sources, .. } = method;
+            let sources = |name: &str| sources.get(name);
+            adapter_stage(base, adapter_setup, adapter, *head, trains, &sources, seed)
+        }
+    }
+}
+
+/// AdapterFusion's second stage, from the model of its first.
+pub(crate) fn fusion_stage(
+    mut model: PeftModel,
+    method: &AdapterFusionMethod,
+    seed: u64,
+) -> Result<PeftModel> {
+    let composition = Composition::parse(&method.setup).context("`method.setup`")?;
+    for name in composition.names() {
+        if model.adapters.adapter(name).is_none() {
+            load_adapter(&mut model, name, method.sources.get(name))?;
+        }
+    }
+    if !method.keep_head {
+        model.renew_head(seed);
+        load_head(&mut model, method.sources.get(HEAD))?;
+    }
+    let preset = match method.fusion {
+        FusionKind::Dynamic => FusionConfig::dynamic(),
+        FusionKind::Static => FusionConfig::static_(),
+    };
+    let config = FusionConfig { regularization: method.regularization, ..preset };
+    for block in composition.fuse_blocks() {
+        let name = block.fusions().swap_remove(0);
+        // A fusion of one adapter has that adapter's name, which is the adapter's source.
+        match method.sources.get(&name).filter(|_| name.contains(',')) {
+            Some(source) => {
+                let loaded =
+                    model.load_fusion(&source.path).with_context(|| source.from.clone())?;
+                anyhow::ensure!(
+                    loaded == name,
+                    "`method.sources.\"{name}\"`: the fusion layer there is of `{loaded}`; the \
+                     order of a fusion's adapters matters"
+                );
+            }
+            None => model.add_fusion(block, config, seed)?,
+        }
+    }
+    let mut trains =
+        Trains { fusions: composition.fusions().into_iter().collect(), ..parts(&method.trains) };
+    if method.unfreeze_adapters {
+        trains.bottlenecks = composition.names().into_iter().map(str::to_owned).collect();
+    }
+    model.set_active(Some(composition)).context("`method.setup`")?;
+    Ok(model.train_only(trains))
+}
+
+fn adapter_stage<'a>(
+    mut model: PeftModel,
+    setup: &str,
+    adapter: &AdapterConfig,
+    head: Head,
+    trained_parts: &[Part],
+    sources: &dyn Fn(&str) -> Option<&'a Source>,
+    seed: u64,
+) -> Result<PeftModel> {
+    let composition = Composition::parse(setup).context("the setup of the adapters")?;
+    for name in composition.names() {
+        match sources(name) {
+            None if name == adapter.name => {
+                let config = bottleneck(adapter).context("`method.adapter`")?;
+                model.add_adapter(name, &config, seed).context("`method.adapter`")?;
+            }
+            source => load_adapter(&mut model, name, source)?,
+        }
+    }
+    if head == Head::Flex {
+        model.add_head(&adapter.name, seed);
+    }
+    load_head(&mut model, sources(HEAD))?;
+    model.set_active(Some(composition)).context("the setup of the adapters")?;
+    let trains = Trains { adapters: [adapter.name.clone()].into(), ..parts(trained_parts) };
+    Ok(model.train_only(trains))
+}
+
+fn load_adapter(model: &mut PeftModel, name: &str, source: Option<&Source>) -> Result<()> {
+    let source = source.with_context(|| format!("`method.sources.{name}`: missing"))?;
+    let options = LoadOptions {
+        load_as: Some(name.into()),
+        invertible_non_linearity: activation(source.invertible_non_linearity),
+    };
+    model
+        .load_adapter(&source.path, &options)
+        .with_context(|| format!("the adapter `{name}` ({})", source.from))?;
+    Ok(())
+}
+
+fn load_head(model: &mut PeftModel, source: Option<&Source>) -> Result<()> {
+    source.map_or(Ok(()), |source| {
+        model.load_head(&source.path).with_context(|| format!("the head ({})", source.from))
+    })
+}
+
+fn lora(mut model: PeftModel, method: &LoraMethod, seed: u64) -> Result<PeftModel> {
+    let config = lora_config(method);
+    match &method.start {
+        None => model.add_lora(&config, seed).context("[method]")?,
+        Some(Source { path, from, .. }) if is_state_dict(path) => {
+            model.load_loralib(path, &config).with_context(|| from.clone())?;
+        }
+        Some(Source { path, from, .. }) => {
+            model.load_peft(path, Some(&config)).with_context(|| from.clone())?;
+        }
+    }
+    let bias = match method.bias {
+        LoraBias::None => Bias::None,
+        LoraBias::All => Bias::All,
+        LoraBias::LoraOnly => Bias::LoraOnly,
+    };
+    Ok(model.train_only(Trains { lora: true, bias, ..parts(&method.trains) }))
+}
+
+/// A file that is no archive of PEFT's folder.
+fn is_state_dict(path: &Path) -> bool {
+    path.is_file() && path.extension().is_none_or(|extension| extension != "zip")
+}
+
+fn lora_config(method: &LoraMethod) -> LoraConfig {
+    let targets = |targets: &Targets| match targets {
+        Targets::List(names) => TargetModules::List(names.clone()),
+        Targets::Text(text) if text == "all-linear" => TargetModules::AllLinear,
+        Targets::Text(pattern) => TargetModules::Regex(pattern.clone()),
+    };
+    LoraConfig {
+        rank: method.rank,
+        alpha: method.alpha,
+        dropout: method.dropout,
+        target_modules: targets(&method.target_modules),
+        exclude_modules: Some(targets(&method.exclude_modules))
+            .filter(|excluded| *excluded != TargetModules::List(Vec::new())),
+        layers_to_transform: Some(method.layers_to_transform.clone())
+            .filter(|layers| !layers.is_empty()),
+        rank_pattern: method.rank_pattern.clone(),
+        alpha_pattern: method.alpha_pattern.clone(),
+        use_rslora: method.use_rslora,
+        use_dora: method.use_dora,
+    }
+}
+
+fn bottleneck(adapter: &AdapterConfig) -> Result<BottleneckConfig> {
+    let preset = match adapter.config {
+        AdapterKind::Pfeiffer => BottleneckConfig::pfeiffer(adapter.reduction_factor),
+        AdapterKind::Houlsby => BottleneckConfig::houlsby(adapter.reduction_factor),
+    };
+    let layers = adapter.layer_reduction_factors.iter().map(|(layer, factor)| {
+        let layer = layer.parse().with_context(|| {
+            format!("`layer_reduction_factors`: expected layers from 0, found `{layer}`")
+        })?;
+        Ok((layer, *factor))
+    });
+    let config = BottleneckConfig {
+        layer_reduction_factors: layers.collect::<Result<_>>()?,
+        leave_out: adapter.leave_out.clone(),
+        non_linearity: activation(adapter.non_linearity).unwrap_or(preset.non_linearity),
+        dropout: adapter.dropout,
+        ..preset
+    };
+    Ok(if adapter.invertible { config.with_invertible() } else { config })
+}
+
+/// The non-linearity; none for that of the preset.
+fn activation(non_linearity: NonLinearity) -> Option<Activation> {
+    match non_linearity {
+        NonLinearity::Preset => None,
+        NonLinearity::Relu => Some(Activation::Relu),
+        NonLinearity::Gelu => Some(Activation::Gelu),
+        NonLinearity::GeluNew => Some(Activation::GeluNew),
+        NonLinearity::Swish => Some(Activation::Swish),
+        NonLinearity::Tanh => Some(Activation::Tanh),
+    }
+}
+
+fn parts(parts: &[Part]) -> Trains {
+    let has = |part| parts.contains(&part);
+    Trains {
+        head: has(Part::Head),
+        pooler: has(Part::Pooler),
+        layer_norm: has(Part::LayerNorm),
+        embeddings: has(Part::Embeddings),
+        ..Trains::nothing()
+    }
+}

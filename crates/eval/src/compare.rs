@@ -1,0 +1,570 @@
+//! Methods beside each other on the same test reviews: accuracies, differences and their tests.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+
+use crate::statistics::{
+    Agreement, BootstrapDifference, Interval, McNemar, Resampling, SeedPairing, SeedSummary,
+    StatisticsError, bootstrap_difference, holm, sign_flip_p, wilson_interval,
+};
+use crate::{EvalError, Predictions, Table};
+
+/// Why predictions could not be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// A comparison needs two.
+    #[error("expected two methods or more to compare, found {0}")]
+    Groups(usize),
+    /// A method has no predictions.
+    #[error("{0}: no predictions to compare")]
+    NoMembers(String),
+    /// Two runs of a method have one seed: the same run twice, or not the same method.
+    #[error("{group}: {first} and {second} both have seed {seed}; give each run of a method once")]
+    Seed {
+        /// The method.
+        group: String,
+        /// A run.
+        first: String,
+        /// The other run.
+        second: String,
+        /// Their seed.
+        seed: u64,
+    },
+    /// A review was predicted twice.
+    #[error("{member}: more than one prediction for {ids}")]
+    Duplicate {
+        /// The run or file.
+        member: String,
+        /// The reviews.
+        ids: Ids,
+    },
+    /// The reviews are not the same.
+    #[error("{member}: no prediction for {ids}, which {other} has; compare on the same reviews")]
+    Missing {
+        /// The run or file that lacks them.
+        member: String,
+        /// The run or file that has them.
+        other: String,
+        /// The reviews.
+        ids: Ids,
+    },
+    /// The true classes are not the same.
+    #[error("{first} and {second} have different labels for {ids}")]
+    Labels {
+        /// A run or file.
+        first: String,
+        /// The other run or file.
+        second: String,
+        /// The reviews.
+        ids: Ids,
+    },
+    /// A statistic could not be computed.
+    #[error(transparent)]
+    Statistics(#[from] StatisticsError),
+}
+
+/// Ids of reviews, of which a message shows the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ids(pub Vec<String>);
+
+impl fmt::Display for Ids {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 5;
+        let Self(ids) = self;
+        let shown = ids[..ids.len().min(SHOWN)].join(", ");
+        let more = if ids.len() > SHOWN { ", ..." } else { "" };
+        let reviews = if ids.len() == 1 { "review" } else { "reviews" };
+        write!(f, "{} {reviews} (id {shown}{more})", ids.len())
+    }
+}
+
+/// The true and the predicted class of one review.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The review's id.
+    pub id: String,
+    /// The true class.
+    pub label: usize,
+    /// The predicted class.
+    pub class: usize,
+}
+
+/// The predictions of one trained model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What errors call it: its run or file.
+    pub name: String,
+    /// Its seed, if known.
+    pub seed: Option<u64>,
+    /// In any order.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// A method: one trained model per seed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// What tables call it.
+    pub name: String,
+    /// In any order.
+    pub members: Vec<Member>,
+}
+
+impl Member {
+    /// Reads predictions: those a run left, or a file made elsewhere.
+    ///
+    /// The latter has a header with the columns `id`, `label` and `prediction`, in any order and
+    /// among others, separated by tabs if the header has any and by commas otherwise. Classes are
+    /// numbers from 0.
+    pub fn read(path: &Path, seed: Option<u64>) -> Result<Self, EvalError> {
+        let text = fs_err::read_to_string(path)?;
+        let header = text.lines().next().unwrap_or_default();
+        let delimiter = if header.contains('\t') { b'\t' } else { b',' };
+        let line =
+            |line: u64, message: String| EvalError::Line { path: path.into(), line, message };
+        let mut reader =
+            csv::ReaderBuilder::new().delimiter(delimiter).from_reader(text.as_bytes());
+        let header = reader.headers().map_err(|error| line(1, error.to_string()))?.clone();
+        let outcomes: Vec<Outcome> = if header.iter().any(|name| name == "logit_0") {
+            let row = |row: crate::Prediction| Outcome {
+                class: row.class(),
+                label: row.label,
+                id: row.id,
+            };
+            Predictions::read(path)?.rows.into_iter().map(row).collect()
+        } else {
+            let column = |name| header.iter().position(|found| found == name);
+            let (Some(id), Some(label), Some(prediction)) =
+                (column("id"), column("label"), column("prediction"))
+            else {
+                let found: Vec<&str> = header.iter().collect();
+                let expected = "expected the columns id, label and prediction, found";
+                return Err(line(1, format!("{expected} {}", found.join(", "))));
+            };
+            let outcome = |record: Result<csv::StringRecord, csv::Error>| {
+                let at = |position: Option<&csv::Position>| position.map_or(0, csv::Position::line);
+                let record =
+                    record.map_err(|error| line(at(error.position()), error.to_string()))?;
+                let class = |name: &str, field: usize| {
+                    record[field].parse().map_err(|_| {
+                        let found = &record[field];
+                        let message = format!("expected {name} to be 0, 1, ..., found \"{found}\"");
+                        line(at(record.position()), message)
+                    })
+                };
+                let (label, class) = (class("label", label)?, class("prediction", prediction)?);
+                Ok(Outcome { id: record[id].into(), label, class })
+            };
+            reader.records().map(outcome).collect::<Result<_, EvalError>>()?
+        };
+        if outcomes.is_empty() {
+            return Err(EvalError::Empty { path: path.into() });
+        }
+        Ok(Self { name: path.display().to_string(), seed, outcomes })
+    }
+
+    fn by_id(&self) -> Result<HashMap<&str, &Outcome>, CompareError> {
+        let mut by_id = HashMap::with_capacity(self.outcomes.len());
+        let mut twice = Vec::new();
+        for outcome in &self.outcomes {
+            twice.extend(by_id.insert(outcome.id.as_str(), outcome));
+        }
+        match ids(twice.into_iter()) {
+            Some(ids) => Err(CompareError::Duplicate { member: self.name.clone(), ids }),
+            None => Ok(by_id),
+        }
+    }
+}
+
+/// What a method reached.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupAccuracy {
+    /// The method.
+    pub name: String,
+    /// Accuracy over its seeds.
+    pub accuracy: SeedSummary,
+    /// 95 % interval of the accuracy: Student's over seeds, or Wilson's over reviews for one seed.
+    pub interval: Interval,
+    /// The run of median accuracy, the lower of two: the one that McNemar's test compares.
+    pub median_member: String,
+}
+
+/// How two methods differ.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pair {
+    /// Index of the first method in [`Comparison::groups`].
+    pub first: usize,
+    /// Index of the second.
+    pub second: usize,
+    /// Whether the same seeds were drawn for both: they are if both methods ran with the same ones.
+    pub pairing: SeedPairing,
+    /// Mean accuracy of the first less that of the second, over seeds and reviews.
+    pub bootstrap: BootstrapDifference,
+    /// The differences seed by seed; none unless two seeds or more are paired.
+    pub seeds: Option<PairedSeeds>,
+    /// Which reviews the runs of median accuracy predicted rightly.
+    pub agreement: Agreement,
+    /// McNemar's test of those two runs.
+    pub mcnemar: McNemar,
+    /// The p that McNemar's test reports, corrected by Holm for the number of pairs.
+    pub holm_p: f64,
+}
+
+/// The differences of two methods seed by seed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PairedSeeds {
+    /// Differences of accuracy, first less second.
+    pub differences: SeedSummary,
+    /// p of the sign-flip permutation test.
+    pub sign_flip_p: f64,
+}
+
+/// Methods and every pair of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// Test reviews.
+    pub reviews: usize,
+    /// In the order given.
+    pub groups: Vec<GroupAccuracy>,
+    /// Every method with every later one.
+    pub pairs: Vec<Pair>,
+}
+
+/// A method's runs, in the order of their seeds if all are known.
+struct Matched {
+    /// None unless every run's seed is known.
+    seeds: Option<Vec<u64>>,
+    /// `[run][review]`.
+    right: Vec<Vec<bool>>,
+    /// Reviews predicted rightly, per run.
+    counts: Vec<u64>,
+    /// Index of the run of median accuracy.
+    median: usize,
+}
+
+impl Comparison {
+    /// Compares methods on the same reviews, matched by id.
+    ///
+    /// McNemar's test, the agreement and Holm's correction are about the runs of median accuracy;
+    /// the bootstrap and the sign-flip test about all seeds.
+    pub fn new(groups: &[Group], resampling: Resampling) -> Result<Self, CompareError> {
+        if groups.len() < 2 {
+            return Err(CompareError::Groups(groups.len()));
+        }
+        if let Some(group) = groups.iter().find(|group| group.members.is_empty()) {
+            return Err(CompareError::NoMembers(group.name.clone()));
+        }
+        let reference = &groups[0].members[0];
+        let reviews = reference.outcomes.len();
+        let (mut accuracies, mut matched) = (Vec::new(), Vec::new());
+        for group in groups {
+            let (accuracy, runs) = match_group(group, reference)?;
+            accuracies.push(accuracy);
+            matched.push(runs);
+        }
+        let mut pairs = Vec::new();
+        for (first, a) in matched.iter().enumerate() {
+            for (second, b) in matched.iter().enumerate().skip(first + 1) {
+                pairs.push(Pair { first, second, ..compare(a, b, resampling)? });
+            }
+        }
+        let p_values: Vec<f64> = pairs.iter().map(|pair| pair.mcnemar.p()).collect();
+        for (pair, p) in pairs.iter_mut().zip(holm(&p_values)?) {
+            pair.holm_p = p;
+        }
+        Ok(Self { reviews, groups: accuracies, pairs })
+    }
+
+    /// One row per method: its accuracy.
+    pub fn accuracy_table(&self) -> Table {
+        let header = ["method", "interval over", "seeds", "accuracy", "95 % interval", "std"];
+        let mut table = Table::new(header, 2);
+        for GroupAccuracy { name, accuracy, interval, .. } in &self.groups {
+            let (over, deviation) = match accuracy.spread {
+                Some(spread) => ("seeds (t)", format!("{:.4}", spread.standard_deviation)),
+                None => ("reviews (Wilson)", "–".into()),
+            };
+            table.push([
+                name.clone(),
+                over.into(),
+                accuracy.seeds.to_string(),
+                format!("{:.4}", accuracy.mean),
+                format!("{:.4} to {:.4}", interval.low, interval.high),
+                deviation,
+            ]);
+        }
+        table
+    }
+
+    /// One row per pair of methods: their difference and its tests.
+    pub fn table(&self) -> Table {
+        let mut table = Table::new(
+            [
+                "first",
+                "second",
+                "difference of\naccuracies",
+                "95 % interval,\nbootstrap",
+                "only first\nright",
+                "only second\nright",
+                "McNemar's\np",
+                "p after\nHolm",
+                "sign-flip\np",
+            ],
+            2,
+        );
+        for pair in &self.pairs {
+            let BootstrapDifference { difference, interval, .. } = pair.bootstrap;
+            table.push([
+                self.groups[pair.first].name.clone(),
+                self.groups[pair.second].name.clone(),
+                format!("{difference:+.4}"),
+                format!("{:+.4} to {:+.4}", interval.low, interval.high),
+                pair.agreement.only_first.to_string(),
+                pair.agreement.only_second.to_string(),
+                format!("{} ({})", p_value(pair.mcnemar.p()), pair.mcnemar.reported),
+                p_value(pair.holm_p),
+                pair.seeds.map_or_else(|| "–".into(), |seeds| p_value(seeds.sign_flip_p)),
+            ]);
+        }
+        table
+    }
+}
+
+/// Brings the predictions of a method's runs into the order of `reference`.
+fn match_group(
+    group: &Group,
+    reference: &Member,
+) -> Result<(GroupAccuracy, Matched), CompareError> {
+    let mut members: Vec<&Member> = group.members.iter().collect();
+    members.sort_by_key(|member| member.seed);
+    for pair in members.windows(2) {
+        if let Some(seed) = pair[0].seed.filter(|_| pair[0].seed == pair[1].seed) {
+            let [group, first, second] =
+                [&group.name, &pair[0].name, &pair[1].name].map(Clone::clone);
+            return Err(CompareError::Seed { group, first, second, seed });
+        }
+    }
+    let right: Vec<Vec<bool>> =
+        members.iter().map(|member| right(member, reference)).collect::<Result<_, _>>()?;
+    let counts: Vec<u64> =
+        right.iter().map(|run| run.iter().filter(|right| **right).count() as u64).collect();
+    let mut order: Vec<usize> = (0..counts.len()).collect();
+    order.sort_by_key(|&run| counts[run]);
+    let median = order[(order.len() - 1) / 2];
+
+    let reviews = reference.outcomes.len() as u64;
+    let shares: Vec<f64> = counts.iter().map(|&count| count as f64 / reviews as f64).collect();
+    let accuracy = SeedSummary::new(&shares)?;
+    let interval = match accuracy.spread {
+        Some(spread) => spread.interval,
+        None => wilson_interval(counts[0], reviews)?,
+    };
+    let median_member = members[median].name.clone();
+    let seeds = members.iter().map(|member| member.seed).collect();
+    let accuracy = GroupAccuracy { name: group.name.clone(), accuracy, interval, median_member };
+    Ok((accuracy, Matched { seeds, right, counts, median }))
+}
+
+/// Whether each review of `reference`, in its order, was predicted rightly by `member`.
+fn right(member: &Member, reference: &Member) -> Result<Vec<bool>, CompareError> {
+    let (ours, theirs) = (member.by_id()?, reference.by_id()?);
+    let missing = |member: &Member, other: &Member, ids| {
+        let (member, other) = (member.name.clone(), other.name.clone());
+        CompareError::Missing { member, other, ids }
+    };
+    let lacks = |outcome: &&Outcome| !ours.contains_key(outcome.id.as_str());
+    if let Some(ids) = ids(reference.outcomes.iter().filter(lacks)) {
+        return Err(missing(member, reference, ids));
+    }
+    let lacks = |outcome: &&Outcome| !theirs.contains_key(outcome.id.as_str());
+    if let Some(ids) = ids(member.outcomes.iter().filter(lacks)) {
+        return Err(missing(reference, member, ids));
+    }
+    let differs = |outcome: &&Outcome| ours[outcome.id.as_str()].label != outcome.label;
+    if let Some(ids) = ids(reference.outcomes.iter().filter(differs)) {
+        let (first, second) = (reference.name.clone(), member.name.clone());
+        return Err(CompareError::Labels { first, second, ids });
+    }
+    let right = |outcome: &Outcome| ours[outcome.id.as_str()].class == outcome.label;
+    Ok(reference.outcomes.iter().map(right).collect())
+}
+
+/// Compares two methods; the caller fills in their indices and Holm's p.
+fn compare(a: &Matched, b: &Matched, resampling: Resampling) -> Result<Pair, CompareError> {
+    let paired = a.seeds.is_some() && a.seeds == b.seeds;
+    let pairing = if paired { SeedPairing::Paired } else { SeedPairing::Independent };
+    let differences: Vec<i64> =
+        a.counts.iter().zip(&b.counts).map(|(a, b)| *a as i64 - *b as i64).collect();
+    let reviews = a.right[0].len() as f64;
+    let seeds = if paired && differences.len() > 1 {
+        let shares: Vec<f64> = differences.iter().map(|&count| count as f64 / reviews).collect();
+        let sign_flip_p = sign_flip_p(&differences)?;
+        Some(PairedSeeds { differences: SeedSummary::new(&shares)?, sign_flip_p })
+    } else {
+        None
+    };
+    let agreement = Agreement::count(&a.right[a.median], &b.right[b.median])?;
+    let mcnemar = McNemar::new(&agreement);
+    let bootstrap = bootstrap_difference(&a.right, &b.right, pairing, resampling)?;
+    Ok(Pair { first: 0, second: 0, pairing, bootstrap, seeds, agreement, mcnemar, holm_p: 1.0 })
+}
+
+/// The ids of these reviews; none if there are no reviews.
+fn ids<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> Option<Ids> {
+    let ids: Vec<String> = outcomes.map(|outcome| outcome.id.clone()).collect();
+    (!ids.is_empty()).then_some(Ids(ids))
+}
+
+fn p_value(p: f64) -> String {
+    if p < 0.0001 { "< 0.0001".into() } else { format!("{p:.4}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESAMPLING: Resampling = Resampling { resamples: 500, seed: 7 };
+
+    /// A run over reviews of class 1; `classes` holds the predicted ones.
+    fn member(seed: Option<u64>, classes: &str) -> Member {
+        let outcome = |(id, class): (usize, char)| Outcome {
+            id: id.to_string(),
+            label: 1,
+            class: usize::from(class == '1'),
+        };
+        let name = format!("{classes}.tsv");
+        Member { name, seed, outcomes: classes.chars().enumerate().map(outcome).collect() }
+    }
+
+    fn group(name: &str, members: impl Into<Vec<Member>>) -> Group {
+        Group { name: name.into(), members: members.into() }
+    }
+
+    #[test]
+    fn seeds_are_paired_by_their_number_and_reviews_by_their_id() {
+        let mut shuffled = member(Some(1), "1110");
+        shuffled.outcomes.reverse();
+        let lora = [member(Some(0), "1000"), member(Some(2), "1100"), shuffled];
+        let head =
+            [1, 0, 2].map(|seed| member(Some(seed), ["0000", "1000", "1100"][seed as usize]));
+        let comparison =
+            Comparison::new(&[group("lora", lora), group("head", head)], RESAMPLING).unwrap();
+        let lora = &comparison.groups[0];
+        assert_eq!((lora.accuracy.mean, lora.median_member.as_str()), (0.5, "1100.tsv"));
+        assert_eq!(lora.interval, lora.accuracy.spread.unwrap().interval);
+        let [pair] = comparison.pairs.as_slice() else { panic!("two methods are one pair") };
+        assert_eq!(pair.pairing, SeedPairing::Paired);
+        // Differences of 1, 2 and 0 reviews: 2 of 8 signs give a sum of 3 or more, and twice as
+        // many one with the 0's sign turned.
+        let seeds = pair.seeds.unwrap();
+        assert_eq!((seeds.differences.smallest, seeds.differences.largest), (0.0, 0.5));
+        assert!((seeds.sign_flip_p - 0.5).abs() < 1e-12);
+        let agreement = Agreement { both_right: 1, only_first: 1, only_second: 0, both_wrong: 2 };
+        assert_eq!(pair.agreement, agreement);
+        assert!((pair.bootstrap.difference - 0.25).abs() < 1e-12);
+    }
+
+    #[test]
+    fn single_runs_have_wilson_intervals_and_holm_counts_the_pairs() {
+        let runs = ["1111111111", "1111000000", "0000000000"];
+        let groups = runs.map(|classes| group(classes, [member(None, classes)]));
+        let comparison = Comparison::new(&groups, RESAMPLING).unwrap();
+        assert_eq!(comparison.groups[1].interval, wilson_interval(4, 10).unwrap());
+        let named: Vec<_> = comparison.pairs.iter().map(|p| (p.first, p.second)).collect();
+        assert_eq!(named, [(0, 1), (0, 2), (1, 2)]);
+        // Exact p: 2/2^6, 2/2^10 and 2/2^4; the smallest counts three times, the next twice.
+        let expected = [2.0 * 0.03125, 3.0 * 0.001_953_125, 0.125];
+        for (pair, expected) in comparison.pairs.iter().zip(expected) {
+            assert!((pair.holm_p - expected).abs() < 1e-12, "{pair:?}");
+            assert!(pair.seeds.is_none());
+        }
+        let table = comparison.table().markdown();
+        let row = table.lines().nth(3).unwrap().split('|').map(str::trim);
+        let cells = ["1111111111", "0000000000", "+1.0000", "+1.0000 to +1.0000", "10", "0"];
+        let cells = cells.into_iter().chain(["0.0020 (exact)", "0.0059", "–"]);
+        assert!(row.skip(1).take(9).eq(cells), "{table}");
+        assert!(comparison.accuracy_table().markdown().contains("reviews (Wilson)"));
+    }
+
+    #[test]
+    fn methods_with_other_seeds_are_not_paired() {
+        let three = [0, 1, 2].map(|seed| member(Some(seed), "1100"));
+        for other in
+            [vec![member(Some(0), "1000"), member(Some(1), "1000")], vec![member(None, "1000"); 3]]
+        {
+            let groups = [group("a", three.clone()), group("b", other)];
+            let comparison = Comparison::new(&groups, RESAMPLING).unwrap();
+            assert_eq!(comparison.pairs[0].pairing, SeedPairing::Independent);
+            assert!(comparison.pairs[0].seeds.is_none());
+        }
+    }
+
+    #[test]
+    fn predictions_of_other_reviews_are_refused() {
+        let whole = || member(Some(0), "1111111");
+        let changed = |change: fn(&mut Vec<Outcome>)| {
+            let mut member = Member { name: "other.csv".into(), ..whole() };
+            change(&mut member.outcomes);
+            vec![member]
+        };
+        for (second, expected) in [
+            (
+                changed(|outcomes| outcomes.truncate(1)),
+                "other.csv: no prediction for 6 reviews (id 1, 2, 3, 4, 5, ...), which 1111111.tsv",
+            ),
+            (
+                changed(|outcomes| outcomes.push(Outcome { id: "x".into(), label: 0, class: 0 })),
+                "1111111.tsv: no prediction for 1 review (id x), which other.csv has",
+            ),
+            (
+                changed(|outcomes| outcomes[2].id = "3".into()),
+                "other.csv: more than one prediction for 1 review (id 3)",
+            ),
+            (
+                changed(|outcomes| outcomes[6].label = 0),
+                "1111111.tsv and other.csv have different labels for 1 review (id 6)",
+            ),
+            (vec![whole(), whole()], "b: 1111111.tsv and 1111111.tsv both have seed 0"),
+            (vec![], "b: no predictions"),
+        ] {
+            let groups = [group("a", [whole()]), group("b", second)];
+            let message = Comparison::new(&groups, RESAMPLING).unwrap_err().to_string();
+            assert!(message.contains(expected), "{expected} is not in {message}");
+        }
+        let one = Comparison::new(&[group("a", [whole()])], RESAMPLING).unwrap_err();
+        assert!(one.to_string().contains("two methods or more to compare, found 1"));
+    }
+
+    #[test]
+    fn files_made_elsewhere_and_files_of_runs_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("predictions");
+        let read = |text: &str| {
+            fs_err::write(&path, text).unwrap();
+            Member::read(&path, None).map(|member| member.outcomes)
+        };
+        let outcome = |id: &str, label, class| Outcome { id: id.into(), label, class };
+        let expected = [outcome("7", 1, 0), outcome("a,b", 0, 0)];
+        for text in [
+            "prediction,id,label,score\r\n0,7,1,0.4\r\n0,\"a,b\",0,0.1\r\n",
+            "\u{feff}id\tlabel\tprediction\n7\t1\t0\na,b\t0\t0\n",
+            "id\tlabel\tin_training\tlogit_0\tlogit_1\n7\t1\t0\t0.2\t0.1\na,b\t0\t1\t2\t1\n",
+        ] {
+            assert_eq!(read(text).unwrap(), expected, "{text}");
+        }
+        for (text, expected) in [
+            (
+                "id,label\n1,0\n",
+                ":1: expected the columns id, label and prediction, found id, label",
+            ),
+            ("id,label,prediction\n1,0,0\n2,0,yes\n", ":3: expected prediction to be 0, 1, ..., "),
+            ("id,label,prediction\n1,-1,0\n", ":2: expected label to be 0, 1, ..., found \"-1\""),
+            ("id,label,prediction\n1,0\n", ":2: "),
+            ("id,label,prediction\n", "no predictions"),
+            ("", "expected the columns"),
+        ] {
+            let message = read(text).unwrap_err().to_string();
+            assert!(message.contains(expected), "{expected} is not in {message}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Statistics of accuracies, over reviews and over seeds.
+//!
+//! | question | answer |
+//! |---|---|
+//! | how accurate is one trained model on reviews like these? | [`wilson_interval`] |
+//! | how accurate is a method, whatever the seed? | [`SeedSummary`] |
+//! | do two trained models differ on these reviews? | [`McNemar`] of an [`Agreement`] |
+//! | do two methods differ on these reviews, whatever the seed? | [`sign_flip_p`] |
+//! | how far apart are two methods, over seeds and reviews? | [`bootstrap_difference`] |
+//! | which of several differences remain? | [`holm`] |
+//!
+//! Accuracies and differences are shares from 0 to 1, not percentages. Intervals are two-sided and
+//! hold [`CONFIDENCE`]; p-values are two-sided. Dror et al. (2018, "The Hitchhiker's Guide to
+//! Testing Statistical Significance in Natural Language Processing") discuss the choice of tests.
+
+mod bootstrap;
+mod error;
+mod holm;
+mod mcnemar;
+mod seeds;
+mod sign_flip;
+mod wilson;
+
+pub use bootstrap::{BootstrapDifference, Resampling, SeedPairing, bootstrap_difference};
+pub use error::StatisticsError;
+pub use holm::holm;
+pub use mcnemar::{Agreement, McNemar, McNemarTest};
+pub use seeds::{SeedSummary, Spread};
+pub use sign_flip::sign_flip_p;
+pub use wilson::wilson_interval;
+
+/// The confidence of every interval.
+pub const CONFIDENCE: f64 = 0.95;
+
+/// The quantile that leaves half of what [`CONFIDENCE`] leaves above it: 0.975.
+const UPPER: f64 = 0.5 + CONFIDENCE / 2.0;
+
+/// An interval with [`CONFIDENCE`], its ends included.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Interval {
+    /// The lower end.
+    pub low: f64,
+    /// The upper end.
+    pub high: f64,
+}

@@ -1,0 +1,163 @@
+//! The statistics against scipy and statsmodels: tests/statistics/make_cases.py.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use nsmc_eval::statistics::{
+    Agreement, BootstrapDifference, McNemar, McNemarTest, Resampling, SeedPairing, SeedSummary,
+    StatisticsError, bootstrap_difference, holm, sign_flip_p, wilson_interval,
+};
+use serde_json::Value;
+
+/// Runs `check` on each case of a group.
+fn each(group: &str, check: impl Fn(&Value)) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/statistics/cases.json");
+    let cases: Value = serde_json::from_str(&fs_err::read_to_string(path).unwrap()).unwrap();
+    let cases = cases[group].as_array().unwrap();
+    assert!(cases.len() > 4);
+    cases.iter().for_each(check);
+}
+
+fn close(found: f64, expected: &Value, case: &Value) {
+    let expected = expected.as_f64().unwrap();
+    // Relative, so that a small p counts; the rest is for numbers that are 0 but for rounding.
+    let tolerance = 1e-9 * expected.abs() + 1e-14;
+    assert!((found - expected).abs() <= tolerance, "{found}, not {expected}: {case}");
+}
+
+fn numbers(list: &Value) -> Vec<f64> {
+    list.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+}
+
+#[test]
+fn seed_summaries_are_those_of_scipy() {
+    each("seeds", |case| {
+        let summary = SeedSummary::new(&numbers(&case["values"])).unwrap();
+        close(summary.mean, &case["mean"], case);
+        assert_eq!(summary.spread.is_none(), summary.seeds == 1);
+        if let Some(spread) = summary.spread {
+            close(spread.standard_deviation, &case["standard_deviation"], case);
+            close(spread.interval.low, &case["low"], case);
+            close(spread.interval.high, &case["high"], case);
+        }
+    });
+}
+
+#[test]
+fn wilson_intervals_are_those_of_statsmodels() {
+    each("wilson", |case| {
+        let [right, reviews] = ["right", "reviews"].map(|name| case[name].as_u64().unwrap());
+        let interval = wilson_interval(right, reviews).unwrap();
+        close(interval.low, &case["low"], case);
+        close(interval.high, &case["high"], case);
+    });
+}
+
+#[test]
+fn mcnemar_tests_are_those_of_statsmodels() {
+    each("mcnemar", |case| {
+        let [only_first, only_second] =
+            ["only_first", "only_second"].map(|name| case[name].as_u64().unwrap());
+        let agreement = Agreement { both_right: 100, only_first, only_second, both_wrong: 50 };
+        let test = McNemar::new(&agreement);
+        close(test.exact_p, &case["exact"], case);
+        close(test.mid_p, &case["mid_p"], case);
+        close(test.statistic, &case["statistic"], case);
+        close(test.chi_square_p, &case["chi_square"], case);
+        let exact = only_first + only_second < 25;
+        assert_eq!(test.reported == McNemarTest::Exact, exact);
+        close(test.p(), &case[if exact { "exact" } else { "chi_square" }], case);
+    });
+}
+
+#[test]
+fn holm_and_sign_flips_are_those_of_statsmodels_and_scipy() {
+    each("holm", |case| {
+        let corrected = holm(&numbers(&case["p"])).unwrap();
+        let expected = case["adjusted"].as_array().unwrap();
+        assert_eq!(corrected.len(), expected.len());
+        corrected.iter().zip(expected).for_each(|(found, expected)| close(*found, expected, case));
+    });
+    each("sign_flip", |case| {
+        let differences = case["differences"].as_array().unwrap();
+        let differences: Vec<i64> = differences.iter().map(|d| d.as_i64().unwrap()).collect();
+        close(sign_flip_p(&differences).unwrap(), &case["p"], case);
+    });
+}
+
+/// The two methods of a bootstrap case, `[seed][review]`.
+fn methods(case: &Value) -> (Vec<Vec<bool>>, Vec<Vec<bool>>) {
+    let patterns = case["patterns"].as_array().unwrap();
+    let runs = patterns[0][0].as_str().unwrap().len();
+    let run = |run: usize| {
+        let pattern = |pattern: &Value| {
+            let right = pattern[0].as_str().unwrap().as_bytes()[run] == b'1';
+            std::iter::repeat_n(right, pattern[1].as_u64().unwrap() as usize)
+        };
+        patterns.iter().flat_map(pattern).collect()
+    };
+    let first = case["first_seeds"].as_u64().unwrap() as usize;
+    ((0..first).map(run).collect(), (first..runs).map(run).collect())
+}
+
+fn bootstrap(case: &Value, resampling: Resampling) -> BootstrapDifference {
+    let (first, second) = methods(case);
+    let paired = case["paired"].as_bool().unwrap();
+    let pairing = if paired { SeedPairing::Paired } else { SeedPairing::Independent };
+    bootstrap_difference(&first, &second, pairing, resampling).unwrap()
+}
+
+/// The intervals agree within Monte-Carlo error.
+///
+/// B resamples of standard deviation σ give a quantile q with a standard error of
+/// √(q(1 − q)/B) / f(q), which for normal f and q = 0.025 is 2.67 σ/√B, and σ with one below σ/√B.
+/// Both sides have theirs; five are allowed, and for quantiles one step of the differences that can
+/// occur.
+#[test]
+fn bootstrap_intervals_are_those_of_drawing_every_index() {
+    each("bootstrap", |case| {
+        let resampling = Resampling { resamples: 10_000, seed: 1 };
+        let found = bootstrap(case, resampling);
+        assert_eq!(found, bootstrap(case, resampling), "the same seed gives the same interval");
+        close(found.difference, &case["difference"], case);
+
+        let number = |name: &str| case[name].as_f64().unwrap();
+        let noise = (1e-4 + 1.0 / number("resamples")).sqrt();
+        let error = number("standard_error");
+        let (first, second) = methods(case);
+        let step = 1.0 / (first.len() * second.len() * first[0].len()) as f64;
+        assert!((found.standard_error - error).abs() <= 5.0 * error * noise, "{found:?}: {case}");
+        for (end, expected) in [(found.interval.low, "low"), (found.interval.high, "high")] {
+            let off = (end - number(expected)).abs();
+            assert!(off <= 5.0 * 2.67 * error * noise + step + 1e-12, "{found:?}: {case}");
+        }
+        let other = bootstrap(case, Resampling { seed: 2, ..resampling });
+        assert_eq!(other == found, error == 0.0, "another seed draws otherwise");
+    });
+}
+
+#[test]
+fn bad_input_is_an_error() {
+    use StatisticsError::{Count, Empty, Length, NotFinite, Probability};
+
+    assert_eq!(SeedSummary::new(&[]), Err(Empty("seed")));
+    assert_eq!(SeedSummary::new(&[0.5, f64::INFINITY]), Err(NotFinite(f64::INFINITY)));
+    assert_eq!(wilson_interval(0, 0), Err(Empty("review")));
+    assert_eq!(wilson_interval(2, 1), Err(Count { right: 2, reviews: 1 }));
+    assert_eq!(Agreement::count(&[], &[]), Err(Empty("review")));
+    let reviews = Length { what: "reviews", expected: 1, found: 2 };
+    assert_eq!(Agreement::count(&[true], &[true, false]), Err(reviews.clone()));
+    assert_eq!(holm(&[]), Err(Empty("p-value")));
+    assert_eq!(holm(&[0.5, 1.5]), Err(Probability(1.5)));
+    assert_eq!(sign_flip_p(&[]), Err(Empty("seed")));
+
+    let check = |first: &[Vec<bool>], second: &[Vec<bool>], resamples| {
+        let resampling = Resampling { resamples, seed: 0 };
+        bootstrap_difference(first, second, SeedPairing::Paired, resampling).unwrap_err()
+    };
+    let one = vec![true];
+    assert_eq!(check(&[], &[], 10), Empty("seed"));
+    assert_eq!(check(&[vec![]], &[vec![]], 10), Empty("review"));
+    assert_eq!(check(std::slice::from_ref(&one), std::slice::from_ref(&one), 0), Empty("resample"));
+    assert_eq!(check(std::slice::from_ref(&one), &[vec![true; 2]], 10), reviews);
+    let seeds = Length { what: "paired seeds", expected: 1, found: 2 };
+    assert_eq!(check(std::slice::from_ref(&one), &[one.clone(), one.clone()], 10), seeds);
+}
