@@ -125,7 +125,9 @@ impl Member {
         let mut reader =
             csv::ReaderBuilder::new().delimiter(delimiter).from_reader(text.as_bytes());
         let header = reader.headers().map_err(|error| line(1, error.to_string()))?.clone();
-        let outcomes: Vec<Outcome> = if header.iter().any(|name| name == "logit_0") {
+        let column = |name| header.iter().position(|found| found == name);
+        let of_a_run = column("logit_0").is_some() && column("prediction").is_none();
+        let outcomes: Vec<Outcome> = if of_a_run {
             let row = |row: crate::Prediction| Outcome {
                 class: row.class(),
                 label: row.label,
@@ -133,13 +135,12 @@ impl Member {
             };
             Predictions::read(path)?.rows.into_iter().map(row).collect()
         } else {
-            let column = |name| header.iter().position(|found| found == name);
             let (Some(id), Some(label), Some(prediction)) =
                 (column("id"), column("label"), column("prediction"))
             else {
                 let found: Vec<&str> = header.iter().collect();
-                let expected = "expected the columns id, label and prediction, found";
-                return Err(line(1, format!("{expected} {}", found.join(", "))));
+                let expected = "expected the columns id, label and prediction, or a run's own";
+                return Err(line(1, format!("{expected}, found {}", found.join(", "))));
             };
             let outcome = |record: Result<csv::StringRecord, csv::Error>| {
                 let at = |position: Option<&csv::Position>| position.map_or(0, csv::Position::line);
@@ -488,11 +489,13 @@ mod tests {
 
     #[test]
     fn methods_with_other_seeds_are_not_paired() {
-        let three = [0, 1, 2].map(|seed| member(Some(seed), "1100"));
-        for other in
-            [vec![member(Some(0), "1000"), member(Some(1), "1000")], vec![member(None, "1000"); 3]]
-        {
-            let groups = [group("a", three.clone()), group("b", other)];
+        let runs = |seeds: [Option<u64>; 3]| seeds.map(|seed| member(seed, "1100"));
+        for (first, second) in [
+            ([Some(0), Some(1), Some(2)], [Some(0), Some(1), Some(3)]),
+            ([Some(0), Some(1), None], [Some(0), Some(1), None]),
+            ([None; 3], [None; 3]),
+        ] {
+            let groups = [group("a", runs(first)), group("b", runs(second))];
             let comparison = Comparison::new(&groups, RESAMPLING).unwrap();
             assert_eq!(comparison.pairs[0].pairing, SeedPairing::Independent);
             assert!(comparison.pairs[0].seeds.is_none());
@@ -555,7 +558,7 @@ mod tests {
         for (text, expected) in [
             (
                 "id,label\n1,0\n",
-                ":1: expected the columns id, label and prediction, found id, label",
+                ":1: expected the columns id, label and prediction, or a run's own",
             ),
             ("id,label,prediction\n1,0,0\n2,0,yes\n", ":3: expected prediction to be 0, 1, ..., "),
             ("id,label,prediction\n1,-1,0\n", ":2: expected label to be 0, 1, ..., found \"-1\""),

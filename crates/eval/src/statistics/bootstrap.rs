@@ -9,7 +9,7 @@ use super::{Interval, StatisticsError, UPPER};
 /// How often to resample, and from which seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resampling {
-    /// Number of resamples; 10,000 give the ends of an interval to about 4 % of a standard error.
+    /// Number of resamples; 10,000 give the ends of an interval to about 3 % of a standard error.
     pub resamples: usize,
     /// Seed of the generator: the same seed gives the same interval.
     pub seed: u64,
@@ -46,8 +46,9 @@ pub struct BootstrapDifference {
 /// Tibshirani (1993), "An Introduction to the Bootstrap", chapter 13.
 ///
 /// Assumes that reviews are independent of each other, and seeds as well. With one seed only
-/// reviews vary. With n seeds, the part of the variance that is due to seeds comes out (n − 1)/n
-/// times too small, so few seeds give intervals that are somewhat too short.
+/// reviews vary. With n seeds, the seeds' own variance counts (n − 1)/n times, so that few seeds
+/// make an interval short; what varies with seed and review together counts up to three times
+/// (Owen), which makes it long.
 ///
 /// The draws are exact, and cost nothing per review: given the seeds drawn, a review matters only
 /// by its sum over them, which takes few values, and how often each value is drawn is multinomial.
