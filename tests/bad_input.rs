@@ -165,3 +165,51 @@ fn cuda_is_refused_by_a_program_built_without_it() {
     assert!(!ran.success && ran.stderr.contains("built without CUDA"), "{}", ran.stderr);
     assert!(!world.path("run").exists());
 }
+
+const FUSION: &str = r#"
+[method]
+name = "adapterfusion"
+setup = "Fuse(ko, nsmc)"
+adapter_setup = "nsmc"
+fusion = "dynamic"
+regularization = false
+unfreeze_adapters = false
+keep_head = false
+head = "classifier"
+trains = ["head"]
+[method.adapter]
+name = "nsmc"
+config = "pfeiffer"
+reduction_factor = 4
+layer_reduction_factors = {}
+leave_out = []
+non_linearity = "preset"
+invertible = false
+dropout = 0.0
+[method.adapter_training]
+num_train_epochs = 1
+learning_rate = 1e-3
+[method.sources.ko]
+from = "ko"
+invertible_non_linearity = "preset"
+path = "ko"
+sha256 = ""
+"#;
+
+#[test]
+fn a_setup_that_cannot_be_is_refused_before_anything_trains() {
+    let world = World::new();
+    for (setup, expected) in [
+        ("Fuse(ko, Fuse(nsmc))", "a `Fuse` within a `Fuse`"),
+        ("Parallel(ko, nsmc)", "`Parallel` is neither the adapter that trains"),
+        ("Fuse(ko, ../nsmc)", "`../nsmc` is neither"),
+        ("Fuse(ko, nsmc", "a `)` is missing"),
+    ] {
+        let method = FUSION.replace("Fuse(ko, nsmc)", setup);
+        refused(&world, &world.config_with(&method), &[expected]);
+    }
+    let missing = FUSION.replace("path = \"ko\"", "path = \"nowhere\"");
+    refused(&world, &world.config_with(&missing), &["the adapter `ko`", "nowhere"]);
+    let named = FUSION.replace("name = \"nsmc\"", "name = \"a/b\"");
+    refused(&world, &world.config_with(&named), &["`method.adapter.name`: expected letters"]);
+}

@@ -96,6 +96,13 @@ metric_batch_size = 32
         )
     }
 
+    /// The same with another method: the `[method]` section.
+    pub(crate) fn config_with(&self, method: &str) -> String {
+        let config = self.config();
+        assert!(config.contains("[method]\nname = \"vanilla\"\n"));
+        config.replace("[method]\nname = \"vanilla\"\n", method)
+    }
+
     pub(crate) fn nsmc(&self, arguments: &[&str]) -> Ran {
         let output = Command::new(env!("CARGO_BIN_EXE_nsmc"))
             .current_dir(self.folder.path())

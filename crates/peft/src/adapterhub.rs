@@ -165,11 +165,14 @@ impl PeftModel {
     }
 
     /// Loads a setup: the composition of `adapter_setup.json` and, from the folders beside it, its
-    /// adapters and fusion layers that are not there yet. Makes the composition active.
+    /// adapters and fusion layers that are not there yet, and its head. Makes the composition active.
     pub fn load_setup(&mut self, folder: &Path) -> Result<Composition, PeftError> {
         let bundle = Bundle::open(folder)?;
-        let composition =
-            Composition::from_json(&bundle.json("adapter_setup.json")?["adapter_setup"])?;
+        let setup = bundle.json("adapter_setup.json")?;
+        let composition = match Composition::from_json(&setup["adapter_setup"])? {
+            Composition::Stack(mut children) if children.len() == 1 => children.swap_remove(0),
+            composition => composition,
+        };
         let mut extended = self.clone();
         for name in composition.names() {
             if extended.adapters.adapter(name).is_none() {
@@ -180,6 +183,10 @@ impl PeftModel {
             if extended.adapters.fusion(&name).is_none() {
                 extended.load_fusion(&folder.join(&name))?;
             }
+        }
+        let head = folder.join(setup["head_setup"].as_str().unwrap_or(composition.last()));
+        if head.join("head_config.json").is_file() {
+            extended.load_head(&head)?;
         }
         extended.set_active(Some(composition.clone()))?;
         *self = extended;
@@ -246,8 +253,8 @@ impl PeftModel {
         write_tensors(folder, files, &self.library_tensors(|key| key.contains(&marker)))
     }
 
-    /// Writes the active composition into `folder`, with a folder for each of its adapters (the head
-    /// beside the last one) and fusion layers.
+    /// Writes the active composition into `folder`, with a folder for each of its adapters and fusion
+    /// layers. AdapterHub's head is in the folder of its name, a classifier beside the last adapter.
     pub fn save_setup(&self, folder: &Path) -> Result<(), PeftError> {
         let composition = self.adapters.active().ok_or_else(|| PeftError::Value {
             key: "setup",
@@ -256,15 +263,19 @@ impl PeftModel {
         for name in composition.names() {
             self.save_adapter(name, &folder.join(name))?;
         }
-        self.save_head(&folder.join(composition.last()))?;
+        let head = self.head.is_some().then_some(self.head_name.as_str());
+        self.save_head(&folder.join(head.unwrap_or(composition.last())))?;
         for name in composition.fusions() {
             self.save_fusion(&name, &folder.join(&name))?;
         }
-        let head_setup =
-            self.head.is_some().then(|| json!({"type": "single", "children": [self.head_name]}));
+        // The library has no setup of a bare name.
+        let block = match composition {
+            Composition::Single(name) => Composition::stack([name]),
+            block => block.clone(),
+        };
         let setup = json!({
-            "adapter_setup": composition.to_json(),
-            "head_setup": head_setup,
+            "adapter_setup": block.to_json(),
+            "head_setup": head,
             "version": VERSION,
         });
         write(folder, "adapter_setup.json", &setup)

@@ -1,0 +1,200 @@
+//! Every method through the program: trained, tested again in another process, exported, and
+//! started from what was exported.
+
+use nsmc_experiment::{FusionAttention, RunRecord, sha256_hex};
+
+use crate::world::World;
+
+const LORA: &str = r#"
+[method]
+name = "lora"
+rank = 4
+alpha = 6.0
+dropout = 0.1
+target_modules = ["query", "value", "word_embeddings"]
+exclude_modules = []
+layers_to_transform = []
+rank_pattern = { "layer.1.attention.self.value" = 2 }
+alpha_pattern = {}
+use_rslora = true
+use_dora = false
+bias = "lora_only"
+trains = ["head", "pooler", "layer_norm"]
+"#;
+
+const ADAPTER: &str = r#"
+[method]
+name = "adapter"
+setup = "nsmc"
+head = "classifier"
+trains = ["head", "pooler"]
+[method.adapter]
+name = "nsmc"
+config = "houlsby"
+reduction_factor = 4
+layer_reduction_factors = { 1 = 2 }
+leave_out = []
+non_linearity = "preset"
+invertible = true
+dropout = 0.1
+"#;
+
+/// Fuses the adapter with itself under another name; `{ko}` is a folder.
+const FUSION: &str = r#"
+[method]
+name = "adapterfusion"
+setup = "Fuse(ko, nsmc)"
+adapter_setup = "nsmc"
+fusion = "dynamic"
+regularization = true
+unfreeze_adapters = false
+keep_head = false
+head = "flex"
+trains = ["head"]
+[method.adapter]
+name = "nsmc"
+config = "houlsby"
+reduction_factor = 8
+layer_reduction_factors = {}
+leave_out = []
+non_linearity = "tanh"
+invertible = false
+dropout = 0.0
+[method.adapter_training]
+num_train_epochs = 2
+learning_rate = 1e-2
+[method.sources.ko]
+from = "ko"
+invertible_non_linearity = "preset"
+path = "{ko}"
+sha256 = "{sha256}"
+"#;
+
+fn train(world: &World, method: &str, run: &str) -> RunRecord {
+    let ran = world.train(&world.config_with(method), run);
+    assert!(ran.success, "{}", ran.stderr);
+    let record = RunRecord::read(&world.path(run).join("record.json")).unwrap();
+    let results = record.results.as_ref().unwrap();
+    assert!(results.trainable_parameters < results.total_parameters);
+    // Another process finds the same.
+    let ran = world.nsmc(&["evaluate", "--run", run, "--device", "cpu"]);
+    assert!(ran.success, "{}", ran.stderr);
+    assert!(ran.stdout.contains("come back to the last bit"), "{}", ran.stdout);
+    record
+}
+
+fn export(world: &World, run: &str, format: &str, out: &str) {
+    let ran = world.nsmc(&["export", "--run", run, "--format", format, "--out", out]);
+    assert!(ran.success, "{}", ran.stderr);
+    assert!(ran.stdout.contains(out), "{}", ran.stdout);
+}
+
+#[test]
+fn lora_is_trained_exported_and_taken_up_again() {
+    let world = World::new();
+    train(&world, LORA, "run");
+    export(&world, "run", "peft", "peft");
+    export(&world, "run", "loralib", "loralib");
+    export(&world, "run", "merged", "merged");
+    for file in
+        ["peft/adapter_model.safetensors", "peft/base/model.safetensors", "loralib/lora.bin"]
+    {
+        assert!(world.path(file).is_file(), "{file}");
+    }
+    let config = world.read("peft/adapter_config.json");
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    assert_eq!((&config["r"], &config["use_rslora"]), (&4.into(), &true.into()));
+    assert_eq!(config["bias"], "lora_only");
+
+    // The merged model is a whole one, and says what the run's model says.
+    let scratch = world.config();
+    let (start, end) = (scratch.find("[model]").unwrap(), scratch.find("[data]").unwrap());
+    let merged = format!(
+        "[model]\nsource = \"pretrained\"\nname = \"merged\"\nrevision = \"1\"\npath = \"{}\"\n",
+        world.path("merged").display()
+    );
+    let frozen = [&scratch[..start], &merged, &scratch[end..]]
+        .concat()
+        .replace("learning_rate = 3e-3", "learning_rate = 1e-30")
+        .replace("num_train_epochs = 6", "num_train_epochs = 1");
+    let ran = world.train(&frozen, "again");
+    assert!(ran.success, "{}", ran.stderr);
+    let logits = |run: &str| -> Vec<f32> {
+        let predictions = world.read(format!("{run}/predictions.tsv"));
+        let fields = predictions.lines().skip(1).flat_map(|line| line.split('\t').skip(3));
+        fields.map(|field| field.parse().unwrap()).collect()
+    };
+    for (run, again) in logits("run").into_iter().zip(logits("again")) {
+        assert!((run - again).abs() < 1e-4, "{run} {again}");
+    }
+
+    // A run that starts from the exported weights and takes no step of note says the same, too: the
+    // base is the same random one.
+    let path = world.path("peft").display().to_string();
+    let started = format!(
+        "{LORA}[method.start]\nfrom = \"peft\"\ninvertible_non_linearity = \"preset\"\n\
+         path = \"{path}\"\nsha256 = \"\"\n"
+    );
+    let config = world
+        .config_with(&started)
+        .replace("learning_rate = 3e-3", "learning_rate = 1e-30")
+        .replace("num_train_epochs = 6", "num_train_epochs = 1");
+    let ran = world.train(&config, "started");
+    assert!(ran.success, "{}", ran.stderr);
+    for (run, started) in logits("run").into_iter().zip(logits("started")) {
+        assert!((run - started).abs() < 1e-4, "{run} {started}");
+    }
+
+    // Other hyper-parameters than the file's are no start.
+    let ran = world.train(&config.replace("rank = 4", "rank = 3"), "other");
+    assert!(!ran.success && ran.stderr.contains("adapter_config.json: expected the layers, ranks"));
+
+    let ran = world.nsmc(&["export", "--run", "run", "--format", "adapterhub", "--out", "no"]);
+    assert!(!ran.success && ran.stderr.contains("peft, loralib or merged"), "{}", ran.stderr);
+    let ran = world.nsmc(&["export", "--run", "run", "--format", "peft", "--out", "peft"]);
+    assert!(!ran.success && ran.stderr.contains("is there already"), "{}", ran.stderr);
+}
+
+#[test]
+fn an_adapter_and_its_fusion_are_trained_in_two_stages_and_exported() {
+    let world = World::new();
+    train(&world, ADAPTER, "adapter");
+    export(&world, "adapter", "adapterhub", "hub");
+    for file in ["hub/adapter_setup.json", "hub/nsmc/pytorch_adapter.bin", "hub/base/config.json"] {
+        assert!(world.path(file).is_file(), "{file}");
+    }
+
+    let folder = world.path("hub/nsmc");
+    let weights = fs_err::read(folder.join("adapter.safetensors")).unwrap();
+    let fusion = FUSION
+        .replace("{ko}", &folder.display().to_string())
+        .replace("{sha256}", &sha256_hex(&weights));
+    let record = train(&world, &fusion, "fusion");
+    let results = record.results.unwrap();
+    let stage = results.adapter_stage.unwrap();
+    assert_eq!((stage.epochs.len(), results.epochs.len()), (2, 6));
+    // 2 layers, 2 places, width 16; the head has 16 · 16 + 16 and 16 · 2 + 2.
+    let head = 16 * 16 + 16 + 16 * 2 + 2;
+    assert_eq!(stage.trainable_parameters, 2 * 2 * (2 * 16 * 2 + 2 + 16) + head);
+    assert_eq!(results.trainable_parameters, 2 * 2 * (3 * 16 * 16 + 2 * 16) + head);
+
+    let attention = world.read("fusion/fusion_attention.json");
+    let attention: Vec<FusionAttention> = serde_json::from_str(&attention).unwrap();
+    assert_eq!(attention.len(), 2 * 2);
+    for attention in attention {
+        assert_eq!(attention.adapters, ["ko", "nsmc"]);
+        for mean in [&attention.mean, &attention.mean_first_token] {
+            assert!((mean.iter().sum::<f64>() - 1.0).abs() < 1e-5, "{mean:?}");
+            assert!(mean.iter().all(|&weight| weight > 0.0 && weight < 1.0), "{mean:?}");
+        }
+    }
+    export(&world, "fusion", "adapterhub", "fused");
+    for file in ["fused/ko,nsmc/model_adapter_fusion.safetensors", "fused/nsmc/head_config.json"] {
+        assert!(world.path(file).is_file(), "{file}");
+    }
+
+    // Unfrozen adapters train with the fusion; one that is asked for has to be there.
+    let unfrozen = fusion.replace("unfreeze_adapters = false", "unfreeze_adapters = true");
+    let unfrozen = train(&world, &unfrozen, "unfrozen").results.unwrap();
+    assert!(unfrozen.trainable_parameters > results.trainable_parameters);
+}
