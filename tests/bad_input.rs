@@ -14,7 +14,7 @@ fn refused(world: &World, config: &str, expected: &[&str]) {
     assert_eq!(errors.count(), 1, "{}", ran.stderr);
     assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
     assert_eq!(ran.stdout, "");
-    for file in ["predictions.tsv", "checkpoint"] {
+    for file in ["predictions.tsv", "checkpoint", "adapter"] {
         assert!(!world.path("run").join(file).exists(), "{file} was written");
     }
     if world.path("run").exists() {

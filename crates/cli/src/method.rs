@@ -29,7 +29,10 @@ pub(crate) fn first_stage(base: PeftModel, method: &MethodConfig, seed: u64) -> 
         MethodConfig::AdapterFusion(method) => {
             let AdapterFusionMethod { adapter_setup, head, trains, adapter, sources, .. } = method;
             let sources = |name: &str| sources.get(name);
-            adapter_stage(base, adapter_setup, adapter, *head, trains, &sources, seed)
+            let model = adapter_stage(base, adapter_setup, adapter, *head, trains, &sources, seed)?;
+            // What would fail in the second stage fails now.
+            fusion_stage(model.clone(), method, seed)?;
+            Ok(model)
         }
     }
 }

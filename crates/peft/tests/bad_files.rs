@@ -1,0 +1,204 @@
+//! Files that must be refused: with an error that says what and where, nothing executed, and the
+//! model as it was.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../../../tests/support/fixture.rs"]
+mod fixture;
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use fixture::fixtures;
+use nsmc_bert::{BertConfig, BertForSequenceClassification};
+use nsmc_peft::{Composition, LoadOptions, PeftModel};
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+
+fn base() -> PeftModel {
+    let folder = fixtures().join("base");
+    let config = BertConfig::read(&folder.join("config.json")).unwrap();
+    let device = Device::flex();
+    let base = BertForSequenceClassification::from_pretrained(&folder, &config, 0, &device).unwrap();
+    PeftModel::new(base, &config)
+}
+
+/// A copy of a fixture's folder.
+fn copy(from: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in fs_err::read_dir(fixtures().join(from)).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            fs_err::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+    }
+    folder
+}
+
+fn edit(folder: &Path, file: &str, change: impl FnOnce(&mut Value)) {
+    let path = folder.join(file);
+    let mut json = serde_json::from_str(&fs_err::read_to_string(&path).unwrap()).unwrap();
+    change(&mut json);
+    fs_err::write(path, json.to_string()).unwrap();
+}
+
+/// Rewrites a safetensors file with some tensors under other names, or none.
+fn rename(folder: &Path, file: &str, name: impl Fn(&str) -> Option<String>) {
+    let path = folder.join(file);
+    let bytes = fs_err::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let kept = tensors.iter().filter_map(|(key, tensor)| Some((name(key)?, tensor)));
+    safetensors::serialize_to_file(kept.collect::<Vec<_>>(), None, &path).unwrap();
+}
+
+/// Loading must fail with these words and leave the model as it was.
+#[track_caller]
+fn refused(load: impl FnOnce(&mut PeftModel) -> Result<(), nsmc_peft::PeftError>, expected: &[&str]) {
+    let mut model = base();
+    let before = model.state_dict();
+    let message = load(&mut model).unwrap_err().to_string();
+    for expected in expected {
+        assert!(message.contains(expected), "{expected}\nis not in\n{message}");
+    }
+    assert_eq!(model.state_dict(), before);
+    assert!(model.adapters.bottlenecks.is_empty() && model.adapters.lora.is_none());
+}
+
+#[track_caller]
+fn adapter_refused(folder: &Path, expected: &[&str]) {
+    refused(|model| model.load_adapter(folder, &LoadOptions::default()).map(|_| ()), expected);
+}
+
+#[test]
+fn an_adapter_for_another_model() {
+    let folder = copy("adapter_inv/ko");
+    edit(folder.path(), "adapter_config.json", |config| config["hidden_size"] = json!(768));
+    adapter_refused(folder.path(), &["adapter_config.json: `hidden_size`", "found 768"]);
+    edit(folder.path(), "adapter_config.json", |config| config["model_type"] = json!("roberta"));
+    adapter_refused(folder.path(), &["`model_type`: expected bert, found roberta"]);
+    // The configuration may be silent; the tensors are not.
+    let folder = copy("adapter_inv/ko");
+    edit(folder.path(), "adapter_config.json", |config| {
+        config["config"]["reduction_factor"] = json!(4);
+    });
+    adapter_refused(folder.path(), &["adapter.safetensors", "adapter_down.0.weight", "shape"]);
+}
+
+#[test]
+fn an_adapter_of_another_kind() {
+    for (key, value, expected) in [
+        ("architecture", json!("prefix_tuning"), "`prefix_tuning` is not implemented"),
+        ("is_parallel", json!(true), "`config.is_parallel` is not implemented"),
+        ("inv_adapter", json!("glow"), "`glow` is not implemented"),
+        ("non_linearity", json!("leakyrelu"), "`leakyrelu` is not implemented"),
+        ("reduction_factor", json!(0), "expected a number above 0"),
+        ("ln_before", json!("yes"), "`config.ln_before`: expected true or false"),
+    ] {
+        let folder = copy("adapter_inv/ko");
+        edit(folder.path(), "adapter_config.json", |config| config["config"][key] = value);
+        adapter_refused(folder.path(), &["adapter_config.json", expected]);
+    }
+}
+
+#[test]
+fn an_adapter_that_is_not_whole() {
+    let folder = copy("adapter_inv/ko");
+    rename(folder.path(), "adapter.safetensors", |name| {
+        (!name.contains("invertible")).then(|| name.to_owned())
+    });
+    adapter_refused(folder.path(), &["should have an invertible block", "adapter.safetensors"]);
+
+    let folder = copy("adapter_inv/ko");
+    rename(folder.path(), "adapter.safetensors", |name| {
+        Some(name.replace("layer.1.output.adapters.ko.adapter_up", "layer.7.adapter_up"))
+    });
+    adapter_refused(
+        folder.path(),
+        &["missing", "bert.encoder.layer.1.output.adapters.ko.adapter_up.weight", "layer.7"],
+    );
+
+    let folder = copy("adapter_inv/ko");
+    fs_err::write(folder.path().join("adapter.safetensors"), b"\x10\0\0\0\0\0\0\0{\"a\":").unwrap();
+    adapter_refused(folder.path(), &["adapter.safetensors"]);
+    fs_err::write(folder.path().join("adapter_config.json"), "{").unwrap();
+    adapter_refused(folder.path(), &["adapter_config.json", "EOF"]);
+    fs_err::remove_file(folder.path().join("adapter_config.json")).unwrap();
+    adapter_refused(folder.path(), &["adapter_config.json", "no such file"]);
+}
+
+#[test]
+fn a_name_that_leads_elsewhere() {
+    for name in ["../nsmc", "a/b", "a.b", "a,b", "", "a b"] {
+        let folder = copy("adapter_inv/ko");
+        edit(folder.path(), "adapter_config.json", |config| config["name"] = json!(name));
+        adapter_refused(folder.path(), &["expected an adapter's name"]);
+        let folder = copy("adapter_inv/ko");
+        let options = LoadOptions { load_as: Some(name.into()), ..LoadOptions::default() };
+        refused(
+            |model| model.load_adapter(folder.path(), &options).map(|_| ()),
+            &["expected an adapter's name"],
+        );
+    }
+}
+
+/// A pickle that calls `os.system` when it is loaded by Python.
+#[test]
+fn a_pickle_with_more_than_tensors() {
+    let folder = copy("adapter_inv/ko");
+    fs_err::remove_file(folder.path().join("adapter.safetensors")).unwrap();
+    let canary = folder.path().join("executed");
+    let command = format!("touch {}", canary.display());
+    let mut pickle = b"\x80\x02cposix\nsystem\nX".to_vec();
+    pickle.extend(u32::try_from(command.len()).unwrap().to_le_bytes());
+    pickle.extend(command.as_bytes());
+    pickle.extend(b"\x85R.");
+    let path = folder.path().join("pytorch_adapter.bin");
+    fs_err::write(&path, &pickle).unwrap();
+    adapter_refused(folder.path(), &["pytorch_adapter.bin"]);
+
+    let mut archive = zip::ZipWriter::new(fs_err::File::create(&path).unwrap());
+    archive.start_file("archive/data.pkl", zip::write::SimpleFileOptions::default()).unwrap();
+    std::io::Write::write_all(&mut archive, &pickle).unwrap();
+    archive.finish().unwrap();
+    adapter_refused(folder.path(), &["pytorch_adapter.bin"]);
+    assert!(!canary.exists());
+}
+
+#[test]
+fn a_fusion_without_its_adapters_or_in_another_order() {
+    let fusion = fixtures().join("fusion/ko,nsmc");
+    refused(|model| model.load_fusion(&fusion).map(|_| ()), &["there is no adapter `ko`"]);
+
+    let mut model = base();
+    for name in ["ko", "nsmc"] {
+        let folder = fixtures().join("fusion").join(name);
+        model.load_adapter(&folder, &LoadOptions::default()).unwrap();
+    }
+    model.load_fusion(&fusion).unwrap();
+    let error = model.set_active(Some(Composition::fuse(["nsmc", "ko"]))).unwrap_err().to_string();
+    assert!(error.contains("the order matters") && error.contains("[ko,nsmc]"), "{error}");
+    let folder = fixtures().join("fusion/ko");
+    let error = model.load_adapter(&folder, &LoadOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("`ko`: there is an adapter of this name already"), "{error}");
+}
+
+#[test]
+fn a_peft_folder_that_does_not_fit() {
+    let load = |folder: &Path, expected: &[&str]| {
+        refused(|model| model.load_peft(folder, None).map(|_| ()), expected);
+    };
+    let folder = copy("lora_qv");
+    edit(folder.path(), "adapter_config.json", |config| config["peft_type"] = json!("IA3"));
+    load(folder.path(), &["adapter_config.json: `peft_type`: expected \"LORA\", found \"IA3\""]);
+    for (key, value, expected) in [
+        ("r", json!(3), "adapter_model.safetensors"),
+        ("target_modules", json!(["query"]), "value.lora_A.weight"),
+        ("target_modules", json!(["q_proj"]), "bert.encoder.layer.0.attention.self.query"),
+        ("target_modules", json!("("), "no valid regular expression"),
+        ("modules_to_save", Value::Null, "classifier"),
+        ("bias", json!("all"), "missing"),
+    ] {
+        let folder = copy("lora_qv");
+        edit(folder.path(), "adapter_config.json", |config| config[key] = value);
+        load(folder.path(), &[expected]);
+    }
+}
