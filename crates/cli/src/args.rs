@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use clap::builder::TypedValueParser;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 /// Fine-tune BERT on sentiment data, and use what was trained.
@@ -23,6 +24,15 @@ pub(crate) enum Command {
     Predict(Predict),
     /// Write a run's model in the layout of a Python library.
     Export(Export),
+    /// Measure speed.
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// Time training steps on batches of given lengths; prints one JSON line.
+    Train(BenchTrain),
 }
 
 #[derive(clap::Args)]
@@ -99,6 +109,61 @@ pub(crate) enum Layout {
     Loralib,
     /// AdapterHub: adapters, head, fusion layers and their setup.
     Adapterhub,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct BenchTrain {
+    /// The method.
+    #[arg(long, value_enum, default_value = "vanilla")]
+    pub(crate) method: Trained,
+    /// The size of the model.
+    #[arg(long, value_enum, default_value = "mbert")]
+    pub(crate) shape: ModelShape,
+    /// One batch a line: the token counts of its sequences.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lengths: PathBuf,
+    /// Steps timed.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
+    pub(crate) steps: usize,
+    /// Steps before them.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) warmup: usize,
+    /// LoRA's rank.
+    #[arg(long, default_value_t = 16)]
+    pub(crate) rank: usize,
+    /// How a batch is laid out.
+    #[arg(long, value_enum, default_value = "unpadded")]
+    pub(crate) layout: InputLayout,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+}
+
+/// A method to time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Trained {
+    Vanilla,
+    Lora,
+    Adapter,
+    Adapterfusion,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ModelShape {
+    /// Multilingual BERT: 12 layers of 768, 178 M parameters.
+    Mbert,
+    /// 4 layers of 256, 5 M parameters.
+    Mini,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum InputLayout {
+    /// Sequences end to end.
+    Unpadded,
+    /// Every sequence 128 tokens wide.
+    Padded,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

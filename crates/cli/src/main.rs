@@ -6,6 +6,7 @@
 #![recursion_limit = "256"]
 
 mod args;
+mod bench;
 mod classifier;
 mod corpus;
 mod device;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Args, Command};
+use args::{Args, Bench, Command};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Evaluate(evaluate) => evaluate::run(&evaluate, args.verbose),
         Command::Predict(predict) => predict::run(&predict, args.verbose),
         Command::Export(export) => export::run(&export, args.verbose),
+        Command::Bench(Bench::Train(bench)) => bench::train(&bench, args.verbose),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

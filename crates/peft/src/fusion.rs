@@ -234,7 +234,8 @@ mod tests {
         let device = Device::flex();
         let fusion = fusion(&device, 0.5);
         let (x, residual, up) = (random(&device), random(&device), random(&device));
-        let (output, weights) = fusion.forward(x.clone(), std::slice::from_ref(&up), residual.clone());
+        let (output, weights) =
+            fusion.forward(x.clone(), std::slice::from_ref(&up), residual.clone());
         weights.into_data().assert_eq(&TensorData::ones::<f32, _>([7, 1]), true);
         let nearly = Tolerance::absolute(1e-4);
         let expected = (up.clone() + residual.clone()).into_data();

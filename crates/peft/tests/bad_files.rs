@@ -18,7 +18,8 @@ fn base() -> PeftModel {
     let folder = fixtures().join("base");
     let config = BertConfig::read(&folder.join("config.json")).unwrap();
     let device = Device::flex();
-    let base = BertForSequenceClassification::from_pretrained(&folder, &config, 0, &device).unwrap();
+    let base =
+        BertForSequenceClassification::from_pretrained(&folder, &config, 0, &device).unwrap();
     PeftModel::new(base, &config)
 }
 
@@ -52,7 +53,10 @@ fn rename(folder: &Path, file: &str, name: impl Fn(&str) -> Option<String>) {
 
 /// Loading must fail with these words and leave the model as it was.
 #[track_caller]
-fn refused(load: impl FnOnce(&mut PeftModel) -> Result<(), nsmc_peft::PeftError>, expected: &[&str]) {
+fn refused(
+    load: impl FnOnce(&mut PeftModel) -> Result<(), nsmc_peft::PeftError>,
+    expected: &[&str],
+) {
     let mut model = base();
     let before = model.state_dict();
     let message = load(&mut model).unwrap_err().to_string();
