@@ -24,9 +24,28 @@ pub(crate) enum Command {
     Predict(Predict),
     /// Write a run's model in the layout of a Python library.
     Export(Export),
+    /// Compare methods on the same test reviews: intervals, tests, disagreements.
+    Compare(Compare),
     /// Measure speed.
     #[command(subcommand)]
     Bench(Bench),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Compare {
+    /// Run directories and prediction files (TSV or CSV with id, label and prediction); NAME=PATH
+    /// gives a name. Those of one name are one method's seeds.
+    #[arg(required = true, num_args = 2.., value_name = "[NAME=]PATH")]
+    pub(crate) predictions: Vec<String>,
+    /// Resamples of the bootstrap.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..).map(|n| n as usize))]
+    pub(crate) resamples: usize,
+    /// Seed of the bootstrap.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Print Markdown.
+    #[arg(long)]
+    pub(crate) markdown: bool,
 }
 
 #[derive(Subcommand)]

@@ -8,6 +8,7 @@
 mod args;
 mod bench;
 mod classifier;
+mod compare;
 mod corpus;
 mod device;
 mod evaluate;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Evaluate(evaluate) => evaluate::run(&evaluate, args.verbose),
         Command::Predict(predict) => predict::run(&predict, args.verbose),
         Command::Export(export) => export::run(&export, args.verbose),
+        Command::Compare(compare) => compare::run(&compare, args.verbose),
         Command::Bench(Bench::Train(bench)) => bench::train(&bench, args.verbose),
     };
     match result {
