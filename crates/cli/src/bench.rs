@@ -59,7 +59,7 @@ pub(crate) fn train(args: &BenchTrain, verbosity: u8) -> Result<()> {
     }
     let total: f64 = times.iter().sum();
     times.sort_by(f64::total_cmp);
-    let median = (times[(times.len() - 1) / 2] + times[times.len() / 2]) / 2.0;
+    let median = f64::midpoint(times[(times.len() - 1) / 2], times[times.len() / 2]);
     let line = serde_json::json!({
         "method": args.method,
         "padding": args.layout,
