@@ -18,6 +18,8 @@ pub(crate) enum Command {
     Train(Train),
     /// Run a whole profile and print its tables.
     Reproduce(Reproduce),
+    /// Pre-train a BERT on the reviews that NSMC was drawn from; goes on where it stopped.
+    Pretrain(Pretrain),
     /// Print the tables of finished runs.
     Tables(Tables),
     /// Check everything: formatting, lints, docs, each crate alone, end to end.
@@ -83,6 +85,21 @@ pub(crate) struct Options {
     /// Folder of the run directories.
     #[arg(long, value_name = "DIR", default_value = "runs")]
     pub(crate) runs: PathBuf,
+    #[command(flatten)]
+    pub(crate) source: Source,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Pretrain {
+    /// A file in configs/pretraining/, without its extension.
+    #[arg(long, default_value = "mini")]
+    pub(crate) profile: String,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+    /// The run directory; runs/pretraining-PROFILE if not given.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) source: Source,
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use nsmc_experiment::{AdapterEntry, DatasetEntry, FileEntry, sha256_file};
+use nsmc_experiment::{AdapterEntry, DatasetEntry, FileEntry, RawEntry, sha256_file};
 use ureq::http::{StatusCode, header};
 
 use crate::args::{Download, Source};
@@ -106,6 +106,32 @@ pub(crate) fn dataset(
         }
         say(&format!("{}: {} rows, sha256 {}", target.display(), file.rows, file.sha256));
     }
+    Ok(())
+}
+
+/// Puts a data set's archive into its folder; one that is there already is left alone.
+pub(crate) fn raw(
+    workspace: &Workspace,
+    name: &str,
+    entry: &RawEntry,
+    source: &Source,
+) -> Result<()> {
+    let target = workspace.root.join(Workspace::datasets_folder()).join(name).join(&entry.name);
+    if target.is_file() {
+        return Ok(());
+    }
+    let expected = Expected { sha256: None, bytes: None };
+    match &source.mirror {
+        Some(mirror) => copy(&mirror.join(name).join(&entry.name), &target, &expected)?,
+        None => fetch(&agent(), &entry.url, &[], &target, &expected).with_context(|| {
+            format!(
+                "the archive of `{name}`: without network, give a folder that holds {name}/{} with \
+                 `--mirror DIR` or NSMC_MIRROR",
+                entry.name
+            )
+        })?,
+    }
+    say(&format!("{}: there", target.display()));
     Ok(())
 }
 

@@ -5,6 +5,7 @@ mod ci;
 mod download;
 mod hub;
 mod nsmc;
+mod pretrain;
 mod reproduce;
 mod tables;
 #[cfg(test)]
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         Command::Download(download) => download::run(&workspace, &download),
         Command::Train(train) => train::run(&workspace, &train),
         Command::Reproduce(reproduce) => reproduce::run(&workspace, &reproduce),
+        Command::Pretrain(pretrain) => pretrain::run(&workspace, &pretrain),
         Command::Tables(tables) => tables::run(&workspace, &tables),
         Command::Ci => ci::run(&workspace),
     };

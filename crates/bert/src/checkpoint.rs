@@ -130,18 +130,19 @@ pub fn state_dict<M: Module>(module: &M) -> BTreeMap<String, TensorData> {
 }
 
 /// Writes `config.json` and `model.safetensors` into `folder`, as `save_pretrained` of transformers'
-/// class `architecture` does. Each file appears whole or not at all.
+/// class `architecture` does, with floats of `dtype`. Each file appears whole or not at all.
 pub fn save_pretrained<M: Module>(
     module: &M,
     folder: &Path,
     config: &BertConfig,
     architecture: &str,
+    dtype: DType,
 ) -> Result<(), CheckpointError> {
     fs_err::create_dir_all(folder)?;
     let path = folder.join("model.safetensors");
     // transformers refuses a file without `format = "pt"`.
     let mut store = SafetensorsStore::from_file(&path)
-        .with_to_adapter(BurnToPyTorchAdapter)
+        .with_to_adapter(BurnToPyTorchAdapter.chain(FloatCastAdapter::to(dtype)))
         .with_key_remapping(r"\.self_attention\.", ".self.")
         .with_key_remapping(r"\.layer_norm\.", ".LayerNorm.")
         .clear_metadata()

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, Linear};
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 use crate::checkpoint::{load_state_dict, read_tensors, save_pretrained, weights_file};
 use crate::{Activation, BertConfig, BertInput, BertModel, CheckpointError, Hooks, Init};
@@ -90,13 +90,15 @@ impl BertForMaskedLm {
         load_state_dict(Self::new(config, 0, device), tensors, &path, |_| false)
     }
 
-    /// Writes `config.json` and `model.safetensors` into `folder`, as transformers does.
+    /// Writes `config.json` and `model.safetensors` into `folder`, as transformers does, with floats
+    /// of `dtype`.
     pub fn save_pretrained(
         &self,
         folder: &Path,
         config: &BertConfig,
+        dtype: DType,
     ) -> Result<(), CheckpointError> {
-        save_pretrained(self, folder, config, "BertForMaskedLM")
+        save_pretrained(self, folder, config, "BertForMaskedLM", dtype)
     }
 
     /// The logits of the tokens at `rows`: `[rows.len(), vocab_size]`.

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use crate::checkpoint::{load_state_dict, read_tensors, save_pretrained, weights_file};
 use crate::{BertConfig, BertInput, BertModel, CheckpointError, Hooks, Init, LinearSite};
@@ -31,7 +31,8 @@ impl BertForSequenceClassification {
 
     /// The model of a folder in Hugging Face layout (`model.safetensors` or `pytorch_model.bin`)
     /// with the classes of `config`. The folder may hold any BERT: heads for other tasks are left
-    /// out, and a missing classifier is new, drawn from `seed`.
+    /// out, and a missing classifier is new, drawn from `seed`. So is the pooler of a masked language
+    /// model, which has none.
     pub fn from_pretrained(
         folder: &Path,
         config: &BertConfig,
@@ -40,9 +41,11 @@ impl BertForSequenceClassification {
     ) -> Result<Self, CheckpointError> {
         let path = weights_file(folder)?;
         let mut tensors = read_tensors(&path)?;
+        let has = |prefix: &str| tensors.keys().any(|name| name.starts_with(prefix));
+        let masked_lm = has("cls.predictions.") && !has("bert.pooler.");
         tensors.retain(|name, _| !name.starts_with("cls."));
         load_state_dict(Self::new(config, seed, device), tensors, &path, |name| {
-            name.starts_with("classifier.")
+            name.starts_with("classifier.") || (masked_lm && name.starts_with("bert.pooler."))
         })
     }
 
@@ -52,7 +55,7 @@ impl BertForSequenceClassification {
         folder: &Path,
         config: &BertConfig,
     ) -> Result<(), CheckpointError> {
-        save_pretrained(self, folder, config, "BertForSequenceClassification")
+        save_pretrained(self, folder, config, "BertForSequenceClassification", DType::F32)
     }
 
     /// The logits: `[batch_size, num_labels]`.

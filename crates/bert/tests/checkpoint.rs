@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use nsmc_bert::{
     BertConfig, BertForMaskedLm, BertForSequenceClassification, BertInput, NoHooks, state_dict,
 };
@@ -82,15 +82,31 @@ fn a_masked_language_model_survives_being_saved() {
     let device = Device::flex();
     let model = BertForMaskedLm::new(&config(), 5, &device);
     let folder = tempfile::tempdir().unwrap();
-    model.save_pretrained(folder.path(), &config()).unwrap();
+    model.save_pretrained(folder.path(), &config(), DType::F32).unwrap();
     let back = BertForMaskedLm::from_pretrained(folder.path(), &config(), &device).unwrap();
     assert_eq!(state_dict(&back), state_dict(&model));
     let names: Vec<String> = state_dict(&model).into_keys().collect();
     assert!(names.contains(&"cls.predictions.transform.LayerNorm.weight".into()), "{names:?}");
 
-    // It is a base for a classifier, too: its head is left out, classifier and pooler are wanting.
-    let message = load(folder.path()).unwrap_err();
-    assert!(message.contains("missing (2):\n  bert.pooler.dense.bias"), "{message}");
+    // It is a base for a classifier, too: its head is left out, classifier and pooler are new.
+    let classifier = state_dict(&load(folder.path()).unwrap());
+    let new = state_dict(&BertForSequenceClassification::new(&config(), 0, &device));
+    let query = "bert.encoder.layer.1.attention.self.query.weight";
+    assert_eq!(classifier[query], state_dict(&model)[query]);
+    assert_eq!(classifier["bert.pooler.dense.weight"], new["bert.pooler.dense.weight"]);
+
+    // In half precision it comes back rounded.
+    model.save_pretrained(folder.path(), &config(), DType::F16).unwrap();
+    let bytes = fs_err::read(folder.path().join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    assert!(tensors.iter().all(|(_, tensor)| tensor.dtype() == Dtype::F16));
+    let half =
+        state_dict(&BertForMaskedLm::from_pretrained(folder.path(), &config(), &device).unwrap());
+    let (half, whole): (Vec<f32>, Vec<f32>) =
+        (half[query].try_to_vec().unwrap(), state_dict(&model)[query].try_to_vec().unwrap());
+    for (half, whole) in half.into_iter().zip(whole) {
+        assert!((half - whole).abs() <= whole.abs() / 1024.0, "{half} {whole}");
+    }
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Train and test one run.
     Train(Train),
+    /// Pre-train a BERT by masked language modelling; goes on where it stopped.
+    Pretrain(Pretrain),
     /// Test a run's model again and print its metrics.
     Evaluate(Evaluate),
     /// Classify texts with a run's model.
@@ -69,6 +71,22 @@ pub(crate) struct Train {
     #[arg(long)]
     pub(crate) tui: bool,
     /// Keep tokens here instead of in the user's cache folder.
+    #[arg(long, value_name = "DIR", env = "NSMC_CACHE")]
+    pub(crate) cache: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Pretrain {
+    /// A resolved configuration, as `cargo xtask pretrain` writes it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// The run directory: a new one, or one of the same configuration, which goes on.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+    /// Keep the corpus here instead of in the user's cache folder.
     #[arg(long, value_name = "DIR", env = "NSMC_CACHE")]
     pub(crate) cache: Option<PathBuf>,
 }

@@ -135,7 +135,7 @@ pub(crate) fn save(
         .map_err(|error| TrainingError::Io(std::io::Error::other(error)))
 }
 
-fn scratch(shape: &ScratchModel, vocab_size: usize) -> BertConfig {
+pub(crate) fn scratch(shape: &ScratchModel, vocab_size: usize) -> BertConfig {
     BertConfig {
         vocab_size,
         hidden_size: shape.hidden_size,

@@ -24,7 +24,13 @@ pub(crate) fn start(verbosity: u8, file: Option<&Path>) -> Result<()> {
             *event.level() != tracing::Level::ERROR || event.target() != env!("CARGO_CRATE_NAME")
         }));
     let to_file = file
-        .map(|path| fs_err::File::create(path).map(|file| file.into_parts().0))
+        .map(|path| {
+            fs_err::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path)
+                .map(|file| file.into_parts().0)
+        })
         .transpose()
         .context("the log file")?
         .map(|file| fmt::layer().with_ansi(false).with_writer(file).with_filter(LevelFilter::INFO));

@@ -16,6 +16,7 @@ mod export;
 mod logging;
 mod method;
 mod predict;
+mod pretrain;
 mod train;
 
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let result = match args.command {
         Command::Train(train) => train::run(&train, args.verbose),
+        Command::Pretrain(pretrain) => pretrain::run(&pretrain, args.verbose),
         Command::Evaluate(evaluate) => evaluate::run(&evaluate, args.verbose),
         Command::Predict(predict) => predict::run(&predict, args.verbose),
         Command::Export(export) => export::run(&export, args.verbose),

@@ -281,7 +281,7 @@ pub(crate) fn dashboard(tui: bool) -> Dashboard {
 }
 
 /// Ctrl-C and SIGTERM end the training after the step at hand; a second one ends the process.
-fn stop_on_signal(interrupter: &Interrupter) -> Result<()> {
+pub(crate) fn stop_on_signal(interrupter: &Interrupter) -> Result<()> {
     let interrupter = interrupter.clone();
     ctrlc::set_handler(move || {
         if interrupter.should_stop() {

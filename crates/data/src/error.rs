@@ -24,6 +24,32 @@ pub enum DataError {
         /// What was expected and what was found.
         message: String,
     },
+    /// An entry of an archive is not what it should be.
+    #[error("{archive}: {entry}: {message}", archive = archive.display())]
+    Entry {
+        /// The archive.
+        archive: PathBuf,
+        /// The entry's path in the archive.
+        entry: String,
+        /// What was expected and what was found.
+        message: String,
+    },
+    /// A vocabulary cannot be trained on by masking.
+    #[error("the vocabulary {message}")]
+    Vocabulary {
+        /// What it lacks.
+        message: String,
+    },
+    /// A review does not fit into a batch.
+    #[error("review {id} has {tokens} tokens, but a batch at most {budget}")]
+    Budget {
+        /// The review.
+        id: String,
+        /// Its tokens.
+        tokens: usize,
+        /// The most tokens of a batch.
+        budget: usize,
+    },
     /// polars could not read what passed the checks.
     #[error("{path}: {source}", path = path.display())]
     Polars {

@@ -7,11 +7,13 @@
 //!   reviews, cached by content.
 //! - [`ReviewLoader`] lays the reviews of a batch end to end, in an order that is a function of seed
 //!   and epoch.
+//! - [`pretraining`] makes a corpus of NSMC's raw crawl and masked batches of it.
 
 mod batch;
 mod encoding;
 mod error;
 mod loader;
+pub mod pretraining;
 mod review;
 mod split;
 mod tokenizer;

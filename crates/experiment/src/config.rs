@@ -308,29 +308,30 @@ fn read_model(model: &mut Reader<'_>) -> ModelConfig {
             revision: model.get("revision"),
             path: PathBuf::from(model.get::<String>("path")),
         },
-        Source::Scratch => {
-            let scratch = ScratchModel {
-                vocab_size: model.within("vocab_size", 100..=1_000_000),
-                hidden_size: model.within("hidden_size", 1..=16_384),
-                num_hidden_layers: model.within("num_hidden_layers", 1..=256),
-                num_attention_heads: model.within("num_attention_heads", 1..=256),
-                intermediate_size: model.within("intermediate_size", 1..=65_536),
-                max_position_embeddings: model.within("max_position_embeddings", 3..=65_536),
-                hidden_dropout_prob: model.within("hidden_dropout_prob", 0.0..1.0),
-                attention_probs_dropout_prob: model
-                    .within("attention_probs_dropout_prob", 0.0..1.0),
-            };
-            if scratch.num_attention_heads > 0
-                && !scratch.hidden_size.is_multiple_of(scratch.num_attention_heads)
-            {
-                model.problem(
-                    "num_attention_heads",
-                    format!("expected a divisor of `hidden_size` ({})", scratch.hidden_size),
-                );
-            }
-            ModelConfig::Scratch(scratch)
-        }
+        Source::Scratch => ModelConfig::Scratch(read_scratch(model)),
     }
+}
+
+pub(crate) fn read_scratch(model: &mut Reader<'_>) -> ScratchModel {
+    let scratch = ScratchModel {
+        vocab_size: model.within("vocab_size", 100..=1_000_000),
+        hidden_size: model.within("hidden_size", 1..=16_384),
+        num_hidden_layers: model.within("num_hidden_layers", 1..=256),
+        num_attention_heads: model.within("num_attention_heads", 1..=256),
+        intermediate_size: model.within("intermediate_size", 1..=65_536),
+        max_position_embeddings: model.within("max_position_embeddings", 3..=65_536),
+        hidden_dropout_prob: model.within("hidden_dropout_prob", 0.0..1.0),
+        attention_probs_dropout_prob: model.within("attention_probs_dropout_prob", 0.0..1.0),
+    };
+    if scratch.num_attention_heads > 0
+        && !scratch.hidden_size.is_multiple_of(scratch.num_attention_heads)
+    {
+        model.problem(
+            "num_attention_heads",
+            format!("expected a divisor of `hidden_size` ({})", scratch.hidden_size),
+        );
+    }
+    scratch
 }
 
 fn read_data(data: &mut Reader<'_>) -> DataConfig {

@@ -95,6 +95,12 @@ impl Document {
         self.root.overlay(nested);
     }
 
+    /// Puts a string at a dotted key.
+    pub(crate) fn insert_text(&mut self, key: &str, text: &str) {
+        let origin = self.root.origin.clone();
+        self.insert(key, Node { value: Value::String(text.into()), origin });
+    }
+
     /// The string at a dotted key, if there is one.
     pub(crate) fn string(&self, key: &str) -> Option<(String, Origin)> {
         let node = self.node(key)?;

@@ -14,6 +14,7 @@ mod document;
 mod error;
 mod manifest;
 mod method;
+mod pretraining;
 mod profile;
 mod reader;
 mod record;
@@ -25,12 +26,13 @@ pub use config::{
 pub use document::Document;
 pub use error::{ConfigError, Origin, Problem};
 pub use manifest::{
-    AdapterEntry, DatasetEntry, DatasetManifest, FileEntry, ModelEntry, ModelManifest,
+    AdapterEntry, DatasetEntry, DatasetManifest, FileEntry, ModelEntry, ModelManifest, RawEntry,
 };
 pub use method::{
     AdapterConfig, AdapterFusionMethod, AdapterKind, AdapterMethod, AdapterTraining, FusionKind,
     Head, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
 };
+pub use pretraining::{CorpusConfig, PretrainingConfig, PretrainingEvaluation, PretrainingRecipe};
 pub use profile::{Catalog, Cell, Profile};
 pub use record::{EpochRecord, FusionAttention, RunRecord, RunResults, RunStatus, StageRecord};
 

@@ -23,8 +23,19 @@ pub struct DatasetEntry {
     pub train: FileEntry,
     /// Test file.
     pub test: FileEntry,
+    /// The archive that it was made of, for pre-training.
+    pub raw: Option<RawEntry>,
     /// The `[data]` keys that describe the format, for the resolved configuration.
     format: BTreeMap<String, Node>,
+}
+
+/// An archive to download. Its bytes are not fixed: what is made of it is checked.
+#[derive(Clone, Debug)]
+pub struct RawEntry {
+    /// Its name under the data set's folder.
+    pub name: String,
+    /// Where it is published.
+    pub url: String,
 }
 
 /// A file to download.
@@ -86,8 +97,10 @@ fn read_dataset(dataset: &mut Reader<'_>) -> Option<DatasetEntry> {
     let licence = dataset.get("licence");
     let train = dataset.table("train", read_file);
     let test = dataset.table("test", read_file);
+    let raw =
+        dataset.table_if_any("raw", |raw| RawEntry { name: raw.get("name"), url: raw.get("url") });
     let format = dataset.entries().into_iter().collect();
-    Some(DatasetEntry { title, licence, train: train?, test: test?, format })
+    Some(DatasetEntry { title, licence, train: train?, test: test?, raw, format })
 }
 
 fn read_file(file: &mut Reader<'_>) -> FileEntry {

@@ -36,6 +36,14 @@ pub enum TrainingError {
         /// The learning rate of the step.
         learning_rate: f64,
     },
+    /// A checkpoint for resuming cannot be read or written.
+    #[error("{path}: {message}", path = path.display())]
+    Record {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
     /// Stopped on request.
     #[error("interrupted: {reason}")]
     Interrupted {

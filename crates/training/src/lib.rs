@@ -6,6 +6,7 @@
 //! [`AdamW`] and [`LinearSchedule`] follow PyTorch and transformers to the last term.
 
 mod adamw;
+mod checkpoint;
 mod clip;
 mod error;
 mod fit;
@@ -13,6 +14,7 @@ mod input;
 mod memory;
 mod metrics;
 mod predict;
+mod pretraining;
 mod progress;
 mod schedule;
 mod strategy;
@@ -26,6 +28,7 @@ pub use input::bert_input;
 pub use memory::peak_memory_mib;
 pub use metrics::losses;
 pub use predict::{Predicted, predict};
+pub use pretraining::{Pretraining, PretrainingMetrics, pretrain, warmup_stable_decay};
 pub use progress::{Dashboard, Progress};
 pub use schedule::LinearSchedule;
 pub use strategy::step_seed;

@@ -1,0 +1,179 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use burn::tensor::DType;
+use burn::train::Interrupter;
+use nsmc_bert::{BertConfig, BertForMaskedLm};
+use nsmc_data::pretraining::{
+    CorpusReview, MaskingVocabulary, Packing, PretrainingLoader, build_corpus, hold_out,
+    read_corpus,
+};
+use nsmc_data::{BertTokenizer, EncodedReviews, Format, Review, read_reviews};
+use nsmc_experiment::{PretrainingConfig, ScratchModel, sha256_file};
+use nsmc_training::{Pretraining, peak_memory_mib, pretrain};
+
+use crate::args::Pretrain;
+use crate::classifier::scratch;
+use crate::corpus::cache_folder;
+use crate::train::{dashboard, stop_on_signal};
+use crate::{device, logging};
+
+/// Dropout of the model that is saved: pre-training may do without, fine-tuning does not.
+const FINE_TUNING_DROPOUT: f64 = 0.1;
+
+/// Pre-trains a model; a run directory of the same configuration goes on where it stopped.
+#[expect(clippy::print_stdout, reason = "results go to stdout")]
+pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
+    let config = PretrainingConfig::read(&args.config)?;
+    let named = device::choose(args.device)?;
+    let device = named.device.clone();
+    open_run_directory(&args.out, &config)?;
+    logging::start(verbosity, Some(&args.out.join("log.txt")))?;
+    let started = Instant::now();
+
+    let cache = cache_folder(args.cache.as_deref());
+    let corpus = corpus(&config, &cache)?;
+    let split = hold_out(&corpus, config.corpus.held_out_fraction);
+    let reviews: Vec<Review> = corpus.into_iter().map(Review::from).collect();
+    let tokenizer = tokenizer(&config, &reviews, &split.train, &args.out)?;
+    let max_length = config.corpus.max_length;
+    let encoded = EncodedReviews::encode_cached(&reviews, &tokenizer, max_length, &cache)
+        .with_context(|| format!("the token cache {}", cache.display()))?;
+    let encoded = Arc::new(encoded);
+    let ids: Arc<[String]> = reviews.into_iter().map(|review| review.id).collect();
+    let vocabulary = MaskingVocabulary::new(tokenizer.vocab())?;
+    let packing = Packing {
+        seed: config.seed,
+        tokens_per_batch: config.training.tokens_per_batch,
+        window: config.training.length_window,
+    };
+    let loader = |indices: Vec<usize>| {
+        let (ids, encoded, vocabulary) = (ids.clone(), encoded.clone(), vocabulary.clone());
+        let mask_fraction = config.training.mask_fraction;
+        PretrainingLoader::new(ids, encoded, indices, vocabulary, mask_fraction, packing)
+    };
+    let (train, held_out) = (loader(split.train)?, loader(split.validation)?);
+    let held_out = (0..held_out.num_batches(0)).map(|batch| held_out.batch(0, batch)).collect();
+
+    let model_config = scratch(&config.model, tokenizer.vocab_size());
+    let model = BertForMaskedLm::new(&model_config, config.seed, &device.clone().autodiff());
+    let interrupter = Interrupter::new();
+    stop_on_signal(&interrupter)?;
+    let pretraining = Pretraining {
+        config: config.clone(),
+        train,
+        held_out,
+        device: device.clone(),
+        folder: args.out.clone(),
+        dashboard: dashboard(false),
+        interrupter,
+    };
+    let (model, metrics) = pretrain(model, &pretraining)?;
+
+    let folder = args.out.join("model");
+    let saved = BertConfig {
+        hidden_dropout_prob: FINE_TUNING_DROPOUT,
+        attention_probs_dropout_prob: FINE_TUNING_DROPOUT,
+        ..model_config
+    };
+    // Half the size; fine-tuning widens the weights again.
+    model.save_pretrained(&folder, &saved, DType::F16)?;
+    tokenizer.save(&folder, config.corpus.max_length)?;
+    let last = metrics.last().context("the last step is measured")?;
+    let record = serde_json::json!({
+        "identity": config.identity(),
+        "config": config,
+        "device": named.name,
+        "threads": rayon::current_num_threads(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "reviews": ids.len(),
+        "parameters": burn::module::Module::num_params(&model),
+        "training_seconds": last.seconds,
+        "last_stretch_seconds": started.elapsed().as_secs_f64(),
+        "peak_memory_mib": peak_memory_mib(&device),
+        "metrics": metrics,
+    });
+    fs_err::write(args.out.join("record.json"), serde_json::to_string_pretty(&record)? + "\n")?;
+    println!(
+        "{}: {} steps, {:.1} M tokens, held-out loss {:.4}, masked accuracy {:.4}",
+        folder.display(),
+        last.step,
+        last.tokens as f64 / 1e6,
+        last.held_out_loss,
+        last.held_out_accuracy
+    );
+    Ok(())
+}
+
+/// Makes the directory, or sees that it is of the same configuration.
+fn open_run_directory(folder: &Path, config: &PretrainingConfig) -> Result<()> {
+    fs_err::create_dir_all(folder)?;
+    let path = folder.join("config.toml");
+    if path.is_file() {
+        let found = PretrainingConfig::read(&path)?;
+        ensure!(
+            found.identity() == config.identity(),
+            "{}: another configuration was begun there; give another directory with `--out`",
+            folder.display()
+        );
+    } else if fs_err::read_dir(folder)?.next().is_some() {
+        bail!("{}: not empty, and no pre-training; give another with `--out`", folder.display());
+    }
+    Ok(fs_err::write(path, config.to_toml())?)
+}
+
+/// The corpus, built if it is not in the cache.
+fn corpus(config: &PretrainingConfig, cache: &Path) -> Result<Vec<CorpusReview>> {
+    let expected = &config.corpus.sha256;
+    let path = cache.join(format!("corpus-{}.tsv", &expected[..16.min(expected.len())]));
+    if !path.is_file() || sha256_file(&path)? != *expected {
+        fs_err::create_dir_all(cache)?;
+        let incoming = path.with_extension("incoming");
+        let test = read_reviews(&config.corpus.test, &nsmc())?;
+        let summary = build_corpus(&config.corpus.archive, &test, &incoming)?;
+        ensure!(
+            summary.sha256 == *expected,
+            "{}: the corpus made of it should have sha256 {expected}, found {}: the archive or the \
+             test file is not the documented one",
+            config.corpus.archive.display(),
+            summary.sha256
+        );
+        fs_err::rename(&incoming, &path)?;
+        tracing::info!(reviews = summary.reviews, "corpus built");
+    }
+    Ok(read_corpus(&path)?)
+}
+
+/// NSMC's own format.
+fn nsmc() -> Format {
+    Format {
+        id_column: Some("id".into()),
+        text_column: "document".into(),
+        label_column: "label".into(),
+        labels: vec!["0".into(), "1".into()],
+        delimiter: b'\t',
+        quoting: false,
+    }
+}
+
+/// The run's tokenizer, trained on the reviews that are trained on.
+fn tokenizer(
+    config: &PretrainingConfig,
+    reviews: &[Review],
+    train: &[usize],
+    run: &Path,
+) -> Result<BertTokenizer> {
+    let folder: PathBuf = run.join("tokenizer");
+    if !folder.is_dir() {
+        let documents: Vec<&str> =
+            train.iter().map(|&review| reviews[review].document.as_str()).collect();
+        let ScratchModel { vocab_size, .. } = config.model;
+        let tokenizer = BertTokenizer::train(&documents, vocab_size)?;
+        let incoming = run.join("tokenizer.incoming");
+        tokenizer.save(&incoming, config.corpus.max_length)?;
+        fs_err::rename(incoming, &folder)?;
+    }
+    Ok(BertTokenizer::from_pretrained(&folder)?)
+}

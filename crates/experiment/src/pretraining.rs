@@ -1,0 +1,169 @@
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::read_scratch;
+use crate::reader::Reader;
+use crate::{ConfigError, Document, ScratchModel, sha256_hex};
+
+/// One pre-training, fully resolved: masked language modelling on a corpus of reviews.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PretrainingConfig {
+    /// Decides new weights, data order, masks and dropout.
+    pub seed: u64,
+    /// The model's shape.
+    pub model: ScratchModel,
+    /// What it is trained on.
+    pub corpus: CorpusConfig,
+    /// How it is trained.
+    pub training: PretrainingRecipe,
+    /// When it is measured and saved.
+    pub evaluation: PretrainingEvaluation,
+}
+
+/// The reviews of NSMC's raw crawl, without those of its test set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CorpusConfig {
+    /// The archive of NSMC's repository. No part of the identity.
+    pub archive: PathBuf,
+    /// NSMC's test file, whose reviews are left out. No part of the identity.
+    pub test: PathBuf,
+    /// sha256 of the corpus that is built of them, checked after building.
+    pub sha256: String,
+    /// Share of the reviews held out to measure on.
+    pub held_out_fraction: f64,
+    /// Most tokens a review may have, `[CLS]` and `[SEP]` included; longer ones are cut.
+    pub max_length: usize,
+}
+
+/// The recipe. One step is the mean loss over the masked tokens of
+/// `gradient_accumulation_steps` batches.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PretrainingRecipe {
+    /// Optimiser steps in all.
+    pub num_train_steps: usize,
+    /// Steps in which the learning rate rises from 0.
+    pub warmup_steps: usize,
+    /// Last steps, in which it falls linearly to 0; in between it is constant.
+    pub decay_steps: usize,
+    /// Most tokens of a batch.
+    pub tokens_per_batch: usize,
+    /// Batches within which reviews are sorted by length, so that those of a batch are alike; 0
+    /// sorts none.
+    pub length_window: usize,
+    /// Batches of a step.
+    pub gradient_accumulation_steps: usize,
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Decay of the first moment.
+    pub adam_beta1: f64,
+    /// Decay of the second moment.
+    pub adam_beta2: f64,
+    /// Added to the denominator.
+    pub adam_epsilon: f64,
+    /// Decoupled weight decay; never applied to biases and LayerNorm parameters.
+    pub weight_decay: f64,
+    /// The gradient's global norm is scaled down to this; `0` leaves it as it is.
+    pub max_grad_norm: f64,
+    /// Share of the tokens that are predicted.
+    pub mask_fraction: f64,
+}
+
+/// When a pre-training is measured and saved, in steps. No part of the identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PretrainingEvaluation {
+    /// Steps between two measurements on the held-out reviews.
+    pub evaluate_every: usize,
+    /// Steps between two checkpoints.
+    pub save_every: usize,
+}
+
+impl PretrainingConfig {
+    /// Reads a resolved configuration.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Self::from_document(&Document::read(path)?)
+    }
+
+    /// Reads a profile, which leaves out where the corpus' files lie.
+    pub fn read_profile(path: &Path, archive: &Path, test: &Path) -> Result<Self, ConfigError> {
+        let mut document = Document::read(path)?;
+        for (key, file) in [("corpus.archive", archive), ("corpus.test", test)] {
+            document.insert_text(key, &file.display().to_string());
+        }
+        Self::from_document(&document)
+    }
+
+    fn from_document(document: &Document) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(&document.root);
+        let seed = reader.get("seed");
+        let model = reader.table("model", read_scratch);
+        let corpus = reader.table("corpus", |corpus| CorpusConfig {
+            archive: PathBuf::from(corpus.get::<String>("archive")),
+            test: PathBuf::from(corpus.get::<String>("test")),
+            sha256: corpus.get("sha256"),
+            held_out_fraction: corpus.within("held_out_fraction", 0.0..=0.5),
+            max_length: corpus.within("max_length", 3..=65_536),
+        });
+        let training = reader.table("training", read_recipe);
+        let evaluation = reader.table("evaluation", |evaluation| PretrainingEvaluation {
+            evaluate_every: evaluation.within("evaluate_every", 1..),
+            save_every: evaluation.within("save_every", 1..),
+        });
+        if let (Some(model), Some(corpus)) = (&model, &corpus)
+            && corpus.max_length > model.max_position_embeddings
+        {
+            reader.problem("corpus", "`max_length` is beyond `model.max_position_embeddings`");
+        }
+        let config = (|| {
+            Some(Self {
+                seed,
+                model: model?,
+                corpus: corpus?,
+                training: training?,
+                evaluation: evaluation?,
+            })
+        })();
+        reader.finish(config)
+    }
+
+    /// The configuration as TOML; [`Self::read`] reads it back.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a configuration is representable in TOML")
+    }
+
+    /// sha256 over what decides the weights up to the decay of the learning rate: a training that is
+    /// made longer goes on from one that was shorter.
+    pub fn identity(&self) -> String {
+        let mut config = self.clone();
+        config.corpus.archive = PathBuf::new();
+        config.corpus.test = PathBuf::new();
+        config.training.num_train_steps = 0;
+        config.training.decay_steps = 0;
+        config.evaluation = PretrainingEvaluation { evaluate_every: 0, save_every: 0 };
+        sha256_hex(&serde_json::to_vec(&config).expect("a configuration is representable in JSON"))
+    }
+}
+
+fn read_recipe(training: &mut Reader<'_>) -> PretrainingRecipe {
+    let positive = (Bound::Excluded(0.0), Bound::Included(1.0));
+    let recipe = PretrainingRecipe {
+        num_train_steps: training.within("num_train_steps", 1..),
+        warmup_steps: training.within("warmup_steps", 0..),
+        decay_steps: training.within("decay_steps", 0..),
+        tokens_per_batch: training.within("tokens_per_batch", 16..),
+        length_window: training.within("length_window", 0..),
+        gradient_accumulation_steps: training.within("gradient_accumulation_steps", 1..),
+        learning_rate: training.within("learning_rate", positive),
+        adam_beta1: training.within("adam_beta1", 0.0..1.0),
+        adam_beta2: training.within("adam_beta2", 0.0..1.0),
+        adam_epsilon: training.within("adam_epsilon", positive),
+        weight_decay: training.within("weight_decay", 0.0..=1.0),
+        max_grad_norm: training.within("max_grad_norm", 0.0..),
+        mask_fraction: training.within("mask_fraction", positive),
+    };
+    if recipe.warmup_steps + recipe.decay_steps > recipe.num_train_steps {
+        training.problem("num_train_steps", "expected at least `warmup_steps` and `decay_steps`");
+    }
+    recipe
+}

@@ -1,0 +1,316 @@
+//! Masked-language-model pre-training (Devlin et al., 2019), resumable at any step.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
+use burn::tensor::{Device, Tensor, TensorData};
+use burn::train::Interrupter;
+use nsmc_bert::{BertForMaskedLm, BertInput, NoHooks};
+use nsmc_data::pretraining::{PretrainingBatch, PretrainingLoader};
+use nsmc_experiment::{Optimizer, PretrainingConfig, PretrainingRecipe};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{Checkpoints, Schedule, State};
+use crate::{AdamW, Dashboard, TrainingError, clip_grad_norm, losses, no_decay, step_seed};
+
+/// What is pre-trained, on what, and how.
+pub struct Pretraining {
+    /// The whole configuration.
+    pub config: PretrainingConfig,
+    /// Trained on.
+    pub train: PretrainingLoader,
+    /// Measured on, always with the same masks.
+    pub held_out: Vec<PretrainingBatch>,
+    /// Where to compute. The model must have been made on its autodiff form.
+    pub device: Device,
+    /// The run directory.
+    pub folder: PathBuf,
+    /// What a person sees.
+    pub dashboard: Dashboard,
+    /// Stops the training between two steps, after a checkpoint.
+    pub interrupter: Interrupter,
+}
+
+/// A measurement: a line of the run directory's `metrics.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PretrainingMetrics {
+    /// Steps done.
+    pub step: usize,
+    /// Tokens trained on.
+    pub tokens: usize,
+    /// Time of the training steps alone.
+    pub seconds: f64,
+    /// Mean loss over the masked tokens since the measurement before.
+    pub train_loss: f64,
+    /// Mean loss over the masked tokens of the held-out reviews.
+    pub held_out_loss: f64,
+    /// Share of them that is predicted rightly.
+    pub held_out_accuracy: f64,
+}
+
+/// transformers' `get_wsd_schedule` with a linear decay to 0: the learning rate of step `step`, from
+/// 0, rises from 0 in `warmup_steps`, stays, and falls in the last `decay_steps`.
+pub fn warmup_stable_decay(recipe: &PretrainingRecipe, step: usize) -> f64 {
+    let decay_start = recipe.num_train_steps - recipe.decay_steps;
+    let share = if step < recipe.warmup_steps {
+        step as f64 / recipe.warmup_steps as f64
+    } else if step < decay_start {
+        1.0
+    } else {
+        let decayed = (step - decay_start) as f64 / recipe.decay_steps.max(1) as f64;
+        (1.0 - decayed).max(0.0)
+    };
+    recipe.learning_rate * share
+}
+
+/// Trains `model` to its last step, from the last checkpoint in the run directory if there is one.
+///
+/// Every step is a function of the configuration and the step's number, so that a training that was
+/// killed ends with the weights of one that was not, bit for bit on the CPU.
+pub fn pretrain(
+    mut model: BertForMaskedLm,
+    run: &Pretraining,
+) -> Result<(BertForMaskedLm, Vec<PretrainingMetrics>), TrainingError> {
+    let recipe = run.config.training;
+    let decay_start = recipe.num_train_steps - recipe.decay_steps;
+    let schedule = Schedule { num_train_steps: recipe.num_train_steps, decay_start };
+    let checkpoints = Checkpoints::new(&run.folder, run.config.identity(), schedule);
+    let adamw = AdamW {
+        flavour: Optimizer::AdamwTorch,
+        beta1: recipe.adam_beta1,
+        beta2: recipe.adam_beta2,
+        epsilon: recipe.adam_epsilon,
+        weight_decay: recipe.weight_decay,
+    };
+    let new_optimizer =
+        || ModuleOptimizer::from(adamw).with_group(no_decay(), adamw.without_decay(), None);
+    let mut optimizer = new_optimizer();
+    let mut state = State::default();
+    if let Some(loaded) = checkpoints.load(&model, new_optimizer)? {
+        (model, optimizer, state) = (loaded.model, loaded.optimizer, loaded.state);
+        run.dashboard.say(&format!("resumed after step {}", state.step));
+    }
+    if run.train.num_reviews() == 0 || run.held_out.is_empty() {
+        return Err(TrainingError::NoReviews);
+    }
+    let mut metrics = Metrics::open(&run.folder, state.step)?;
+    let device = run.device.clone().autodiff();
+
+    while state.step < recipe.num_train_steps {
+        let batches = next_batches(&run.train, &recipe, &mut state);
+        let started = Instant::now();
+        let (gradients, loss) = gradients(&model, &batches, run, state.step, &device)?;
+        let (gradients, norm) = clip_grad_norm(&model, gradients, recipe.max_grad_norm);
+        let learning_rate = warmup_stable_decay(&recipe, state.step);
+        let grad_norm = norm
+            .try_into_scalar::<f32>()
+            .map_err(|error| TrainingError::Device(error.to_string()))?;
+        if !loss.is_finite() || !grad_norm.is_finite() {
+            return Err(TrainingError::Diverged {
+                step: state.step + 1,
+                steps: recipe.num_train_steps,
+                epoch: state.epoch + 1,
+                loss: loss as f32,
+                grad_norm,
+                learning_rate,
+            });
+        }
+        model = optimizer.step(learning_rate, model, gradients);
+        state.seconds += started.elapsed().as_secs_f64();
+        state.step += 1;
+        state.tokens += batches.iter().map(|batch| batch.input_ids.len()).sum::<usize>();
+        state.loss_sum += loss;
+        state.loss_steps += 1;
+
+        let last = state.step == recipe.num_train_steps;
+        if state.step.is_multiple_of(run.config.evaluation.evaluate_every) || last {
+            let (held_out_loss, held_out_accuracy) = evaluate(&model.valid(), run)?;
+            let line = PretrainingMetrics {
+                step: state.step,
+                tokens: state.tokens,
+                seconds: state.seconds,
+                train_loss: state.loss_sum / state.loss_steps as f64,
+                held_out_loss,
+                held_out_accuracy,
+            };
+            (state.loss_sum, state.loss_steps) = (0.0, 0);
+            run.dashboard.say(&summary(&line, &recipe));
+            metrics.push(line)?;
+        }
+        let stop = run.interrupter.should_stop();
+        let due = state.step.is_multiple_of(run.config.evaluation.save_every);
+        if due || last || stop || state.step == decay_start {
+            checkpoints.save(&model, &optimizer, &state)?;
+        }
+        if stop && !last {
+            let reason = format!("after step {}; the same command goes on from there", state.step);
+            return Err(TrainingError::Interrupted { reason });
+        }
+    }
+    Ok((model.valid(), metrics.lines))
+}
+
+/// The batches of the next step; the state goes on to the one after.
+fn next_batches(
+    loader: &PretrainingLoader,
+    recipe: &PretrainingRecipe,
+    state: &mut State,
+) -> Vec<PretrainingBatch> {
+    let mut batches = Vec::with_capacity(recipe.gradient_accumulation_steps);
+    while batches.len() < recipe.gradient_accumulation_steps {
+        if state.batch >= loader.num_batches(state.epoch) {
+            state.epoch += 1;
+            state.batch = 0;
+        }
+        batches.push(loader.batch(state.epoch, state.batch));
+        state.batch += 1;
+    }
+    batches
+}
+
+/// The gradients and the loss of a step: the mean over the masked tokens of all of its batches.
+///
+/// Without dropout nothing random is drawn, and batches are computed side by side: much of a step
+/// on the CPU runs on one thread. They are added up in their order, so that threads change nothing.
+fn gradients(
+    model: &BertForMaskedLm,
+    batches: &[PretrainingBatch],
+    run: &Pretraining,
+    step: usize,
+    device: &Device,
+) -> Result<(GradientsParams, f64), TrainingError> {
+    let masked: usize = batches.iter().map(|batch| batch.masked_rows.len()).sum();
+    let shape = &run.config.model;
+    let dropout = shape.hidden_dropout_prob > 0.0 || shape.attention_probs_dropout_prob > 0.0;
+    let inner = model.valid();
+    let mut accumulator = GradientsAccumulator::new();
+    let mut total = 0.0;
+    let mut add = |(gradients, loss): (GradientsParams, f64)| {
+        accumulator.accumulate(model, gradients);
+        total += loss;
+    };
+    if dropout {
+        for (index, batch) in batches.iter().enumerate() {
+            device.seed(step_seed(run.config.seed, step * batches.len() + index));
+            add(batch_gradients(&inner.clone().train(), batch, masked, device)?);
+        }
+    } else {
+        let parts = std::thread::scope(|scope| {
+            let spawn = |batch| {
+                // Each thread has a graph of its own over the same weights.
+                let model = inner.clone().train();
+                scope.spawn(move || batch_gradients(&model, batch, masked, device))
+            };
+            let threads: Vec<_> = batches.iter().map(spawn).collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                thread.join().expect("a batch's computation does not panic")
+            };
+            threads.into_iter().map(join).collect::<Result<Vec<_>, TrainingError>>()
+        })?;
+        parts.into_iter().for_each(&mut add);
+    }
+    Ok((accumulator.grads(), total))
+}
+
+fn batch_gradients(
+    model: &BertForMaskedLm,
+    batch: &PretrainingBatch,
+    masked: usize,
+    device: &Device,
+) -> Result<(GradientsParams, f64), TrainingError> {
+    let loss = masked_losses(model, batch, device).sum() / masked as f64;
+    let value = loss.clone().inner();
+    let gradients = GradientsParams::from_grads(loss.backward(), model);
+    let value =
+        value.try_into_scalar::<f32>().map_err(|error| TrainingError::Device(error.to_string()))?;
+    Ok((gradients, f64::from(value)))
+}
+
+fn logits(model: &BertForMaskedLm, batch: &PretrainingBatch, device: &Device) -> Tensor<2> {
+    let types = vec![0; batch.input_ids.len()];
+    let input = BertInput::unpadded(&batch.input_ids, &types, batch.lengths.clone(), device);
+    model.forward(&input, ints(&batch.masked_rows, device), &NoHooks)
+}
+
+/// Cross-entropy of each masked token.
+fn masked_losses(model: &BertForMaskedLm, batch: &PretrainingBatch, device: &Device) -> Tensor<1> {
+    losses(logits(model, batch, device), ints(&batch.masked_labels, device))
+}
+
+fn ints(values: &[u32], device: &Device) -> Tensor<1, burn::tensor::Int> {
+    let values: Vec<i32> = values.iter().map(|&value| value as i32).collect();
+    let length = values.len();
+    Tensor::from_data(TensorData::new(values, [length]), device)
+}
+
+/// Mean loss and accuracy over the masked tokens of the held-out reviews.
+fn evaluate(model: &BertForMaskedLm, run: &Pretraining) -> Result<(f64, f64), TrainingError> {
+    let device = &run.device;
+    let (mut loss_sum, mut right, mut masked) = (0.0, 0, 0);
+    for batch in &run.held_out {
+        let logits = logits(model, batch, device);
+        let classes = logits.clone().argmax(1).flatten::<1>(0, 1);
+        let labels = ints(&batch.masked_labels, device);
+        let equal = classes.equal(labels.clone()).int().sum();
+        let read = |error: burn::tensor::TensorReadError| TrainingError::Device(error.to_string());
+        let loss = losses(logits, labels).sum().try_into_scalar::<f32>().map_err(read)?;
+        right += equal.try_into_scalar::<i64>().map_err(read)?;
+        loss_sum += f64::from(loss);
+        masked += batch.masked_rows.len();
+    }
+    Ok((loss_sum / masked as f64, right as f64 / masked as f64))
+}
+
+fn summary(line: &PretrainingMetrics, recipe: &PretrainingRecipe) -> String {
+    let rate = line.tokens as f64 / line.seconds;
+    let left = (recipe.num_train_steps - line.step) as f64 * line.seconds / line.step as f64;
+    format!(
+        "step {}/{}: {:.1} M tokens, {rate:.0}/s, {:.0} min left, loss {:.4}, held out {:.4}, \
+         accuracy {:.4}",
+        line.step,
+        recipe.num_train_steps,
+        line.tokens as f64 / 1e6,
+        left / 60.0,
+        line.train_loss,
+        line.held_out_loss,
+        line.held_out_accuracy
+    )
+}
+
+/// `metrics.jsonl`, without lines of steps that will be done again.
+struct Metrics {
+    path: PathBuf,
+    lines: Vec<PretrainingMetrics>,
+}
+
+impl Metrics {
+    fn open(folder: &Path, step: usize) -> Result<Self, TrainingError> {
+        let path = folder.join("metrics.jsonl");
+        let text = if path.is_file() { fs_err::read_to_string(&path)? } else { String::new() };
+        // A line that was torn by a crash is of a step that is done again.
+        let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let lines = lines.filter(|line: &PretrainingMetrics| line.step <= step).collect();
+        let metrics = Self { path, lines };
+        metrics.write()?;
+        Ok(metrics)
+    }
+
+    fn push(&mut self, line: PretrainingMetrics) -> Result<(), TrainingError> {
+        self.lines.push(line);
+        self.write()
+    }
+
+    fn write(&self) -> Result<(), TrainingError> {
+        let mut text = Vec::new();
+        for line in &self.lines {
+            serde_json::to_writer(&mut text, line).expect("a measurement is representable in JSON");
+            text.push(b'\n');
+        }
+        let partial = self.path.with_extension("partial");
+        fs_err::File::create(&partial)?.write_all(&text)?;
+        Ok(fs_err::rename(partial, &self.path)?)
+    }
+}

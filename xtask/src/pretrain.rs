@@ -1,0 +1,40 @@
+use std::ffi::OsString;
+
+use anyhow::{Context, Result, ensure};
+use nsmc_experiment::PretrainingConfig;
+
+use crate::args::Pretrain;
+use crate::download;
+use crate::nsmc::Nsmc;
+use crate::workspace::Workspace;
+
+/// The data set whose crawl is pre-trained on.
+const DATASET: &str = "nsmc";
+
+pub(crate) fn run(workspace: &Workspace, args: &Pretrain) -> Result<()> {
+    let profile = workspace.root.join("configs/pretraining").join(&args.profile);
+    let profile = profile.with_extension("toml");
+    ensure!(profile.is_file(), "`--profile {}`: {} is no file", args.profile, profile.display());
+    let datasets = workspace.datasets()?;
+    let entry = datasets.datasets.get(DATASET).context("datasets/manifest.toml: no nsmc")?;
+    let raw = entry.raw.as_ref().context("datasets/manifest.toml: no [nsmc.raw]")?;
+    download::dataset(workspace, DATASET, entry, &args.source)?;
+    download::raw(workspace, DATASET, raw, &args.source)?;
+
+    let folder = Workspace::datasets_folder().join(DATASET);
+    let (archive, test) = (folder.join(&raw.name), folder.join(&entry.test.name));
+    let config = PretrainingConfig::read_profile(&profile, &archive, &test)?;
+    let out =
+        args.out.clone().unwrap_or_else(|| format!("runs/pretraining-{}", args.profile).into());
+    let out = workspace.folder(&out);
+    let nsmc = Nsmc::build(workspace, args.device)?;
+    fs_err::create_dir_all(&out)?;
+    let resolved = out.with_extension("toml");
+    fs_err::write(&resolved, config.to_toml())?;
+    let mut arguments = vec![OsString::from("pretrain")];
+    arguments.extend(["--config".into(), resolved.clone().into()]);
+    arguments.extend(["--out".into(), out.into()]);
+    let outcome = nsmc.run(workspace, &arguments);
+    fs_err::remove_file(resolved)?;
+    outcome
+}
