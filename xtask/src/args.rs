@@ -73,9 +73,10 @@ pub(crate) struct Reproduce {
 
 #[derive(clap::Args, Clone)]
 pub(crate) struct Options {
-    /// A file in configs/, without its extension.
-    #[arg(long, default_value = "paper")]
-    pub(crate) profile: String,
+    /// A file in configs/, without its extension; `paper` where there is a CUDA GPU, `mini`
+    /// otherwise.
+    #[arg(long)]
+    pub(crate) profile: Option<String>,
     /// Set one key of the configuration; may be given more than once.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,

@@ -92,6 +92,11 @@ pub(crate) fn dataset(
         if target.is_file() && sha256_file(&target)? == file.sha256 {
             continue;
         }
+        ensure!(
+            !file.url.is_empty(),
+            "{}: the file of this repository is missing or changed; `git checkout` brings it back",
+            target.display()
+        );
         if let Some(mirror) = &source.mirror {
             copy(&mirror.join(name).join(&file.name), &target, &expected(file))?;
         } else {

@@ -5,6 +5,7 @@ mod ci;
 mod download;
 mod hub;
 mod nsmc;
+mod offline;
 mod pretrain;
 mod reproduce;
 mod tables;

@@ -72,7 +72,7 @@ impl Nsmc {
     }
 }
 
-fn has_cuda() -> bool {
+pub(crate) fn has_cuda() -> bool {
     Command::new("nvidia-smi")
         .arg("-L")
         .stdin(Stdio::null())

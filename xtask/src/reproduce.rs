@@ -6,16 +6,21 @@ use crate::args::Reproduce;
 use crate::nsmc::Nsmc;
 use crate::train::Run;
 use crate::workspace::Workspace;
-use crate::{print, say};
+use crate::{offline, print, say};
 
 pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
-    let profile = workspace.profile(&args.options.profile)?;
+    let profile = workspace.chosen_profile(&args.options)?;
+    let options = if args.dry_run {
+        args.options.clone()
+    } else {
+        offline::with_data(workspace, &profile, &args.options)?
+    };
     let seeds: Vec<u64> =
         args.seeds.map_or_else(|| profile.seeds.clone(), |seeds| (0..seeds).collect());
     let mut plan: Vec<(&Cell, Run)> = Vec::new();
     for cell in &profile.cells {
         for &seed in &seeds {
-            plan.push((cell, Run::resolve(workspace, &profile, cell, seed, &args.options)?));
+            plan.push((cell, Run::resolve(workspace, &profile, cell, seed, &options)?));
         }
     }
     print(&plan_table(workspace, &plan).terminal(None));
@@ -31,7 +36,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
         if !run.is_done() {
             // One run's failure is no reason to keep the others from running.
             let id = run.config.run_id();
-            let outcome = run.fetch(workspace, &profile, cell, &args.options).and_then(|run| {
+            let outcome = run.fetch(workspace, &profile, cell, &options).and_then(|run| {
                 if nsmc.is_none() {
                     nsmc = Some(Nsmc::build(workspace, args.options.device)?);
                 }

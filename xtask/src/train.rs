@@ -8,13 +8,14 @@ use nsmc_experiment::{Cell, ExperimentConfig, ModelConfig, Profile, RunRecord, R
 use crate::args::{Options, Train};
 use crate::nsmc::Nsmc;
 use crate::workspace::Workspace;
-use crate::{download, hub, print, say};
+use crate::{download, hub, offline, print, say};
 
 pub(crate) fn run(workspace: &Workspace, args: &Train) -> Result<()> {
-    let profile = workspace.profile(&args.options.profile)?;
+    let profile = workspace.chosen_profile(&args.options)?;
+    let options = &offline::with_data(workspace, &profile, &args.options)?;
     let seed = args.seed.unwrap_or(profile.seeds[0]);
     let cell = Cell::of(&args.method);
-    let run = Run::resolve(workspace, &profile, &cell, seed, &args.options)?;
+    let run = Run::resolve(workspace, &profile, &cell, seed, options)?;
     if run.is_done() && !args.again {
         say(&format!(
             "{} is done; `--again` runs it anew",
@@ -27,7 +28,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Train) -> Result<()> {
         }
         return Ok(());
     }
-    let run = run.fetch(workspace, &profile, &cell, &args.options)?;
+    let run = run.fetch(workspace, &profile, &cell, options)?;
     let nsmc = Nsmc::build(workspace, args.options.device)?;
     run.start(workspace, &nsmc, args.tui)
 }

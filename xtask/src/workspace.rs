@@ -3,7 +3,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use nsmc_experiment::{Catalog, DatasetManifest, ModelManifest, Profile};
 
-use crate::hub;
+use crate::args::{DeviceChoice, Options};
+use crate::nsmc::has_cuda;
+use crate::{hub, say};
 
 /// Where things lie.
 pub(crate) struct Workspace {
@@ -34,6 +36,24 @@ impl Workspace {
     /// Where adapters lie, relative to the root, as a run sees them.
     pub(crate) fn adapters_folder() -> &'static Path {
         Path::new("models/adapters")
+    }
+
+    /// The profile chosen, or the one that suits this machine.
+    pub(crate) fn chosen_profile(&self, options: &Options) -> Result<Profile> {
+        if let Some(name) = &options.profile {
+            return self.profile(name);
+        }
+        let cuda = match options.device {
+            DeviceChoice::Cuda => true,
+            DeviceChoice::Cpu => false,
+            DeviceChoice::Auto => has_cuda(),
+        };
+        say(if cuda {
+            "profile: paper (there is a CUDA GPU; `--profile` chooses another)"
+        } else {
+            "profile: mini (the paper's takes days without a CUDA GPU; `--profile paper` runs it)"
+        });
+        self.profile(if cuda { "paper" } else { "mini" })
     }
 
     pub(crate) fn profile(&self, name: &str) -> Result<Profile> {

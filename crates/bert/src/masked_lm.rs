@@ -118,10 +118,17 @@ impl BertForMaskedLm {
     /// - hidden_states: `[rows, hidden_size]`
     /// - output: `[rows, vocab_size]`
     pub fn predict(&self, hidden_states: Tensor<2>) -> Tensor<2> {
-        let head = &self.cls.predictions;
-        let transformed = head.transform.forward(hidden_states);
+        self.decode(self.cls.predictions.transform.forward(hidden_states))
+    }
+
+    /// The logits from transformed hidden states: `transformed · word_embeddingsᵀ + bias`.
+    ///
+    /// # Shapes
+    /// - transformed: `[rows, hidden_size]`
+    /// - output: `[rows, vocab_size]`
+    pub fn decode(&self, transformed: Tensor<2>) -> Tensor<2> {
         let decoder = self.bert.embeddings.word_embeddings.weight.val().transpose();
-        transformed.matmul(decoder) + head.bias.val().unsqueeze()
+        transformed.matmul(decoder) + self.cls.predictions.bias.val().unsqueeze()
     }
 }
 

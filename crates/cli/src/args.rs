@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Evaluate(Evaluate),
     /// Classify texts with a run's model.
     Predict(Predict),
+    /// Say what a masked language model puts in the place of each [MASK].
+    FillMask(FillMask),
     /// Write a run's model in the layout of a Python library.
     Export(Export),
     /// Compare methods on the same test reviews: intervals, tests, disagreements.
@@ -118,6 +120,25 @@ pub(crate) struct Predict {
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) device: DeviceChoice,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct FillMask {
+    /// A masked language model in Hugging Face layout.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: PathBuf,
+    /// A language adapter in AdapterHub's layout.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) adapter: Option<PathBuf>,
+    /// A text with [MASK] in it; may be given more than once.
+    #[arg(long, required = true)]
+    pub(crate) text: Vec<String>,
+    /// Predictions per mask.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) top: usize,
+    /// Also print the token ids and the logits of every token.
+    #[arg(long)]
+    pub(crate) logits: bool,
 }
 
 #[derive(clap::Args)]

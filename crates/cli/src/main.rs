@@ -13,6 +13,7 @@ mod corpus;
 mod device;
 mod evaluate;
 mod export;
+mod fill_mask;
 mod logging;
 mod method;
 mod predict;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Pretrain(pretrain) => pretrain::run(&pretrain, args.verbose),
         Command::Evaluate(evaluate) => evaluate::run(&evaluate, args.verbose),
         Command::Predict(predict) => predict::run(&predict, args.verbose),
+        Command::FillMask(fill_mask) => fill_mask::run(&fill_mask, args.verbose),
         Command::Export(export) => export::run(&export, args.verbose),
         Command::Compare(compare) => compare::run(&compare, args.verbose),
         Command::Bench(Bench::Train(bench)) => bench::train(&bench, args.verbose),

@@ -175,7 +175,7 @@ fn lora_config(method: &LoraMethod) -> LoraConfig {
     }
 }
 
-fn bottleneck(adapter: &AdapterConfig) -> Result<BottleneckConfig> {
+pub(crate) fn bottleneck(adapter: &AdapterConfig) -> Result<BottleneckConfig> {
     let preset = match adapter.config {
         AdapterKind::Pfeiffer => BottleneckConfig::pfeiffer(adapter.reduction_factor),
         AdapterKind::Houlsby => BottleneckConfig::houlsby(adapter.reduction_factor),

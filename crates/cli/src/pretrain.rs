@@ -1,9 +1,10 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use burn::tensor::DType;
+use burn::module::Module;
+use burn::tensor::{DType, Device};
 use burn::train::Interrupter;
 use nsmc_bert::{BertConfig, BertForMaskedLm};
 use nsmc_data::pretraining::{
@@ -11,12 +12,14 @@ use nsmc_data::pretraining::{
     read_corpus,
 };
 use nsmc_data::{BertTokenizer, EncodedReviews, Format, Review, read_reviews};
-use nsmc_experiment::{PretrainingConfig, ScratchModel, sha256_file};
+use nsmc_experiment::{ModelConfig, PretrainingConfig, sha256_file};
+use nsmc_peft::AdaptedMaskedLm;
 use nsmc_training::{Pretraining, peak_memory_mib, pretrain};
 
 use crate::args::Pretrain;
 use crate::classifier::scratch;
 use crate::corpus::cache_folder;
+use crate::method::bottleneck;
 use crate::train::{dashboard, stop_on_signal};
 use crate::{device, logging};
 
@@ -57,30 +60,41 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
     let (train, held_out) = (loader(split.train)?, loader(split.validation)?);
     let held_out = (0..held_out.num_batches(0)).map(|batch| held_out.batch(0, batch)).collect();
 
-    let model_config = scratch(&config.model, tokenizer.vocab_size());
-    let model = BertForMaskedLm::new(&model_config, config.seed, &device.clone().autodiff());
     let interrupter = Interrupter::new();
     stop_on_signal(&interrupter)?;
-    let pretraining = Pretraining {
+    let mut pretraining = Pretraining {
         config: config.clone(),
         train,
         held_out,
+        dropout: false,
         device: device.clone(),
         folder: args.out.clone(),
         dashboard: dashboard(false),
         interrupter,
     };
-    let (model, metrics) = pretrain(model, &pretraining)?;
-
-    let folder = args.out.join("model");
-    let saved = BertConfig {
-        hidden_dropout_prob: FINE_TUNING_DROPOUT,
-        attention_probs_dropout_prob: FINE_TUNING_DROPOUT,
-        ..model_config
+    let autodiff = device.clone().autodiff();
+    let (base, bert) = base(&config, &tokenizer, &autodiff)?;
+    pretraining.dropout = bert.hidden_dropout_prob > 0.0 || bert.attention_probs_dropout_prob > 0.0;
+    let (parameters, folder, metrics) = if let Some(adapter) = &config.adapter {
+        let bottleneck = bottleneck(adapter).context("`adapter`")?;
+        let model = AdaptedMaskedLm::new(base, &bert, &adapter.name, &bottleneck, config.seed)?;
+        let (model, metrics) = pretrain(model, &pretraining)?;
+        let folder = args.out.join("adapter");
+        model.save_adapter(&folder)?;
+        (model.adapters.num_params(), folder, metrics)
+    } else {
+        let (model, metrics) = pretrain(base, &pretraining)?;
+        let folder = args.out.join("model");
+        let saved = BertConfig {
+            hidden_dropout_prob: FINE_TUNING_DROPOUT,
+            attention_probs_dropout_prob: FINE_TUNING_DROPOUT,
+            ..bert
+        };
+        // Half the size; fine-tuning widens the weights again.
+        model.save_pretrained(&folder, &saved, DType::F16)?;
+        tokenizer.save(&folder, config.corpus.max_length)?;
+        (model.num_params(), folder, metrics)
     };
-    // Half the size; fine-tuning widens the weights again.
-    model.save_pretrained(&folder, &saved, DType::F16)?;
-    tokenizer.save(&folder, config.corpus.max_length)?;
     let last = metrics.last().context("the last step is measured")?;
     let record = serde_json::json!({
         "identity": config.identity(),
@@ -89,7 +103,7 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
         "threads": rayon::current_num_threads(),
         "version": env!("CARGO_PKG_VERSION"),
         "reviews": ids.len(),
-        "parameters": burn::module::Module::num_params(&model),
+        "parameters": parameters,
         "training_seconds": last.seconds,
         "last_stretch_seconds": started.elapsed().as_secs_f64(),
         "peak_memory_mib": peak_memory_mib(&device),
@@ -122,6 +136,29 @@ fn open_run_directory(folder: &Path, config: &PretrainingConfig) -> Result<()> {
         bail!("{}: not empty, and no pre-training; give another with `--out`", folder.display());
     }
     Ok(fs_err::write(path, config.to_toml())?)
+}
+
+/// The model that is trained, or that the adapter is trained in, and its configuration. An adapter's
+/// is without dropout: it is trained as the model was.
+fn base(
+    config: &PretrainingConfig,
+    tokenizer: &BertTokenizer,
+    device: &Device,
+) -> Result<(BertForMaskedLm, BertConfig)> {
+    match &config.model {
+        ModelConfig::Scratch(shape) => {
+            let bert = scratch(shape, tokenizer.vocab_size());
+            Ok((BertForMaskedLm::new(&bert, config.seed, device), bert))
+        }
+        ModelConfig::Pretrained { path, .. } => {
+            let bert = BertConfig {
+                hidden_dropout_prob: 0.0,
+                attention_probs_dropout_prob: 0.0,
+                ..BertConfig::read(&path.join("config.json"))?
+            };
+            Ok((BertForMaskedLm::from_pretrained(path, &bert, device)?, bert))
+        }
+    }
 }
 
 /// The corpus, built if it is not in the cache.
@@ -158,19 +195,22 @@ fn nsmc() -> Format {
     }
 }
 
-/// The run's tokenizer, trained on the reviews that are trained on.
+/// The model's tokenizer; a new model's is trained on the reviews that are trained on.
 fn tokenizer(
     config: &PretrainingConfig,
     reviews: &[Review],
     train: &[usize],
     run: &Path,
 ) -> Result<BertTokenizer> {
-    let folder: PathBuf = run.join("tokenizer");
+    let shape = match &config.model {
+        ModelConfig::Pretrained { path, .. } => return Ok(BertTokenizer::from_pretrained(path)?),
+        ModelConfig::Scratch(shape) => shape,
+    };
+    let folder = run.join("tokenizer");
     if !folder.is_dir() {
         let documents: Vec<&str> =
             train.iter().map(|&review| reviews[review].document.as_str()).collect();
-        let ScratchModel { vocab_size, .. } = config.model;
-        let tokenizer = BertTokenizer::train(&documents, vocab_size)?;
+        let tokenizer = BertTokenizer::train(&documents, shape.vocab_size)?;
         let incoming = run.join("tokenizer.incoming");
         tokenizer.save(&incoming, config.corpus.max_length)?;
         fs_err::rename(incoming, &folder)?;

@@ -294,7 +294,7 @@ impl FromNode for Rows {
     }
 }
 
-fn read_model(model: &mut Reader<'_>) -> ModelConfig {
+pub(crate) fn read_model(model: &mut Reader<'_>) -> ModelConfig {
     #[derive(Clone, Copy)]
     enum Source {
         Pretrained,
@@ -312,7 +312,7 @@ fn read_model(model: &mut Reader<'_>) -> ModelConfig {
     }
 }
 
-pub(crate) fn read_scratch(model: &mut Reader<'_>) -> ScratchModel {
+fn read_scratch(model: &mut Reader<'_>) -> ScratchModel {
     let scratch = ScratchModel {
         vocab_size: model.within("vocab_size", 100..=1_000_000),
         hidden_size: model.within("hidden_size", 1..=16_384),

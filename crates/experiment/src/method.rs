@@ -431,7 +431,21 @@ fn read_head(method: &mut Reader<'_>) -> Head {
 }
 
 fn read_adapter(method: &mut Reader<'_>) -> AdapterConfig {
-    let adapter = method.table("adapter", |adapter| AdapterConfig {
+    let adapter = method.table("adapter", read_bottleneck);
+    adapter.unwrap_or(AdapterConfig {
+        name: String::new(),
+        config: AdapterKind::Pfeiffer,
+        reduction_factor: 1.0,
+        layer_reduction_factors: BTreeMap::new(),
+        leave_out: Vec::new(),
+        non_linearity: NonLinearity::Preset,
+        invertible: false,
+        dropout: 0.0,
+    })
+}
+
+pub(crate) fn read_bottleneck(adapter: &mut Reader<'_>) -> AdapterConfig {
+    AdapterConfig {
         name: adapter.get_if("name", "letters, digits, `_` and `-`", |name: &String| {
             let valid = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
             !name.is_empty() && name.chars().all(valid)
@@ -447,17 +461,7 @@ fn read_adapter(method: &mut Reader<'_>) -> AdapterConfig {
         non_linearity: adapter.choice("non_linearity", &NON_LINEARITIES),
         invertible: adapter.get("invertible"),
         dropout: adapter.within("dropout", 0.0..1.0),
-    });
-    adapter.unwrap_or(AdapterConfig {
-        name: String::new(),
-        config: AdapterKind::Pfeiffer,
-        reduction_factor: 1.0,
-        layer_reduction_factors: BTreeMap::new(),
-        leave_out: Vec::new(),
-        non_linearity: NonLinearity::Preset,
-        invertible: false,
-        dropout: 0.0,
-    })
+    }
 }
 
 fn read_sources(method: &mut Reader<'_>) -> BTreeMap<String, Source> {

@@ -3,17 +3,21 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::read_scratch;
+use crate::config::read_model;
+use crate::method::read_bottleneck;
 use crate::reader::Reader;
-use crate::{ConfigError, Document, ScratchModel, sha256_hex};
+use crate::{AdapterConfig, ConfigError, Document, ModelConfig, sha256_file, sha256_hex};
 
 /// One pre-training, fully resolved: masked language modelling on a corpus of reviews.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PretrainingConfig {
     /// Decides new weights, data order, masks and dropout.
     pub seed: u64,
-    /// The model's shape.
-    pub model: ScratchModel,
+    /// A new model of some shape, or one that is pre-trained further.
+    pub model: ModelConfig,
+    /// An adapter that is trained in the place of the model, which is then frozen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterConfig>,
     /// What it is trained on.
     pub corpus: CorpusConfig,
     /// How it is trained.
@@ -85,11 +89,17 @@ impl PretrainingConfig {
         Self::from_document(&Document::read(path)?)
     }
 
-    /// Reads a profile, which leaves out where the corpus' files lie.
+    /// Reads a profile, which leaves out where the corpus' files lie, and of a pre-trained model all
+    /// but its folder, `model.name`.
     pub fn read_profile(path: &Path, archive: &Path, test: &Path) -> Result<Self, ConfigError> {
         let mut document = Document::read(path)?;
         for (key, file) in [("corpus.archive", archive), ("corpus.test", test)] {
             document.insert_text(key, &file.display().to_string());
+        }
+        if let Some((folder, _)) = document.string("model.name") {
+            document.insert_text("model.path", &folder);
+            let weights = Path::new(&folder).join("model.safetensors");
+            document.insert_text("model.revision", &sha256_file(&weights)?);
         }
         Self::from_document(&document)
     }
@@ -97,7 +107,8 @@ impl PretrainingConfig {
     fn from_document(document: &Document) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(&document.root);
         let seed = reader.get("seed");
-        let model = reader.table("model", read_scratch);
+        let model = reader.table("model", read_model);
+        let adapter = reader.table_if_any("adapter", read_bottleneck);
         let corpus = reader.table("corpus", |corpus| CorpusConfig {
             archive: PathBuf::from(corpus.get::<String>("archive")),
             test: PathBuf::from(corpus.get::<String>("test")),
@@ -110,7 +121,7 @@ impl PretrainingConfig {
             evaluate_every: evaluation.within("evaluate_every", 1..),
             save_every: evaluation.within("save_every", 1..),
         });
-        if let (Some(model), Some(corpus)) = (&model, &corpus)
+        if let (Some(ModelConfig::Scratch(model)), Some(corpus)) = (&model, &corpus)
             && corpus.max_length > model.max_position_embeddings
         {
             reader.problem("corpus", "`max_length` is beyond `model.max_position_embeddings`");
@@ -119,6 +130,7 @@ impl PretrainingConfig {
             Some(Self {
                 seed,
                 model: model?,
+                adapter,
                 corpus: corpus?,
                 training: training?,
                 evaluation: evaluation?,
@@ -136,6 +148,9 @@ impl PretrainingConfig {
     /// made longer goes on from one that was shorter.
     pub fn identity(&self) -> String {
         let mut config = self.clone();
+        if let ModelConfig::Pretrained { path, .. } = &mut config.model {
+            *path = PathBuf::new();
+        }
         config.corpus.archive = PathBuf::new();
         config.corpus.test = PathBuf::new();
         config.training.num_train_steps = 0;

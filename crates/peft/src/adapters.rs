@@ -194,6 +194,15 @@ impl Adapters {
         format!("there is no adapter `{name}`; there are: [{}]", known.join(", "))
     }
 
+    /// Undoes the active invertible block, as a masked language model does before its decoder.
+    pub(crate) fn invert(&self, hidden_states: Tensor<2>) -> Tensor<2> {
+        let first = self.active.as_ref().and_then(|active| self.adapter(active.first()));
+        match first.and_then(|adapter| adapter.invertible.as_ref()) {
+            Some(invertible) => invertible.inverse(hidden_states),
+            None => hidden_states,
+        }
+    }
+
     /// The active composition.
     pub fn active(&self) -> Option<&Composition> {
         self.active.as_ref()

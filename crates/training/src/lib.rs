@@ -28,7 +28,9 @@ pub use input::bert_input;
 pub use memory::peak_memory_mib;
 pub use metrics::losses;
 pub use predict::{Predicted, predict};
-pub use pretraining::{Pretraining, PretrainingMetrics, pretrain, warmup_stable_decay};
+pub use pretraining::{
+    MaskedLanguageModel, Pretraining, PretrainingMetrics, pretrain, warmup_stable_decay,
+};
 pub use progress::{Dashboard, Progress};
 pub use schedule::LinearSchedule;
 pub use strategy::step_seed;

@@ -6,15 +6,34 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn::train::Interrupter;
 use nsmc_bert::{BertForMaskedLm, BertInput, NoHooks};
 use nsmc_data::pretraining::{PretrainingBatch, PretrainingLoader};
 use nsmc_experiment::{Optimizer, PretrainingConfig, PretrainingRecipe};
+use nsmc_peft::AdaptedMaskedLm;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoints, Schedule, State};
 use crate::{AdamW, Dashboard, TrainingError, clip_grad_norm, losses, no_decay, step_seed};
+
+/// A model that can be pre-trained.
+pub trait MaskedLanguageModel: Module {
+    /// The logits of the tokens at `rows`: `[rows.len(), vocab_size]`.
+    fn logits(&self, input: &BertInput, rows: Tensor<1, Int>) -> Tensor<2>;
+}
+
+impl MaskedLanguageModel for BertForMaskedLm {
+    fn logits(&self, input: &BertInput, rows: Tensor<1, Int>) -> Tensor<2> {
+        self.forward(input, rows, &NoHooks)
+    }
+}
+
+impl MaskedLanguageModel for AdaptedMaskedLm {
+    fn logits(&self, input: &BertInput, rows: Tensor<1, Int>) -> Tensor<2> {
+        self.forward(input, rows)
+    }
+}
 
 /// What is pre-trained, on what, and how.
 pub struct Pretraining {
@@ -24,6 +43,8 @@ pub struct Pretraining {
     pub train: PretrainingLoader,
     /// Measured on, always with the same masks.
     pub held_out: Vec<PretrainingBatch>,
+    /// Whether the model has dropout.
+    pub dropout: bool,
     /// Where to compute. The model must have been made on its autodiff form.
     pub device: Device,
     /// The run directory.
@@ -70,10 +91,10 @@ pub fn warmup_stable_decay(recipe: &PretrainingRecipe, step: usize) -> f64 {
 ///
 /// Every step is a function of the configuration and the step's number, so that a training that was
 /// killed ends with the weights of one that was not, bit for bit on the CPU.
-pub fn pretrain(
-    mut model: BertForMaskedLm,
+pub fn pretrain<M: MaskedLanguageModel>(
+    mut model: M,
     run: &Pretraining,
-) -> Result<(BertForMaskedLm, Vec<PretrainingMetrics>), TrainingError> {
+) -> Result<(M, Vec<PretrainingMetrics>), TrainingError> {
     let recipe = run.config.training;
     let decay_start = recipe.num_train_steps - recipe.decay_steps;
     let schedule = Schedule { num_train_steps: recipe.num_train_steps, decay_start };
@@ -175,16 +196,14 @@ fn next_batches(
 ///
 /// Without dropout nothing random is drawn, and batches are computed side by side: much of a step
 /// on the CPU runs on one thread. They are added up in their order, so that threads change nothing.
-fn gradients(
-    model: &BertForMaskedLm,
+fn gradients<M: MaskedLanguageModel>(
+    model: &M,
     batches: &[PretrainingBatch],
     run: &Pretraining,
     step: usize,
     device: &Device,
 ) -> Result<(GradientsParams, f64), TrainingError> {
     let masked: usize = batches.iter().map(|batch| batch.masked_rows.len()).sum();
-    let shape = &run.config.model;
-    let dropout = shape.hidden_dropout_prob > 0.0 || shape.attention_probs_dropout_prob > 0.0;
     let inner = model.valid();
     let mut accumulator = GradientsAccumulator::new();
     let mut total = 0.0;
@@ -192,7 +211,7 @@ fn gradients(
         accumulator.accumulate(model, gradients);
         total += loss;
     };
-    if dropout {
+    if run.dropout {
         for (index, batch) in batches.iter().enumerate() {
             device.seed(step_seed(run.config.seed, step * batches.len() + index));
             add(batch_gradients(&inner.clone().train(), batch, masked, device)?);
@@ -215,8 +234,8 @@ fn gradients(
     Ok((accumulator.grads(), total))
 }
 
-fn batch_gradients(
-    model: &BertForMaskedLm,
+fn batch_gradients<M: MaskedLanguageModel>(
+    model: &M,
     batch: &PretrainingBatch,
     masked: usize,
     device: &Device,
@@ -229,25 +248,36 @@ fn batch_gradients(
     Ok((gradients, f64::from(value)))
 }
 
-fn logits(model: &BertForMaskedLm, batch: &PretrainingBatch, device: &Device) -> Tensor<2> {
+fn logits(
+    model: &impl MaskedLanguageModel,
+    batch: &PretrainingBatch,
+    device: &Device,
+) -> Tensor<2> {
     let types = vec![0; batch.input_ids.len()];
     let input = BertInput::unpadded(&batch.input_ids, &types, batch.lengths.clone(), device);
-    model.forward(&input, ints(&batch.masked_rows, device), &NoHooks)
+    model.logits(&input, ints(&batch.masked_rows, device))
 }
 
 /// Cross-entropy of each masked token.
-fn masked_losses(model: &BertForMaskedLm, batch: &PretrainingBatch, device: &Device) -> Tensor<1> {
+fn masked_losses(
+    model: &impl MaskedLanguageModel,
+    batch: &PretrainingBatch,
+    device: &Device,
+) -> Tensor<1> {
     losses(logits(model, batch, device), ints(&batch.masked_labels, device))
 }
 
-fn ints(values: &[u32], device: &Device) -> Tensor<1, burn::tensor::Int> {
+fn ints(values: &[u32], device: &Device) -> Tensor<1, Int> {
     let values: Vec<i32> = values.iter().map(|&value| value as i32).collect();
     let length = values.len();
     Tensor::from_data(TensorData::new(values, [length]), device)
 }
 
 /// Mean loss and accuracy over the masked tokens of the held-out reviews.
-fn evaluate(model: &BertForMaskedLm, run: &Pretraining) -> Result<(f64, f64), TrainingError> {
+fn evaluate(
+    model: &impl MaskedLanguageModel,
+    run: &Pretraining,
+) -> Result<(f64, f64), TrainingError> {
     let device = &run.device;
     let (mut loss_sum, mut right, mut masked) = (0.0, 0, 0);
     for batch in &run.held_out {

@@ -12,7 +12,8 @@ use nsmc_bert::{Activation, BertConfig, BertForMaskedLm, state_dict};
 use nsmc_data::pretraining::{MaskingVocabulary, Packing, PretrainingLoader};
 use nsmc_data::{BertTokenizer, EncodedReviews, Review};
 use nsmc_experiment::{
-    CorpusConfig, PretrainingConfig, PretrainingEvaluation, PretrainingRecipe, ScratchModel,
+    CorpusConfig, ModelConfig, PretrainingConfig, PretrainingEvaluation, PretrainingRecipe,
+    ScratchModel,
 };
 use nsmc_training::{
     Dashboard, Pretraining, PretrainingMetrics, TrainingError, pretrain, warmup_stable_decay,
@@ -31,7 +32,7 @@ fn reviews() -> Vec<Review> {
 fn config() -> PretrainingConfig {
     PretrainingConfig {
         seed: 3,
-        model: ScratchModel {
+        model: ModelConfig::Scratch(ScratchModel {
             vocab_size: 60,
             hidden_size: 16,
             num_hidden_layers: 2,
@@ -40,7 +41,8 @@ fn config() -> PretrainingConfig {
             max_position_embeddings: 16,
             hidden_dropout_prob: 0.0,
             attention_probs_dropout_prob: 0.0,
-        },
+        }),
+        adapter: None,
         corpus: CorpusConfig {
             archive: "archive.tar.gz".into(),
             test: "test.txt".into(),
@@ -73,7 +75,8 @@ type Trained = (BTreeMap<String, TensorData>, Vec<PretrainingMetrics>);
 fn train(config: &PretrainingConfig, folder: &Path, stop: bool) -> Result<Trained, TrainingError> {
     let reviews = reviews();
     let documents: Vec<&str> = reviews.iter().map(|review| review.document.as_str()).collect();
-    let tokenizer = BertTokenizer::train(&documents, config.model.vocab_size).unwrap();
+    let ModelConfig::Scratch(shape) = &config.model else { panic!() };
+    let tokenizer = BertTokenizer::train(&documents, shape.vocab_size).unwrap();
     let encoded = Arc::new(EncodedReviews::encode(&reviews, &tokenizer, 16).unwrap());
     let ids: Arc<[String]> = reviews.into_iter().map(|review| review.id).collect();
     let loader = |indices: std::ops::Range<usize>| {
@@ -90,7 +93,6 @@ fn train(config: &PretrainingConfig, folder: &Path, stop: bool) -> Result<Traine
     };
     let held_out = loader(100..120);
     let device = Device::flex();
-    let shape = &config.model;
     let bert = BertConfig {
         vocab_size: tokenizer.vocab_size(),
         hidden_size: shape.hidden_size,
@@ -117,6 +119,7 @@ fn train(config: &PretrainingConfig, folder: &Path, stop: bool) -> Result<Traine
         config: config.clone(),
         train: loader(0..100),
         held_out: (0..held_out.num_batches(0)).map(|batch| held_out.batch(0, batch)).collect(),
+        dropout: shape.hidden_dropout_prob > 0.0,
         device,
         folder: folder.into(),
         dashboard: Dashboard::Silent,
@@ -190,8 +193,9 @@ fn a_longer_training_goes_on_from_before_the_decay() {
 #[test]
 fn with_dropout_it_resumes_as_exactly() {
     let mut config = config();
-    config.model.hidden_dropout_prob = 0.1;
-    config.model.attention_probs_dropout_prob = 0.1;
+    let ModelConfig::Scratch(shape) = &mut config.model else { panic!() };
+    shape.hidden_dropout_prob = 0.1;
+    shape.attention_probs_dropout_prob = 0.1;
     config.training.num_train_steps = 12;
     let whole = tempfile::tempdir().unwrap();
     let (weights, _) = train(&config, whole.path(), false).unwrap();

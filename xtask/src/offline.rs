@@ -1,0 +1,44 @@
+use anyhow::Result;
+use nsmc_experiment::{Cell, Profile};
+
+use crate::args::Options;
+use crate::train::Run;
+use crate::workspace::Workspace;
+use crate::{download, say};
+
+/// The profile that runs without network: its model is part of the repository.
+const PROFILE: &str = "mini";
+/// The data set that is part of the repository.
+const SAMPLE: &str = "sample";
+
+/// The options with which a profile can run here: where its data set can be neither found nor
+/// fetched, the offline profile takes the sample of the repository, and says so.
+pub(crate) fn with_data(
+    workspace: &Workspace,
+    profile: &Profile,
+    options: &Options,
+) -> Result<Options> {
+    let chosen = options.set.iter().any(|assignment| assignment.starts_with("data."));
+    if profile.name != PROFILE || chosen {
+        return Ok(options.clone());
+    }
+    let cell = Cell::of(&profile.cells[0].method);
+    let run = Run::resolve(workspace, profile, &cell, profile.seeds[0], options)?;
+    let name = &run.config.data.dataset;
+    let datasets = workspace.datasets()?;
+    let Some(entry) = datasets.datasets.get(name) else { return Ok(options.clone()) };
+    let Err(error) = download::dataset(workspace, name, entry, &options.source) else {
+        return Ok(options.clone());
+    };
+    say(&format!(
+        "`{name}` is not here and cannot be fetched ({}); taking datasets/{SAMPLE}, 2,400 reviews \
+         written for this project. These are not the paper's numbers: those need {name} \
+         (`cargo xtask download`, `--mirror DIR`) and `--profile paper`.",
+        error.root_cause()
+    ));
+    let mut options = options.clone();
+    for assignment in ["dataset=sample", "train_size=\"all\"", "test_size=\"all\""] {
+        options.set.insert(0, format!("data.{assignment}"));
+    }
+    Ok(options)
+}
