@@ -6,5 +6,6 @@ mod bad_input;
 mod compare;
 mod methods;
 mod predict;
+mod pretrain;
 mod train;
 mod world;

@@ -188,6 +188,12 @@ impl BertConfig {
         ] {
             json[key] = value;
         }
+        if self.id2label.is_empty() {
+            // A masked language model has no classes.
+            let entries = json.as_object_mut().expect("a configuration is an object");
+            entries.remove("id2label");
+            entries.remove("label2id");
+        }
         json
     }
 }

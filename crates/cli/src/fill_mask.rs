@@ -21,7 +21,7 @@ pub(crate) fn run(args: &FillMask, verbosity: u8) -> Result<()> {
         AdaptedMaskedLm::load(base.clone(), &config, folder)
             .with_context(|| format!("the adapter {}", folder.display()))
     };
-    let adapted = args.adapter.as_ref().map(load).transpose()?;
+    let adapted = args.adapter.as_deref().map(load).transpose()?;
     let logits = |input: &BertInput, rows: Tensor<1, Int>| match &adapted {
         Some(adapted) => adapted.logits(input, rows),
         None => base.logits(input, rows),

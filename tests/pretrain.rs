@@ -1,0 +1,137 @@
+//! Pre-training through the program, killed at any moment.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::world::World;
+
+const CONFIG: &str = r#"
+seed = 5
+[model]
+source = "scratch"
+vocab_size = 130
+hidden_size = 16
+num_hidden_layers = 2
+num_attention_heads = 2
+intermediate_size = 32
+max_position_embeddings = 32
+hidden_dropout_prob = 0.1
+attention_probs_dropout_prob = 0.1
+[corpus]
+archive = "crawl.tar.gz"
+test = "test.txt"
+sha256 = "{sha256}"
+held_out_fraction = 0.1
+max_length = 32
+[training]
+num_train_steps = 60
+warmup_steps = 5
+decay_steps = 20
+tokens_per_batch = 200
+length_window = 4
+gradient_accumulation_steps = 2
+learning_rate = 5e-3
+adam_beta1 = 0.9
+adam_beta2 = 0.98
+adam_epsilon = 1e-6
+weight_decay = 0.01
+max_grad_norm = 1.0
+mask_fraction = 0.15
+[evaluation]
+evaluate_every = 20
+save_every = 3
+"#;
+
+/// An archive as GitHub serves it: 40 files of 10 reviews, some of them of the test set.
+fn archive(world: &World) {
+    let words = ["영화", "배우", "음악", "감독", "결말", "처음", "그냥", "정말", "최고", "최악"];
+    let file = fs_err::File::create(world.path("crawl.tar.gz")).unwrap();
+    let gzip = flate2::write::GzEncoder::new(file, flate2::Compression::default());
+    let mut tar = tar::Builder::new(gzip);
+    for file in 0..40 {
+        let reviews: Vec<serde_json::Value> = (0..10)
+            .map(|row| {
+                let id = 1000 + file * 10 + row;
+                let text: Vec<&str> = (0..2 + id % 9)
+                    .map(|word| words[(id * 7 + word * (3 + id % 4)) % 10])
+                    .collect();
+                serde_json::json!({
+                    "review_id": id.to_string(), "movie_id": "1", "author": "a", "date": "10.10.10",
+                    "review": format!("{} {id}", text.join("\u{3000}")),
+                    "rating": (1 + id % 10).to_string(),
+                })
+            })
+            .collect();
+        let json = serde_json::to_vec(&reviews).unwrap();
+        let mut header = tar::Header::new_gnu();
+        header.set_size(json.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, format!("nsmc-1/raw/{file}.json"), &json[..]).unwrap();
+    }
+    tar.into_inner().unwrap().finish().unwrap();
+}
+
+/// A configuration whose corpus is the one that is made of the archive.
+fn config(world: &World) -> String {
+    world.write("wrong.toml", CONFIG);
+    let ran = world.nsmc(&["pretrain", "--config", "wrong.toml", "--out", "wrong"]);
+    assert!(!ran.success);
+    let (_, found) = ran.stderr.split_once("found ").unwrap_or_else(|| panic!("{}", ran.stderr));
+    assert!(ran.stderr.contains("crawl.tar.gz: the corpus made of it should have sha256"));
+    CONFIG.replace("{sha256}", &found[..64])
+}
+
+fn start(world: &World, run: &str) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_nsmc"))
+        .current_dir(world.path(""))
+        .env("NSMC_CACHE", world.path("cache"))
+        .args(["pretrain", "--config", "pretraining.toml", "--out", run, "--device", "cpu"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// The measurements without their times.
+fn metrics(world: &World, run: &str) -> Vec<serde_json::Value> {
+    let lines = world.read(format!("{run}/metrics.jsonl"));
+    let without_time = |line: &str| {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line.as_object_mut().unwrap().remove("seconds");
+        line
+    };
+    lines.lines().map(without_time).collect()
+}
+
+#[test]
+fn a_pre_training_that_is_killed_again_and_again_ends_with_the_same_model() {
+    let world = World::new();
+    archive(&world);
+    let config = config(&world);
+    world.write("pretraining.toml", &config);
+    assert!(start(&world, "whole").wait().unwrap().success());
+    let weights =
+        |run: &str| fs_err::read(world.path(&format!("{run}/model/model.safetensors"))).unwrap();
+
+    let mut killed = 0;
+    for kill in 0..12 {
+        let mut process = start(&world, "killed");
+        std::thread::sleep(Duration::from_millis(60 + 97 * kill % 400));
+        killed += usize::from(process.try_wait().unwrap().is_none());
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    assert!(killed > 0, "each of the processes was done before it was killed");
+    let output = start(&world, "killed").wait().unwrap();
+    assert!(output.success());
+    assert_eq!(weights("killed"), weights("whole"));
+    assert_eq!(metrics(&world, "killed"), metrics(&world, "whole"));
+
+    // What it made is a base to fine-tune, and knows what it was trained on.
+    let ran = world.nsmc(&["fill-mask", "--model", "whole/model", "--text", "정말 [MASK] 최고"]);
+    assert!(ran.success && ran.stdout.contains("\"position\":2"), "{} {}", ran.stdout, ran.stderr);
+    let other = config.replace("seed = 5", "seed = 6");
+    world.write("pretraining.toml", other);
+    let ran = world.nsmc(&["pretrain", "--config", "pretraining.toml", "--out", "whole"]);
+    assert!(!ran.success && ran.stderr.contains("another configuration"), "{}", ran.stderr);
+}
