@@ -79,3 +79,21 @@ fn a_folder_that_is_no_run_is_refused() {
     let ran = world.nsmc(&["predict", "--run", "nowhere"]);
     assert!(!ran.success && ran.stderr.contains("--text"), "{}", ran.stderr);
 }
+
+#[test]
+fn a_reader_that_has_heard_enough_is_no_error() {
+    let world = World::new();
+    assert!(world.train(&world.config(), "run").success);
+    world.write("many.txt", "정말 최고\n".repeat(5_000));
+    let mut process = std::process::Command::new(env!("CARGO_BIN_EXE_nsmc"))
+        .current_dir(world.path(""))
+        .args(["predict", "--run", "run", "--input", "many.txt"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(process.stdout.take());
+    let output = process.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}

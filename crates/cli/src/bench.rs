@@ -14,6 +14,7 @@ use nsmc_peft::{
 use nsmc_training::{AdamW, clip_grad_norm, losses, peak_memory_mib};
 
 use crate::args::{BenchTrain, InputLayout, ModelShape, Trained};
+use crate::output::print;
 use crate::{device, logging};
 
 /// Padded batches are this wide, as the paper's.
@@ -21,7 +22,6 @@ const PADDED: usize = 128;
 
 /// Times training steps of one method and prints one JSON line: the paper's recipe, random weights,
 /// dropout on. The fields are those of the Python peers' script.
-#[expect(clippy::print_stdout, reason = "the measurement goes to stdout")]
 pub(crate) fn train(args: &BenchTrain, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
     let named = device::choose(args.device)?;
@@ -74,8 +74,7 @@ pub(crate) fn train(args: &BenchTrain, verbosity: u8) -> Result<()> {
         "peak_rss_mib": peak_memory_mib(&named.device).map(f64::round),
         "nsmc": env!("CARGO_PKG_VERSION"),
     });
-    println!("{line}");
-    Ok(())
+    print(line)
 }
 
 fn round(value: f64, digits: i32) -> f64 {

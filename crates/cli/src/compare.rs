@@ -8,9 +8,9 @@ use nsmc_experiment::RunRecord;
 
 use crate::args::Compare;
 use crate::logging;
+use crate::output::print;
 
 /// Compares methods on the same test reviews.
-#[expect(clippy::print_stdout, reason = "results go to stdout")]
 pub(crate) fn run(args: &Compare, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
     let mut groups: Vec<Group> = Vec::new();
@@ -24,15 +24,14 @@ pub(crate) fn run(args: &Compare, verbosity: u8) -> Result<()> {
     let resampling = Resampling { resamples: args.resamples, seed: args.seed };
     let comparison = Comparison::new(&groups, resampling)?;
     let text = |table: &Table| if args.markdown { table.markdown() } else { table.terminal(None) };
-    println!("Accuracy on {} reviews:", comparison.reviews);
-    println!("{}", text(&comparison.accuracy_table()));
-    println!(
+    print(format_args!("Accuracy on {} reviews:", comparison.reviews))?;
+    print(text(&comparison.accuracy_table()))?;
+    print(format_args!(
         "Differences, first less second. The bootstrap ({} resamples) draws seeds and reviews; \
          McNemar's test and the counts are of each method's run of median accuracy:",
         args.resamples
-    );
-    println!("{}", text(&comparison.table()));
-    Ok(())
+    ))?;
+    print(text(&comparison.table()))
 }
 
 /// The method and its predictions that an argument stands for.

@@ -8,7 +8,8 @@ use nsmc_experiment::RunRecord;
 use crate::args::Evaluate;
 use crate::classifier::Classifier;
 use crate::corpus::{Corpus, cache_folder};
-use crate::train::{dashboard, print_attention, print_tables, test};
+use crate::output::{print, print_attention, print_tables};
+use crate::train::{dashboard, test};
 use crate::{device, logging};
 
 /// Tests the run's checkpoint again, says whether the saved predictions come back, and prints the
@@ -31,27 +32,24 @@ pub(crate) fn run(args: &Evaluate, verbosity: u8) -> Result<()> {
     let (predictions, attention) =
         test(config, &corpus, Arc::new(encoded), &classifier, &device, dashboard(false))?;
     let saved = Predictions::read(&args.run.join("predictions.tsv"))?;
-    print_difference(&predictions, &saved);
+    print_difference(&predictions, &saved)?;
     let report = ClassificationReport::new(&predictions, config.evaluation.metric_batch_size);
-    print_tables(&[EvaluatedRun { record: record.clone(), report: Some(report) }]);
-    print_attention(&attention);
-    Ok(())
+    print_tables(&[EvaluatedRun { record: record.clone(), report: Some(report) }])?;
+    print_attention(&attention)
 }
 
-#[expect(clippy::print_stdout, reason = "results go to stdout")]
-fn print_difference(predictions: &Predictions, saved: &Predictions) {
+fn print_difference(predictions: &Predictions, saved: &Predictions) -> Result<()> {
     if predictions == saved {
-        println!("The saved predictions come back to the last bit.");
-        return;
+        return print("The saved predictions come back to the last bit.");
     }
     let pairs = || predictions.rows.iter().zip(&saved.rows);
     let largest = pairs()
         .flat_map(|(a, b)| a.logits.iter().zip(&b.logits).map(|(a, b)| (a - b).abs()))
         .fold(0.0, f32::max);
     let classes = pairs().filter(|(a, b)| a.class() != b.class()).count();
-    println!(
+    print(format_args!(
         "The saved predictions do not come back: logits differ by up to {largest:e}, {classes} of \
          {} classes differ.",
         predictions.rows.len()
-    );
+    ))
 }

@@ -8,12 +8,12 @@ use nsmc_peft::PeftModel;
 use crate::args::{Export, Layout};
 use crate::classifier::Classifier;
 use crate::logging;
+use crate::output::print;
 
 /// Folder of the base model beside what was added to it.
 const BASE: &str = "base";
 
 /// Writes the model of a run. The folder appears whole or not at all.
-#[expect(clippy::print_stdout, reason = "where it lies and how to load it go to stdout")]
 pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
     let record = RunRecord::read(&args.run.join("record.json"))?;
@@ -31,9 +31,8 @@ pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     fs_err::create_dir_all(&incoming)?;
     let base = write(args, &record, &classifier, &incoming)?;
     fs_err::rename(&incoming, &args.out)?;
-    println!("{}", args.out.display());
-    println!("{}", how_to_load(args, &base));
-    Ok(())
+    print(args.out.display())?;
+    print(how_to_load(args, &base))
 }
 
 /// The name of a folder that is being written.

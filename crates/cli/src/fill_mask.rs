@@ -8,9 +8,9 @@ use serde_json::json;
 
 use crate::args::FillMask;
 use crate::logging;
+use crate::output::print;
 
 /// Says what a masked language model puts in the place of each `[MASK]`: one JSON object per text.
-#[expect(clippy::print_stdout, reason = "results go to stdout")]
 pub(crate) fn run(args: &FillMask, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
     let device = Device::flex();
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &FillMask, verbosity: u8) -> Result<()> {
             answer["input_ids"] = json!(ids);
             answer["logits"] = json!(logits.chunks(width).collect::<Vec<_>>());
         }
-        println!("{answer}");
+        print(answer)?;
     }
     Ok(())
 }

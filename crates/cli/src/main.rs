@@ -16,6 +16,7 @@ mod export;
 mod fill_mask;
 mod logging;
 mod method;
+mod output;
 mod predict;
 mod pretrain;
 mod train;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);
             ExitCode::FAILURE

@@ -20,6 +20,7 @@ use crate::args::Pretrain;
 use crate::classifier::scratch;
 use crate::corpus::cache_folder;
 use crate::method::bottleneck;
+use crate::output::print;
 use crate::train::{dashboard, stop_on_signal};
 use crate::{device, logging};
 
@@ -27,7 +28,6 @@ use crate::{device, logging};
 const FINE_TUNING_DROPOUT: f64 = 0.1;
 
 /// Pre-trains a model; a run directory of the same configuration goes on where it stopped.
-#[expect(clippy::print_stdout, reason = "results go to stdout")]
 pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
     let config = PretrainingConfig::read(&args.config)?;
     let named = device::choose(args.device)?;
@@ -110,15 +110,14 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
         "metrics": metrics,
     });
     fs_err::write(args.out.join("record.json"), serde_json::to_string_pretty(&record)? + "\n")?;
-    println!(
+    print(format_args!(
         "{}: {} steps, {:.1} M tokens, held-out loss {:.4}, masked accuracy {:.4}",
         folder.display(),
         last.step,
         last.tokens as f64 / 1e6,
         last.held_out_loss,
         last.held_out_accuracy
-    );
-    Ok(())
+    ))
 }
 
 /// Makes the directory, or sees that it is of the same configuration.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use burn::train::Interrupter;
 use nsmc_data::{BertTokenizer, EncodedReviews, Order, Review, ReviewLoader};
-use nsmc_eval::{EvaluatedRun, Prediction, Predictions, Table, paper_table, results_table};
+use nsmc_eval::{EvaluatedRun, Prediction, Predictions};
 use nsmc_experiment::{
     AdapterFusionMethod, AdapterTraining, ExperimentConfig, FusionAttention, MethodConfig,
     RunRecord, RunResults, RunStatus, Selection, StageRecord, TrainingConfig, sha256_hex,
@@ -18,6 +18,7 @@ use crate::args::Train;
 use crate::classifier::{Classifier, checkpoint, save};
 use crate::corpus::{Corpus, cache_folder};
 use crate::device::NamedDevice;
+use crate::output::{print_attention, print_tables};
 use crate::{device, logging, method};
 
 pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
@@ -55,10 +56,10 @@ pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
     if let Some(error) = error {
         return Err(error.context(format!("run {}", record.run_id)));
     }
-    print_tables(&[EvaluatedRun::read(&args.out)?]);
+    print_tables(&[EvaluatedRun::read(&args.out)?])?;
     let attention = args.out.join("fusion_attention.json");
     if attention.is_file() {
-        print_attention(&serde_json::from_str::<Vec<_>>(&fs_err::read_to_string(attention)?)?);
+        print_attention(&serde_json::from_str::<Vec<_>>(&fs_err::read_to_string(attention)?)?)?;
     }
     Ok(())
 }
@@ -290,26 +291,4 @@ pub(crate) fn stop_on_signal(interrupter: &Interrupter) -> Result<()> {
         interrupter.stop(Some("a signal asked the training to stop"));
     })
     .context("the signal handler")
-}
-
-#[expect(clippy::print_stdout, reason = "results go to stdout")]
-pub(crate) fn print_tables(runs: &[EvaluatedRun]) {
-    println!("{}", results_table(runs).terminal(None));
-    if let Some(table) = paper_table(runs) {
-        println!("Beside the paper, averaged over batches as it did:\n{}", table.terminal(None));
-    }
-}
-
-/// What each fusion attended to, where there was something to choose.
-#[expect(clippy::print_stdout, reason = "results go to stdout")]
-pub(crate) fn print_attention(attention: &[FusionAttention]) {
-    let Some(first) = attention.first().filter(|first| first.adapters.len() > 1) else { return };
-    let header = ["layer", "after"].into_iter().map(str::to_owned);
-    let mut table = Table::new(header.chain(first.adapters.iter().cloned()), 2);
-    for attention in attention.iter().filter(|other| other.adapters == first.adapters) {
-        let place = [attention.layer.to_string(), attention.place.clone()].into_iter();
-        table.push(place.chain(attention.mean.iter().map(|mean| format!("{mean:.3}"))));
-    }
-    println!("What the fusion attends to, mean weights over the test set's tokens:");
-    println!("{}", table.terminal(None));
 }

@@ -1,0 +1,44 @@
+//! What goes to stdout: results, and nothing else.
+
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
+
+use anyhow::Result;
+use nsmc_eval::{EvaluatedRun, Table, paper_table, results_table};
+use nsmc_experiment::FusionAttention;
+
+/// Prints a line of results.
+pub(crate) fn print(line: impl Display) -> Result<()> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}
+
+/// Whether the reader of stdout has gone away (`| head`), which is no failure.
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.into_iter().any(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+/// The table of runs, and the one beside the paper.
+pub(crate) fn print_tables(runs: &[EvaluatedRun]) -> Result<()> {
+    print(results_table(runs).terminal(None))?;
+    if let Some(table) = paper_table(runs) {
+        print("Beside the paper, averaged over batches as it did:")?;
+        print(table.terminal(None))?;
+    }
+    Ok(())
+}
+
+/// What each fusion attended to, where there was something to choose.
+pub(crate) fn print_attention(attention: &[FusionAttention]) -> Result<()> {
+    let Some(first) = attention.first().filter(|first| first.adapters.len() > 1) else {
+        return Ok(());
+    };
+    let header = ["layer", "after"].into_iter().map(str::to_owned);
+    let mut table = Table::new(header.chain(first.adapters.iter().cloned()), 2);
+    for attention in attention.iter().filter(|other| other.adapters == first.adapters) {
+        let place = [attention.layer.to_string(), attention.place.clone()].into_iter();
+        table.push(place.chain(attention.mean.iter().map(|mean| format!("{mean:.3}"))));
+    }
+    print("What the fusion attends to, mean weights over the test set's tokens:")?;
+    print(table.terminal(None))
+}
