@@ -100,6 +100,11 @@ fn a_run_directory_that_holds_anything_is_left_alone() {
     let ran = world.train(&world.config(), "taken");
     assert!(!ran.success && ran.stderr.contains("not empty"), "{}", ran.stderr);
     assert_eq!(fs_err::read_dir(world.path("taken")).unwrap().count(), 1);
+
+    assert!(world.train(&world.config(), "run").success);
+    let other = world.config().replace("seed = 7", "seed = 8");
+    let ran = world.train(&other, "run");
+    assert!(!ran.success && ran.stderr.contains("holds another run"), "{}", ran.stderr);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod compare;
+mod kill;
 mod methods;
 mod predict;
 mod pretrain;

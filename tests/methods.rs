@@ -5,7 +5,7 @@ use nsmc_experiment::{FusionAttention, RunRecord, sha256_hex};
 
 use crate::world::World;
 
-const LORA: &str = r#"
+pub(crate) const LORA: &str = r#"
 [method]
 name = "lora"
 rank = 4
@@ -22,7 +22,7 @@ bias = "lora_only"
 trains = ["head", "pooler", "layer_norm"]
 "#;
 
-const ADAPTER: &str = r#"
+pub(crate) const ADAPTER: &str = r#"
 [method]
 name = "adapter"
 setup = "nsmc"
@@ -69,6 +69,13 @@ invertible_non_linearity = "preset"
 path = "{ko}"
 sha256 = "{sha256}"
 "#;
+
+/// AdapterFusion with the adapter of a folder.
+pub(crate) fn fusion(world: &World, adapter: &str) -> String {
+    let folder = world.path(adapter);
+    let weights = fs_err::read(folder.join("adapter.safetensors")).unwrap();
+    FUSION.replace("{ko}", &folder.display().to_string()).replace("{sha256}", &sha256_hex(&weights))
+}
 
 fn train(world: &World, method: &str, run: &str) -> RunRecord {
     let ran = world.train(&world.config_with(method), run);
@@ -164,11 +171,7 @@ fn an_adapter_and_its_fusion_are_trained_in_two_stages_and_exported() {
         assert!(world.path(file).is_file(), "{file}");
     }
 
-    let folder = world.path("hub/nsmc");
-    let weights = fs_err::read(folder.join("adapter.safetensors")).unwrap();
-    let fusion = FUSION
-        .replace("{ko}", &folder.display().to_string())
-        .replace("{sha256}", &sha256_hex(&weights));
+    let fusion = fusion(&world, "hub/nsmc");
     let record = train(&world, &fusion, "fusion");
     let results = record.results.unwrap();
     let stage = results.adapter_stage.unwrap();
@@ -188,6 +191,12 @@ fn an_adapter_and_its_fusion_are_trained_in_two_stages_and_exported() {
             assert!(mean.iter().all(|&weight| weight > 0.0 && weight < 1.0), "{mean:?}");
         }
     }
+    let again = train(&world, &fusion, "again");
+    assert_eq!(
+        again.results.unwrap().predictions_sha256,
+        results.predictions_sha256,
+        "a run repeats itself"
+    );
     export(&world, "fusion", "adapterhub", "fused");
     for file in ["fused/ko,nsmc/model_adapter_fusion.safetensors", "fused/nsmc/head_config.json"] {
         assert!(world.path(file).is_file(), "{file}");

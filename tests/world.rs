@@ -85,6 +85,7 @@ adam_epsilon = 1e-8
 weight_decay = 0.01
 max_grad_norm = 1.0
 selection = "best"
+save_steps = 0
 [evaluation]
 eval_batch_size = 16
 metric_batch_size = 32

@@ -109,8 +109,11 @@ impl Run {
 
     /// Runs it to its end as a process of `nsmc`.
     pub(crate) fn start(&self, workspace: &Workspace, nsmc: &Nsmc, tui: bool) -> Result<()> {
-        if self.folder.exists() {
-            say(&format!("{}: removing an unfinished or older run", self.folder.display()));
+        // A run that was stopped goes on where it was.
+        let same = ExperimentConfig::read(&self.folder.join("config.toml"))
+            .is_ok_and(|found| found.identity() == self.config.identity());
+        if self.folder.exists() && (!same || self.is_done()) {
+            say(&format!("{}: removing an older run", self.folder.display()));
             fs_err::remove_dir_all(&self.folder)?;
         }
         let parent = self.folder.parent().unwrap_or(&self.folder);

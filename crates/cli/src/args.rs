@@ -63,7 +63,7 @@ pub(crate) struct Train {
     /// A resolved configuration, as `cargo xtask train` writes it.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
-    /// The run directory to make.
+    /// The run directory: a new one, or one in which the same run was stopped, which goes on.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// Where to compute.

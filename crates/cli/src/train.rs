@@ -24,7 +24,7 @@ use crate::{device, logging, method};
 pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
     let config = ExperimentConfig::read(&args.config)?;
     let device = device::choose(args.device)?;
-    make_run_directory(&args.out, &config)?;
+    open_run_directory(&args.out, &config)?;
     logging::start(verbosity, Some(&args.out.join("log.txt")))?;
     let started = Instant::now();
     let mut record = RunRecord {
@@ -64,16 +64,34 @@ pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
     Ok(())
 }
 
-/// Makes the directory and puts the configuration there; one that holds anything is left alone.
-fn make_run_directory(folder: &Path, config: &ExperimentConfig) -> Result<()> {
+/// Makes the directory and puts the configuration there. One in which the same run was stopped is
+/// gone on in; one that holds anything else is left alone.
+fn open_run_directory(folder: &Path, config: &ExperimentConfig) -> Result<()> {
     fs_err::create_dir_all(folder)?;
+    let path = folder.join("config.toml");
+    if path.is_file() {
+        let same =
+            ExperimentConfig::read(&path).is_ok_and(|found| found.identity() == config.identity());
+        let done = RunRecord::read(&folder.join("record.json"))
+            .is_ok_and(|record| record.status == RunStatus::Success);
+        if !same || done {
+            bail!(
+                "{}: the run directory holds {}; give another with `--out`, or delete it",
+                folder.display(),
+                if same { "this run, and it is done" } else { "another run" }
+            );
+        }
+        return Ok(());
+    }
     if fs_err::read_dir(folder)?.next().is_some() {
         bail!(
             "{}: the run directory is not empty; give another with `--out`, or delete it",
             folder.display()
         );
     }
-    Ok(fs_err::write(folder.join("config.toml"), config.to_toml())?)
+    let partial = path.with_extension("partial");
+    fs_err::write(&partial, config.to_toml())?;
+    Ok(fs_err::rename(partial, path)?)
 }
 
 fn train_and_test(
@@ -127,7 +145,9 @@ fn train_and_test(
     let test_seconds = test_started.elapsed().as_secs_f64();
     let mut bytes = Vec::new();
     predictions.write(&mut bytes)?;
-    fs_err::write(args.out.join("predictions.tsv"), &bytes)?;
+    let partial = args.out.join("predictions.partial");
+    fs_err::write(&partial, &bytes)?;
+    fs_err::rename(partial, args.out.join("predictions.tsv"))?;
     if !attention.is_empty() {
         let json = serde_json::to_string_pretty(&attention)?;
         fs_err::write(args.out.join("fusion_attention.json"), json + "\n")?;
@@ -210,6 +230,7 @@ impl Trainer<'_> {
             num_labels: config.data.labels.len(),
             device: self.device.clone(),
             folder: folder.into(),
+            identity: config.identity(),
             dashboard: self.dashboard,
             interrupter: self.interrupter.clone(),
         };

@@ -146,6 +146,9 @@ pub struct TrainingConfig {
     pub max_grad_norm: f64,
     /// Which epoch's model is tested.
     pub selection: Selection,
+    /// Steps between two checkpoints to go on from; `0` makes them after epochs alone. No part of the
+    /// run's identity.
+    pub save_steps: usize,
 }
 
 /// Flavour of AdamW. They differ in where epsilon stands, which the first steps feel.
@@ -230,6 +233,7 @@ impl ExperimentConfig {
             *path = PathBuf::new();
         }
         config.method = config.method.without_places();
+        config.training.save_steps = 0;
         sha256_hex(&serde_json::to_vec(&config).expect("a configuration is representable in JSON"))
     }
 
@@ -397,6 +401,7 @@ fn read_training(training: &mut Reader<'_>) -> TrainingConfig {
         max_grad_norm: training.within("max_grad_norm", 0.0..),
         selection: training
             .choice("selection", &[("last", Selection::Last), ("best", Selection::Best)]),
+        save_steps: training.within("save_steps", 0..),
     }
 }
 
@@ -458,6 +463,7 @@ adam_epsilon = 1e-8
 weight_decay = 0.0
 max_grad_norm = 1.0
 selection = "last"
+save_steps = 0
 [evaluation]
 eval_batch_size = 64
 metric_batch_size = 32

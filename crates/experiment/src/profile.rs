@@ -350,6 +350,7 @@ adam_epsilon = 1e-8
 weight_decay = 0.0
 max_grad_norm = 1.0
 selection = "last"
+save_steps = 0
 [evaluation]
 eval_batch_size = 64
 metric_batch_size = 32

@@ -4,8 +4,8 @@ use std::path::Path;
 use nsmc_bert::read_tensors;
 use serde::{Deserialize, Serialize};
 
-use crate::adapterhub::{write, write_safetensors};
 use crate::bundle::Bundle;
+use crate::library_files::{write_json, write_safetensors};
 use crate::{
     BottleneckConfig, Composition, FusionConfig, LoraConfig, PeftError, PeftModel, Trains,
 };
@@ -70,7 +70,7 @@ impl PeftModel {
         };
         let saved = self.saved_names();
         let json = serde_json::to_value(additions).expect("additions are representable in JSON");
-        write(folder, CONFIG, &json)?;
+        write_json(folder, CONFIG, &json)?;
         let tensors = self.library_tensors(|name| saved.contains(name));
         write_safetensors(&folder.join(WEIGHTS), &tensors)
     }

@@ -23,6 +23,7 @@ mod error;
 mod fusion;
 mod head;
 mod invertible;
+mod library_files;
 mod lora;
 mod lora_targets;
 pub mod loralib;

@@ -1,4 +1,4 @@
-use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
 use burn::nn::LayerNorm;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
@@ -123,7 +123,8 @@ impl PeftModel {
     pub fn train_only(mut self, trains: Trains) -> Self {
         self.trains = trains;
         let trainable = self.trainable();
-        self.set_require_grad_group(ParamGroup::all(), false)
+        self.map(&mut OwnParameters)
+            .set_require_grad_group(ParamGroup::all(), false)
             .set_require_grad_group(trainable, true)
     }
 
@@ -257,6 +258,16 @@ impl Hooks for Observed<'_> {
             self.weights.borrow_mut().push(FusionWeights { fusion, site, weights });
         };
         self.adapters.sublayer_output(site, hidden_states, residual, layer_norm, &mut observe)
+    }
+}
+
+/// Parts a model from its clones: until a parameter is first used, burn's clones of it share
+/// whether it trains.
+struct OwnParameters;
+
+impl ModuleMapper for OwnParameters {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.init_mapper(|value| value)
     }
 }
 

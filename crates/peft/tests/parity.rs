@@ -492,3 +492,22 @@ fn merged_weights_give_the_same_logits_and_unmerge() {
         }
     }
 }
+
+#[test]
+fn what_trains_in_a_clone_says_nothing_of_the_model() {
+    let device = Device::flex().autodiff();
+    let folder = fixtures().join("base");
+    let config = BertConfig::read(&folder.join("config.json")).unwrap();
+    // Weights that are drawn when they are used, and have not been.
+    let base = BertForSequenceClassification::new(&config, 0, &device);
+    let mut model = PeftModel::new(base, &config);
+    model.add_adapter("nsmc", &nsmc_peft::BottleneckConfig::pfeiffer(2.0), 0).unwrap();
+    model.set_active(Some(Composition::single("nsmc"))).unwrap();
+    let model = model.train_only(Trains::adapters(["nsmc"]));
+    drop(model.clone().train_only(Trains::nothing()));
+    let batch = Case::read("lora_qv").batch(0);
+    let gradients = loss(&model, &batch, &device).backward();
+    let (_, without) = fixture::as_gradients(model.clone(), &gradients);
+    let with = model.trainable_paths().into_iter().filter(|path| !without.contains(path));
+    assert_eq!(with.count(), model.trainable_paths().len());
+}

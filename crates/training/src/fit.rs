@@ -9,7 +9,9 @@ use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use nsmc_data::ReviewLoader;
 use nsmc_experiment::{EpochRecord, TrainingConfig};
 use nsmc_peft::PeftModel;
+use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::{Checkpoints, Schedule};
 use crate::strategy::{Outcome, RecipeStrategy};
 use crate::{AdamW, ClassificationTask, Dashboard, LinearSchedule, TrainingError, no_decay};
 
@@ -29,14 +31,16 @@ pub struct Fit {
     pub device: Device,
     /// The run directory.
     pub folder: PathBuf,
+    /// Says which training it is: no other goes on from its checkpoints.
+    pub identity: String,
     /// What a person sees.
     pub dashboard: Dashboard,
-    /// Stops the training between two steps.
+    /// Stops the training between two steps, with a checkpoint to go on from.
     pub interrupter: Interrupter,
 }
 
 /// A finished training.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Fitted {
     /// One entry per epoch.
     pub epochs: Vec<EpochRecord>,
@@ -47,6 +51,9 @@ pub struct Fitted {
 
 /// Trains `model` and leaves its checkpoints in the run directory: `checkpoint/last` after each
 /// epoch and, with a validation split, `checkpoint/best`. `save` writes one into a folder.
+///
+/// A training that was stopped goes on from the last of its checkpoints for that, in `resume/`, and
+/// ends as one that was not: on the CPU to the last bit. One that is done is not done again.
 pub fn fit(
     model: PeftModel,
     fit: Fit,
@@ -55,14 +62,28 @@ pub fn fit(
     if fit.train.num_items() == 0 {
         return Err(TrainingError::NoReviews);
     }
+    let done = fit.folder.join("fitted.toml");
+    if done.is_file() {
+        let text = fs_err::read_to_string(&done)?;
+        return toml::from_str(&text)
+            .map_err(|error| TrainingError::Record { path: done, message: error.to_string() });
+    }
     let config = &fit.config;
     let steps = fit.train.num_batches() * config.num_train_epochs;
     let adamw = AdamW::new(config);
-    let mut optimizer = ModuleOptimizer::from(adamw);
-    if config.weight_decay > 0.0 {
-        optimizer = optimizer.with_group(no_decay(), adamw.without_decay(), None);
-    }
+    let decays = config.weight_decay > 0.0;
+    let optimizer = move || match ModuleOptimizer::from(adamw) {
+        optimizer if decays => optimizer.with_group(no_decay(), adamw.without_decay(), None),
+        optimizer => optimizer,
+    };
     let schedule = LinearSchedule::new(config.learning_rate, config.warmup_ratio, steps);
+
+    let (folder, identity) = (fit.folder.join("resume"), fit.identity.clone());
+    let checkpoints = || {
+        // Its learning rate depends on the number of steps from the first on.
+        let schedule = Schedule { num_train_steps: steps, decay_start: 0 };
+        Checkpoints::new(folder.clone(), identity.clone(), schedule)
+    };
 
     let outcome = Arc::new(Mutex::new(Outcome::default()));
     let empty = fit.train.slice(0, 0);
@@ -75,6 +96,10 @@ pub fn fit(
         num_labels: fit.num_labels,
         dashboard: fit.dashboard,
         folder: fit.folder.clone(),
+        save_steps: config.save_steps,
+        checkpoints: checkpoints(),
+        optimizer: Box::new(optimizer),
+        schedule,
         save: Box::new(save),
         outcome: outcome.clone(),
     };
@@ -94,7 +119,7 @@ pub fn fit(
     .metric_valid_numeric(LossMetric::new())
     .metric_valid_numeric(AccuracyMetric::new())
     .with_training_strategy(strategy);
-    let result = training.launch(Learner::new(ClassificationTask { model }, optimizer, schedule));
+    let result = training.launch(Learner::new(ClassificationTask { model }, optimizer(), schedule));
 
     let mut outcome = outcome.lock().expect("no holder of the lock panics");
     if let Some(error) = outcome.error.take() {
@@ -107,5 +132,12 @@ pub fn fit(
         let reason = interruption.reason.unwrap_or_else(|| "stopped on request".into());
         return Err(TrainingError::Interrupted { reason });
     }
-    Ok(Fitted { epochs: std::mem::take(&mut outcome.epochs), best_epoch: outcome.best_epoch })
+    let fitted =
+        Fitted { epochs: std::mem::take(&mut outcome.epochs), best_epoch: outcome.best_epoch };
+    let text = toml::to_string(&fitted).expect("a training is representable in TOML");
+    let partial = done.with_extension("partial");
+    fs_err::write(&partial, text)?;
+    fs_err::rename(partial, &done)?;
+    checkpoints().remove()?;
+    Ok(fitted)
 }

@@ -14,7 +14,7 @@ use nsmc_experiment::{Optimizer, PretrainingConfig, PretrainingRecipe};
 use nsmc_peft::AdaptedMaskedLm;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoints, Schedule, State};
+use crate::checkpoint::{Checkpoints, Schedule, record};
 use crate::{AdamW, Dashboard, TrainingError, clip_grad_norm, losses, no_decay, step_seed};
 
 /// A model that can be pre-trained.
@@ -53,6 +53,25 @@ pub struct Pretraining {
     pub dashboard: Dashboard,
     /// Stops the training between two steps, after a checkpoint.
     pub interrupter: Interrupter,
+}
+
+/// Where a pre-training stands after a step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct State {
+    /// Steps done.
+    step: usize,
+    /// The epoch of the next batch, from 0.
+    epoch: usize,
+    /// The next batch of that epoch, from 0.
+    batch: usize,
+    /// Tokens trained on.
+    tokens: usize,
+    /// Time of the training steps.
+    seconds: f64,
+    /// Losses since the last measurement.
+    loss_sum: f64,
+    /// Steps since the last measurement.
+    loss_steps: usize,
 }
 
 /// A measurement: a line of the run directory's `metrics.jsonl`.
@@ -98,7 +117,8 @@ pub fn pretrain<M: MaskedLanguageModel>(
     let recipe = run.config.training;
     let decay_start = recipe.num_train_steps - recipe.decay_steps;
     let schedule = Schedule { num_train_steps: recipe.num_train_steps, decay_start };
-    let checkpoints = Checkpoints::new(&run.folder, run.config.identity(), schedule);
+    let folder = run.folder.join("checkpoint");
+    let checkpoints = Checkpoints::new(folder.clone(), run.config.identity(), schedule);
     let adamw = AdamW {
         flavour: Optimizer::AdamwTorch,
         beta1: recipe.adam_beta1,
@@ -110,8 +130,10 @@ pub fn pretrain<M: MaskedLanguageModel>(
         || ModuleOptimizer::from(adamw).with_group(no_decay(), adamw.without_decay(), None);
     let mut optimizer = new_optimizer();
     let mut state = State::default();
-    if let Some(loaded) = checkpoints.load(&model, new_optimizer)? {
-        (model, optimizer, state) = (loaded.model, loaded.optimizer, loaded.state);
+    if let Some(loaded) = checkpoints.load(new_optimizer)? {
+        let weights = model.try_load_record(loaded.weights);
+        model = weights.map_err(|error| record(&folder, &error))?;
+        (optimizer, state) = (loaded.optimizer, loaded.state);
         run.dashboard.say(&format!("resumed after step {}", state.step));
     }
     if run.train.num_reviews() == 0 || run.held_out.is_empty() {
@@ -164,7 +186,7 @@ pub fn pretrain<M: MaskedLanguageModel>(
         let stop = run.interrupter.should_stop();
         let due = state.step.is_multiple_of(run.config.evaluation.save_every);
         if due || last || stop || state.step == decay_start {
-            checkpoints.save(&model, &optimizer, &state)?;
+            checkpoints.save(model.clone().into_record(), &optimizer, state.step, &state)?;
         }
         if stop && !last {
             let reason = format!("after step {}; the same command goes on from there", state.step);

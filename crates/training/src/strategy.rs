@@ -1,32 +1,37 @@
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use burn::data::dataloader::DataLoader;
 use burn::module::Module;
+use burn::optim::ModuleOptimizer;
 use burn::tensor::{Device, Tensor};
 use burn::train::{
     EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent,
-    SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents,
-    TrainingItem, ValidLoader,
+    SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader, TrainStep,
+    TrainingComponents, TrainingItem, ValidLoader,
 };
 use nsmc_data::{Batch, ReviewLoader};
 use nsmc_eval::{ConfusionMatrix, minutes_and_seconds};
 use nsmc_experiment::EpochRecord;
 use nsmc_peft::PeftModel;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{ClassificationTask, Dashboard, StepOutput, TrainingError, clip_grad_norm};
+use crate::checkpoint::{Checkpoints, record};
+use crate::{
+    ClassificationTask, Dashboard, LinearSchedule, StepOutput, TrainingError, clip_grad_norm,
+};
 
 /// Writes a model, with all that is needed to use it, into a folder.
 pub(crate) type Save = Box<dyn Fn(&PeftModel, &std::path::Path) -> Result<(), TrainingError>>;
 
 /// The learning strategy of transformers' `Trainer`, on one device.
 ///
-/// burn's own differs in four ways that a reproduction cannot bear: its loader's order depends on how
-/// often it was iterated, dropout on all random numbers drawn before, clipping is per tensor, and no
-/// time is taken.
+/// burn's own differs in five ways that a reproduction cannot bear: its loader's order depends on how
+/// often it was iterated, dropout on all random numbers drawn before, clipping is per tensor, no
+/// time is taken, and it goes on from epochs, not from steps. The learner's optimiser cannot be
+/// looked into, so that model and optimiser are held here.
 pub(crate) struct RecipeStrategy {
     pub(crate) seed: u64,
     pub(crate) max_grad_norm: f64,
@@ -38,6 +43,12 @@ pub(crate) struct RecipeStrategy {
     pub(crate) dashboard: Dashboard,
     /// The run directory.
     pub(crate) folder: PathBuf,
+    /// Steps between two checkpoints to go on from; 0 makes them after epochs alone.
+    pub(crate) save_steps: usize,
+    pub(crate) checkpoints: Checkpoints,
+    /// Makes the optimiser as it is before the first step.
+    pub(crate) optimizer: Box<dyn Fn() -> ModuleOptimizer>,
+    pub(crate) schedule: LinearSchedule,
     pub(crate) save: Save,
     pub(crate) outcome: Arc<Mutex<Outcome>>,
 }
@@ -63,6 +74,30 @@ pub fn step_seed(seed: u64, step: usize) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
+/// Where a training stands after a step.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct State {
+    /// The epochs that are done.
+    epochs: Vec<EpochRecord>,
+    best_epoch: Option<usize>,
+    /// Steps done of the epoch at hand.
+    index: usize,
+    /// Sum of the losses of its reviews.
+    loss_sum: f64,
+    /// Time of those of its steps that are timed.
+    timed_seconds: f64,
+    timed_steps: usize,
+}
+
+/// What is trained, with its optimiser and where it stands.
+struct Training {
+    task: ClassificationTask,
+    optimizer: ModuleOptimizer,
+    state: State,
+    /// Steps that this process has done.
+    own_steps: usize,
+}
+
 /// A step whose loss has not been read yet: reading it one step late does not hold up the device.
 struct Pending {
     step: usize,
@@ -82,18 +117,29 @@ impl SupervisedLearningStrategy<ClassificationTask> for RecipeStrategy {
     ) -> (ClassificationTask, SupervisedTrainingEventProcessor<ClassificationTask>) {
         let TrainingComponents { num_epochs, interrupter, mut event_processor, .. } = components;
         learner.fork(&self.device);
-        for epoch in starting_epoch..=num_epochs {
-            match self.epoch(epoch, num_epochs, &mut learner, &mut event_processor, &interrupter) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => {
-                    self.outcome().error = Some(error);
-                    interrupter.stop(None);
-                    break;
-                }
+        let mut training = Training {
+            task: learner.model(),
+            optimizer: (self.optimizer)(),
+            state: State::default(),
+            own_steps: 0,
+        };
+        let mut result = self.resume(&mut training);
+        let first = starting_epoch + training.state.epochs.len();
+        for epoch in first..=num_epochs {
+            if !matches!(result, Ok(true)) {
+                break;
             }
+            result =
+                self.epoch(epoch, num_epochs, &mut training, &mut event_processor, &interrupter);
         }
-        (learner.model(), event_processor)
+        let mut outcome = self.outcome();
+        if let Err(error) = result {
+            outcome.error = Some(error);
+            interrupter.stop(None);
+        }
+        outcome.epochs = training.state.epochs;
+        outcome.best_epoch = training.state.best_epoch;
+        (training.task, event_processor)
     }
 }
 
@@ -102,18 +148,44 @@ impl RecipeStrategy {
         self.outcome.lock().expect("no holder of the lock panics")
     }
 
-    /// Trains, validates and saves one epoch, from 1. False if it was interrupted.
+    /// Goes on from the last checkpoint, if there is one. Always true.
+    fn resume(&self, training: &mut Training) -> Result<bool, TrainingError> {
+        let Some(loaded) = self.checkpoints.load::<State>(&self.optimizer)? else {
+            return Ok(true);
+        };
+        // The frozen base is not in it.
+        let weights = loaded.weights.allow_partial(true);
+        let model = training.task.model.clone().try_load_record(weights);
+        training.task.model = model.map_err(|error| record(&self.folder, &error))?;
+        training.optimizer = loaded.optimizer;
+        training.state = loaded.state;
+        let State { epochs, index, .. } = &training.state;
+        let (epoch, steps) = (epochs.len() + 1, self.train.num_batches());
+        self.dashboard.say(&format!("resumed: epoch {epoch}, step {} of {steps}", index + 1));
+        Ok(true)
+    }
+
+    /// Writes what it takes to go on from here.
+    fn checkpoint(&self, training: &Training) -> Result<(), TrainingError> {
+        let model = &training.task.model;
+        let weights = model.clone().into_record_group(model.trainable());
+        let state = &training.state;
+        let step = state.epochs.len() * self.train.num_batches() + state.index;
+        self.checkpoints.save(weights, &training.optimizer, step, state)
+    }
+
+    /// Trains what is left of an epoch, from 1, validates and saves it. False if it was interrupted.
     fn epoch(
         &self,
         epoch: usize,
         epochs: usize,
-        learner: &mut Learner<ClassificationTask>,
+        training: &mut Training,
         processor: &mut SupervisedTrainingEventProcessor<ClassificationTask>,
         interrupter: &Interrupter,
     ) -> Result<bool, TrainingError> {
         let start = |total_items| LearnerEvent::StartSplit { epoch_number: epoch, total_items };
         interrupter.fail_on_error(processor.process_train(start(self.train.num_items())));
-        let Some(mut record) = self.train_epoch(epoch, epochs, learner, processor, interrupter)?
+        let Some(mut record) = self.train_epoch(epoch, epochs, training, processor, interrupter)?
         else {
             return Ok(false);
         };
@@ -121,13 +193,13 @@ impl RecipeStrategy {
 
         if let Some(validation) = &self.validation {
             interrupter.fail_on_error(processor.process_valid(start(validation.num_items())));
-            let (loss, accuracy) = self.validate(validation, learner, processor, interrupter)?;
+            let (loss, accuracy) =
+                self.validate(validation, &training.task, processor, interrupter)?;
             record.validation_loss = Some(loss);
             record.validation_accuracy = Some(accuracy);
             interrupter.fail_on_error(processor.process_valid(LearnerEvent::EndSplit(epoch)));
         }
         interrupter.fail_on_error(processor.process_train(LearnerEvent::EndEpoch(epoch)));
-        self.keep(&record, &learner.model().valid().model)?;
         tracing::info!(
             epoch,
             seconds = record.train_seconds,
@@ -137,7 +209,10 @@ impl RecipeStrategy {
             "epoch done"
         );
         self.dashboard.say(&summary(&record, epochs));
-        self.outcome().epochs.push(record);
+        self.keep(record, training)?;
+        if epoch < epochs {
+            self.checkpoint(training)?;
+        }
         Ok(!interrupter.should_stop())
     }
 
@@ -145,15 +220,14 @@ impl RecipeStrategy {
         &self,
         epoch: usize,
         epochs: usize,
-        learner: &mut Learner<ClassificationTask>,
+        training: &mut Training,
         processor: &mut SupervisedTrainingEventProcessor<ClassificationTask>,
         interrupter: &Interrupter,
     ) -> Result<Option<EpochRecord>, TrainingError> {
         let loader = self.train.to_device(&self.device);
         let steps = self.train.num_batches();
-        self.train.position().set(epoch - 1, 0);
+        self.train.position().set(epoch - 1, training.state.index);
         let mut iterator = loader.iter();
-        let mut loss_sum = 0.0;
         let mut pending: Option<Pending> = None;
         let read = |pending: Pending| -> Result<f64, TrainingError> {
             let losses = host(pending.losses.sum())?;
@@ -173,75 +247,100 @@ impl RecipeStrategy {
 
         self.sync()?;
         let mut started = Instant::now();
-        let mut timed_steps = steps;
-        for index in 0..steps {
+        while training.state.index < steps {
             let Some(batch) = iterator.next() else { break };
             let batch: Batch = batch.map_err(|error| TrainingError::Device(error.to_string()))?;
-            let step = (epoch - 1) * steps + index;
-            self.device.seed(step_seed(self.seed, step));
-            let output = learner.train_step(batch);
-            let model = learner.model();
-            // AdapterTrainer computes it after a step, so that it joins the next one's gradients.
-            let gradients = match step {
-                0 => output.grads,
-                _ => model.model.add_regularizer_gradients(output.grads),
-            };
-            let (gradients, grad_norm) = clip_grad_norm(&model, gradients, self.max_grad_norm);
-            learner.lr_step();
-            learner.optimizer_step(gradients);
+            let step = (epoch - 1) * steps + training.state.index;
+            let learning_rate = self.schedule.at(step);
+            let (item, grad_norm) = self.step(training, batch, step, learning_rate);
+            training.state.index += 1;
+            training.own_steps += 1;
 
-            let item: StepOutput = output.item;
             let previous = pending.replace(Pending {
                 step,
-                learning_rate: learner.lr_current().base(),
+                learning_rate,
                 losses: item.losses.clone().inner(),
                 grad_norm,
             });
             if let Some(previous) = previous {
-                loss_sum += read(previous)?;
+                training.state.loss_sum += read(previous)?;
             }
-            if index == 0 && epoch == 1 && steps > 1 {
-                // The first step compiles and tunes kernels.
+            if training.own_steps == 1 && steps > 1 {
+                // The first step of a process compiles and tunes kernels.
                 self.sync()?;
                 started = Instant::now();
-                timed_steps = steps - 1;
+            } else {
+                training.state.timed_steps += 1;
             }
             let item = TrainingItem::new(
                 item,
                 iterator.progress(),
-                Some(index + 1),
-                Some(learner.lr_current()),
+                Some(training.state.index),
+                Some(learning_rate.into()),
             );
             interrupter.fail_on_error(processor.process_train(LearnerEvent::ProcessedItem(item)));
-            if interrupter.should_stop() {
+
+            let stop = interrupter.should_stop();
+            let due = self.save_steps > 0 && (step + 1).is_multiple_of(self.save_steps);
+            if stop || (due && training.state.index < steps) {
+                if let Some(last) = pending.take() {
+                    training.state.loss_sum += read(last)?;
+                }
+                self.sync()?;
+                training.state.timed_seconds += started.elapsed().as_secs_f64();
+                self.checkpoint(training)?;
+                started = Instant::now();
+            }
+            if stop {
                 return Ok(None);
             }
         }
         if let Some(last) = pending {
-            loss_sum += read(last)?;
+            training.state.loss_sum += read(last)?;
         }
         self.sync()?;
-        let seconds = started.elapsed().as_secs_f64();
+        let state = &training.state;
+        let seconds = state.timed_seconds + started.elapsed().as_secs_f64();
         Ok(Some(EpochRecord {
             epoch,
             steps,
-            train_seconds: seconds / timed_steps as f64 * steps as f64,
+            train_seconds: seconds / state.timed_steps.max(1) as f64 * steps as f64,
             tokens: self.train.num_tokens(),
-            train_loss: loss_sum / self.train.num_items() as f64,
+            train_loss: state.loss_sum / self.train.num_items() as f64,
             validation_loss: None,
             validation_accuracy: None,
         }))
+    }
+
+    /// One optimiser step; also gives the gradient's norm before clipping.
+    fn step(
+        &self,
+        training: &mut Training,
+        batch: Batch,
+        step: usize,
+        learning_rate: f64,
+    ) -> (StepOutput, Tensor<1>) {
+        self.device.seed(step_seed(self.seed, step));
+        let output = TrainStep::step(&training.task, batch);
+        // AdapterTrainer computes it after a step, so that it joins the next one's gradients.
+        let gradients = match step {
+            0 => output.grads,
+            _ => training.task.model.add_regularizer_gradients(output.grads),
+        };
+        let (gradients, norm) = clip_grad_norm(&training.task, gradients, self.max_grad_norm);
+        training.task = training.optimizer.step(learning_rate, training.task.clone(), gradients);
+        (output.item, norm)
     }
 
     /// Mean loss and accuracy over the validation split, with dropout off.
     fn validate(
         &self,
         loader: &ReviewLoader,
-        learner: &Learner<ClassificationTask>,
+        task: &ClassificationTask,
         processor: &mut SupervisedTrainingEventProcessor<ClassificationTask>,
         interrupter: &Interrupter,
     ) -> Result<(f64, f64), TrainingError> {
-        let model = learner.model().valid();
+        let model = task.valid();
         let loader = loader.to_device(&self.device.clone().inner());
         let mut iterator = loader.iter();
         let mut loss_sum = 0.0;
@@ -266,25 +365,19 @@ impl RecipeStrategy {
         Ok((loss_sum / reviews, ConfusionMatrix::new(self.num_labels, pairs).accuracy()))
     }
 
-    /// Writes the epoch's line of `metrics.jsonl` and the checkpoints it makes last and best.
-    fn keep(&self, record: &EpochRecord, model: &PeftModel) -> Result<(), TrainingError> {
-        let line = serde_json::to_string(record).expect("a record is representable in JSON");
-        let mut metrics = fs_err::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.folder.join("metrics.jsonl"))?;
-        writeln!(metrics, "{line}")?;
-
+    /// Keeps a finished epoch: its line of `metrics.jsonl` and the checkpoints it makes last and
+    /// best.
+    fn keep(&self, record: EpochRecord, training: &mut Training) -> Result<(), TrainingError> {
         let checkpoints = self.folder.join("checkpoint");
         let incoming = checkpoints.join("incoming");
         remove_if_there(&incoming)?;
-        (self.save)(model, &incoming)?;
+        (self.save)(&training.task.valid().model, &incoming)?;
         let last = checkpoints.join("last");
         remove_if_there(&last)?;
         fs_err::rename(&incoming, &last)?;
 
-        let mut outcome = self.outcome();
-        let best = outcome.epochs.iter().filter_map(|epoch| epoch.validation_accuracy);
+        let state = &mut training.state;
+        let best = state.epochs.iter().filter_map(|epoch| epoch.validation_accuracy);
         let best = best.fold(f64::NEG_INFINITY, f64::max);
         if record.validation_accuracy.is_some_and(|accuracy| accuracy > best) {
             let folder = checkpoints.join("best");
@@ -299,9 +392,20 @@ impl RecipeStrategy {
                     fs_err::copy(&file, &target)?;
                 }
             }
-            outcome.best_epoch = Some(record.epoch);
+            state.best_epoch = Some(record.epoch);
         }
-        Ok(())
+        state.epochs.push(record);
+        (state.index, state.loss_sum) = (0, 0.0);
+        (state.timed_seconds, state.timed_steps) = (0.0, 0);
+
+        // Written anew each time: a line of an epoch that is done again would stand there twice.
+        let line = |epoch: &EpochRecord| {
+            serde_json::to_string(epoch).expect("a record is representable in JSON") + "\n"
+        };
+        let lines: String = state.epochs.iter().map(line).collect();
+        let partial = self.folder.join("metrics.partial");
+        fs_err::write(&partial, lines)?;
+        Ok(fs_err::rename(partial, self.folder.join("metrics.jsonl"))?)
     }
 
     fn sync(&self) -> Result<(), TrainingError> {

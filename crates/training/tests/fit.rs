@@ -65,6 +65,7 @@ fn recipe() -> TrainingConfig {
         weight_decay: 0.01,
         max_grad_norm: 1.0,
         selection: Selection::Last,
+        save_steps: 5,
     }
 }
 
@@ -76,6 +77,17 @@ struct Trained {
 }
 
 fn train(seed: u64, recipe: &TrainingConfig) -> Trained {
+    train_in(tempfile::tempdir().unwrap(), seed, recipe, false, &|model| model)
+}
+
+/// Trains in a folder; `stop` ends it after the first step.
+fn train_in(
+    folder: tempfile::TempDir,
+    seed: u64,
+    recipe: &TrainingConfig,
+    stop: bool,
+    method: &dyn Fn(PeftModel) -> PeftModel,
+) -> Trained {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let reviews = reviews();
     let documents: Vec<&str> = reviews.iter().map(|review| review.document.as_str()).collect();
@@ -96,10 +108,13 @@ fn train(seed: u64, recipe: &TrainingConfig) -> Trained {
     };
     let config = config(&tokenizer);
     let base = BertForSequenceClassification::new(&config, seed, &device.clone().autodiff());
-    let folder = tempfile::tempdir().unwrap();
     let saved_config = config.clone();
+    let interrupter = Interrupter::new();
+    if stop {
+        interrupter.stop(None);
+    }
     let fitted = fit(
-        PeftModel::new(base, &config),
+        method(PeftModel::new(base, &config)),
         Fit {
             config: recipe.clone(),
             seed,
@@ -108,8 +123,9 @@ fn train(seed: u64, recipe: &TrainingConfig) -> Trained {
             num_labels: 2,
             device: device.clone(),
             folder: folder.path().into(),
+            identity: "test".into(),
             dashboard: Dashboard::Silent,
-            interrupter: Interrupter::new(),
+            interrupter,
         },
         move |model, folder| Ok(model.base.save_pretrained(folder, &saved_config)?),
     );
@@ -196,4 +212,43 @@ fn a_diverging_training_says_where_and_leaves_no_checkpoint_of_it() {
     let message = error.to_string();
     assert!(message.contains("of 39 (epoch 1)") && message.contains("learning_rate"), "{message}");
     assert!(!trained.folder.path().join("checkpoint").exists());
+}
+
+#[test]
+fn a_training_that_is_stopped_again_and_again_ends_like_one_that_is_not() {
+    let whole = train(4, &recipe());
+    let expected = whole.fitted.as_ref().unwrap();
+    // 13 steps an epoch: one per stretch, one stretch for the end of the first epoch, two more steps.
+    let mut folder = tempfile::tempdir().unwrap();
+    for _ in 0..16 {
+        let stopped = train_in(folder, 4, &recipe(), true, &|model| model);
+        let error = stopped.fitted.unwrap_err();
+        assert!(matches!(error, TrainingError::Interrupted { .. }), "{error}");
+        folder = stopped.folder;
+    }
+    assert!(folder.path().join("resume/step-15").is_dir());
+    assert!(folder.path().join("checkpoint/best").is_dir());
+
+    // The newest is torn: the one before serves.
+    let torn = folder.path().join("resume/step-15/optimizer.bpk");
+    fs_err::write(&torn, &fs_err::read(&torn).unwrap()[..1000]).unwrap();
+    let resumed = train_in(folder, 4, &recipe(), false, &|model| model);
+    let fitted = resumed.fitted.unwrap();
+    assert_eq!(resumed.last, whole.last);
+    assert_eq!(resumed.logits, whole.logits);
+    assert_eq!(fitted.best_epoch, expected.best_epoch);
+    let losses = |fitted: &Fitted| -> Vec<(u64, Option<u64>)> {
+        let bits = |epoch: &nsmc_experiment::EpochRecord| {
+            (epoch.train_loss.to_bits(), epoch.validation_loss.map(f64::to_bits))
+        };
+        fitted.epochs.iter().map(bits).collect()
+    };
+    assert_eq!(losses(&fitted), losses(expected));
+    let lines = fs_err::read_to_string(resumed.folder.path().join("metrics.jsonl")).unwrap();
+    assert_eq!(lines.lines().count(), 3);
+
+    // It is done, and is not done again.
+    assert!(!resumed.folder.path().join("resume").exists());
+    let again = train_in(resumed.folder, 4, &recipe(), true, &|model| model);
+    assert_eq!(losses(&again.fitted.unwrap()), losses(expected));
 }

@@ -160,7 +160,7 @@ fn a_training_that_is_stopped_again_and_again_ends_like_one_that_is_not() {
     assert_eq!(checkpoints(), ["step-8", "step-9"]);
 
     // The newest is torn: the one before serves.
-    let torn = stopped.path().join("checkpoint/step-9/model.bpk");
+    let torn = stopped.path().join("checkpoint/step-9/weights.bpk");
     let bytes = fs_err::read(&torn).unwrap();
     fs_err::write(&torn, &bytes[..bytes.len() / 2]).unwrap();
     let (resumed, again) = train(&config(), stopped.path(), false).unwrap();

@@ -1,25 +1,12 @@
-//! PEFT's files: `adapter_config.json` and `adapter_model.safetensors` (or `.bin`).
-//!
-//! Deviation: PEFT passes over missing and surplus tensors and over options it does not know; here
-//! all of them are errors, but for options that are off.
-
-use std::path::Path;
-
-use nsmc_bert::Tensors;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::adapterhub::{write, write_safetensors};
+use super::CONFIG;
 use crate::bundle::Bundle;
-use crate::{Bias, LoraConfig, LoraSite, PeftError, PeftModel, TargetModules};
+use crate::{Bias, LoraConfig, LoraSite, PeftError, TargetModules};
 
-const CONFIG: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
 /// The library version whose files are written.
 const VERSION: &str = "0.21.2";
-const PREFIX: &str = "base_model.model.";
-/// What PEFT saves whole for a sequence classifier.
-const HEADS: [&str; 2] = ["classifier", "score"];
 
 /// Options that change the result and that are not implemented; each is off in these values.
 const OFF: [(&str, &[&str]); 20] = [
@@ -46,97 +33,16 @@ const OFF: [(&str, &[&str]); 20] = [
     ("init_lora_weights", &["null", "true", "false", "\"gaussian\"", "\"orthogonal\""]),
 ];
 
-impl PeftModel {
-    /// Loads LoRA from a folder or a zip archive, and returns which biases it came with.
-    ///
-    /// A `config` that is given must put the same updates on the same layers, and is taken instead
-    /// of the file's: its dropout counts.
-    pub fn load_peft(
-        &mut self,
-        source: &Path,
-        config: Option<&LoraConfig>,
-    ) -> Result<Bias, PeftError> {
-        let bundle = Bundle::open(source)?;
-        let file = PeftFile::read(&bundle)?;
-        if let Some(config) = config {
-            let layers = self.bert.num_hidden_layers;
-            let same = file.lora.layers(layers)? == config.layers(layers)?
-                && file.lora.use_dora == config.use_dora;
-            if !same {
-                return Err(bundle.config_error(
-                    CONFIG,
-                    "expected the layers, ranks, scales and DoRA of the configuration; the file's \
-                     `r`, `lora_alpha`, `target_modules`, patterns, `use_rslora` or `use_dora` \
-                     differ from it",
-                ));
-            }
-        }
-        let (path, tensors) = bundle.tensors(&[WEIGHTS, "adapter_model.bin"])?;
-        let mut extended = self.clone();
-        extended.add_lora(config.unwrap_or(&file.lora), 0)?;
-        *self = extended.load_library_tensors(saved_names(tensors), &path, |name| {
-            file.has(name.strip_prefix(PREFIX).unwrap_or(name))
-        })?;
-        Ok(file.bias)
-    }
-
-    /// Writes LoRA into `folder`, with the classifier and whatever else of the base trained.
-    ///
-    /// `base_model` is what PEFT loads beneath it: a name on the Hugging Face hub or a path.
-    pub fn save_peft(&self, base_model: &str, folder: &Path) -> Result<(), PeftError> {
-        let lora = self.adapters.lora.as_ref().ok_or_else(|| PeftError::Value {
-            key: "lora",
-            message: "the model has no LoRA to be written in PEFT's form".into(),
-        })?;
-        let trains = self.trains();
-        if trains.base {
-            return Err(PeftError::Value {
-                key: "trains",
-                message: "the whole base trained; PEFT's form holds what LoRA adds to it".into(),
-            });
-        }
-        let mut modules: Vec<String> = HEADS.map(str::to_owned).into();
-        for (trained, module) in [
-            (trains.pooler, &["pooler"][..]),
-            (trains.layer_norm, &["LayerNorm"]),
-            (
-                trains.embeddings,
-                &["word_embeddings", "position_embeddings", "token_type_embeddings"],
-            ),
-        ] {
-            if trained {
-                modules.extend(module.iter().map(|&module| module.to_owned()));
-            }
-        }
-        let file = PeftFile { lora: lora.config().clone(), bias: trains.bias, modules };
-        // PEFT takes no target that it also saves whole.
-        let layers = lora.config().layers(self.bert.num_hidden_layers)?;
-        let sites: Vec<String> = layers.into_iter().map(|layer| layer.site.name()).collect();
-        if let Some(site) = sites.iter().find(|site| file.saves_whole(&format!("{site}."))) {
-            return Err(PeftError::Value {
-                key: "target_modules",
-                message: format!(
-                    "{site} has LoRA and trains as a whole, too; PEFT has no form for that"
-                ),
-            });
-        }
-        write(folder, CONFIG, &file.json(base_model, &sites))?;
-        let tensors = self
-            .library_tensors(|name| name.strip_prefix(PREFIX).is_some_and(|name| file.has(name)));
-        write_safetensors(&folder.join(WEIGHTS), &tensors)
-    }
-}
-
 /// What an `adapter_config.json` says.
-struct PeftFile {
-    lora: LoraConfig,
-    bias: Bias,
+pub(super) struct PeftFile {
+    pub(super) lora: LoraConfig,
+    pub(super) bias: Bias,
     /// `modules_to_save`
-    modules: Vec<String>,
+    pub(super) modules: Vec<String>,
 }
 
 impl PeftFile {
-    fn read(bundle: &Bundle) -> Result<Self, PeftError> {
+    pub(super) fn read(bundle: &Bundle) -> Result<Self, PeftError> {
         let config = bundle.json(CONFIG)?;
         Self::from_json(&config).map_err(|message| bundle.config_error(CONFIG, &message))
     }
@@ -208,7 +114,7 @@ impl PeftFile {
     }
 
     /// Whether a tensor, named without the prefix, is in the weights file.
-    fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         name.contains(".lora_")
             || match self.bias {
                 Bias::None => false,
@@ -218,12 +124,14 @@ impl PeftFile {
             || self.saves_whole(name)
     }
 
-    fn saves_whole(&self, name: &str) -> bool {
+    /// Whether a tensor is of a module that is saved whole.
+    pub(super) fn saves_whole(&self, name: &str) -> bool {
         let name = format!(".{name}");
         self.modules.iter().any(|module| name.contains(&format!(".{module}.")))
     }
 
-    fn json(&self, base_model: &str, sites: &[String]) -> Value {
+    /// The file; `sites` are the layers that `all-linear` stands for.
+    pub(super) fn json(&self, base_model: &str, sites: &[String]) -> Value {
         let lora = &self.lora;
         let targets = |targets: &TargetModules| match targets {
             TargetModules::List(names) => json!(names),
@@ -263,27 +171,6 @@ impl PeftFile {
             "use_rslora": lora.use_rslora,
         })
     }
-}
-
-/// Tensors by the names under which PEFT saves them today.
-///
-/// A state dict that was saved by hand names the adapter, and in memory a module that is saved whole
-/// has its copy beside the original.
-fn saved_names(tensors: Tensors) -> Tensors {
-    let mut saved = Tensors::new();
-    for (name, tensor) in tensors {
-        if name.contains(".original_module.") {
-            continue;
-        }
-        let mut name = name.replace(".modules_to_save.", ".").replace(".default.", ".");
-        for end in [".default", ".lora_magnitude_vector.weight"] {
-            if name.ends_with(end) {
-                name.truncate(name.rfind('.').expect("the end has a dot"));
-            }
-        }
-        saved.insert(name, tensor);
-    }
-    saved
 }
 
 fn parse<T: DeserializeOwned>(value: &Value) -> Option<T> {

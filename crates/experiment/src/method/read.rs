@@ -1,0 +1,233 @@
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::PathBuf;
+
+use super::{
+    AdapterConfig, AdapterFusionMethod, AdapterKind, AdapterMethod, AdapterTraining, FusionKind,
+    Head, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets, setup_names,
+};
+use crate::document::{Node, Value};
+use crate::reader::{FromNode, Reader};
+
+const NON_LINEARITIES: [(&str, NonLinearity); 6] = [
+    ("preset", NonLinearity::Preset),
+    ("relu", NonLinearity::Relu),
+    ("gelu", NonLinearity::Gelu),
+    ("gelu_new", NonLinearity::GeluNew),
+    ("swish", NonLinearity::Swish),
+    ("tanh", NonLinearity::Tanh),
+];
+
+pub(crate) fn read_method(method: &mut Reader<'_>) -> MethodConfig {
+    match method
+        .choice("name", &[("vanilla", 0), ("lora", 1), ("adapter", 2), ("adapterfusion", 3)])
+    {
+        1 => MethodConfig::Lora(read_lora(method)),
+        2 => {
+            let adapter = AdapterMethod {
+                setup: method.get("setup"),
+                head: read_head(method),
+                trains: method.get("trains"),
+                adapter: read_adapter(method),
+                sources: read_sources(method),
+            };
+            check_setup(method, "setup", &adapter.setup, &adapter.adapter, &adapter.sources);
+            MethodConfig::Adapter(adapter)
+        }
+        3 => {
+            let fusion = AdapterFusionMethod {
+                setup: method.get("setup"),
+                adapter_setup: method.get("adapter_setup"),
+                fusion: method.choice(
+                    "fusion",
+                    &[("dynamic", FusionKind::Dynamic), ("static", FusionKind::Static)],
+                ),
+                regularization: method.get("regularization"),
+                unfreeze_adapters: method.get("unfreeze_adapters"),
+                keep_head: method.get("keep_head"),
+                head: read_head(method),
+                trains: method.get("trains"),
+                adapter: read_adapter(method),
+                adapter_training: method
+                    .table("adapter_training", |training| AdapterTraining {
+                        num_train_epochs: training.within("num_train_epochs", 1..),
+                        learning_rate: training
+                            .within("learning_rate", (Bound::Excluded(0.0), Bound::Included(1.0))),
+                    })
+                    .unwrap_or(AdapterTraining { num_train_epochs: 0, learning_rate: 0.0 }),
+                sources: read_sources(method),
+            };
+            for (key, setup) in [("setup", &fusion.setup), ("adapter_setup", &fusion.adapter_setup)]
+            {
+                check_setup(method, key, setup, &fusion.adapter, &fusion.sources);
+            }
+            if fusion.regularization && fusion.fusion == FusionKind::Static {
+                method.problem(
+                    "regularization",
+                    "expected false: a static fusion has no value matrix to regularise",
+                );
+            }
+            MethodConfig::AdapterFusion(fusion)
+        }
+        _ => MethodConfig::Vanilla,
+    }
+}
+
+fn read_lora(method: &mut Reader<'_>) -> LoraMethod {
+    let lora = LoraMethod {
+        rank: method.within("rank", 1..=16_384),
+        alpha: method.get("alpha"),
+        dropout: method.within("dropout", 0.0..1.0),
+        target_modules: method.get("target_modules"),
+        exclude_modules: method.get("exclude_modules"),
+        layers_to_transform: method.get("layers_to_transform"),
+        rank_pattern: read_map(method, "rank_pattern"),
+        alpha_pattern: read_map(method, "alpha_pattern"),
+        use_rslora: method.get("use_rslora"),
+        use_dora: method.get("use_dora"),
+        bias: method.choice(
+            "bias",
+            &[("none", LoraBias::None), ("all", LoraBias::All), ("lora_only", LoraBias::LoraOnly)],
+        ),
+        trains: method.get("trains"),
+        start: method.table_if_any("start", read_source),
+    };
+    if lora
+        .start
+        .as_ref()
+        .is_some_and(|start| start.invertible_non_linearity != NonLinearity::Preset)
+    {
+        method.problem("start", "LoRA has no invertible block: expected \"preset\"");
+    }
+    lora
+}
+
+fn read_head(method: &mut Reader<'_>) -> Head {
+    method.choice("head", &[("classifier", Head::Classifier), ("flex", Head::Flex)])
+}
+
+fn read_adapter(method: &mut Reader<'_>) -> AdapterConfig {
+    let adapter = method.table("adapter", read_bottleneck);
+    adapter.unwrap_or(AdapterConfig {
+        name: String::new(),
+        config: AdapterKind::Pfeiffer,
+        reduction_factor: 1.0,
+        layer_reduction_factors: BTreeMap::new(),
+        leave_out: Vec::new(),
+        non_linearity: NonLinearity::Preset,
+        invertible: false,
+        dropout: 0.0,
+    })
+}
+
+pub(crate) fn read_bottleneck(adapter: &mut Reader<'_>) -> AdapterConfig {
+    AdapterConfig {
+        name: adapter.get_if("name", "letters, digits, `_` and `-`", |name: &String| {
+            let valid = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+            !name.is_empty() && name.chars().all(valid)
+        }),
+        config: adapter.choice(
+            "config",
+            &[("pfeiffer", AdapterKind::Pfeiffer), ("houlsby", AdapterKind::Houlsby)],
+        ),
+        reduction_factor: adapter
+            .within("reduction_factor", (Bound::Excluded(0.0), Bound::Unbounded)),
+        layer_reduction_factors: read_map(adapter, "layer_reduction_factors"),
+        leave_out: adapter.get("leave_out"),
+        non_linearity: adapter.choice("non_linearity", &NON_LINEARITIES),
+        invertible: adapter.get("invertible"),
+        dropout: adapter.within("dropout", 0.0..1.0),
+    }
+}
+
+fn read_sources(method: &mut Reader<'_>) -> BTreeMap<String, Source> {
+    let sources = method.table_if_any("sources", |sources| {
+        let names = sources.keys();
+        let read = names.into_iter().filter_map(|name| {
+            let source = sources.table(&name, read_source)?;
+            Some((name, source))
+        });
+        read.collect()
+    });
+    sources.unwrap_or_default()
+}
+
+fn read_source(source: &mut Reader<'_>) -> Source {
+    Source {
+        from: source.get("from"),
+        invertible_non_linearity: source.choice("invertible_non_linearity", &NON_LINEARITIES),
+        path: PathBuf::from(source.get::<String>("path")),
+        sha256: source.get("sha256"),
+    }
+}
+
+/// A table from free keys to values.
+fn read_map<T: FromNode>(method: &mut Reader<'_>, name: &str) -> BTreeMap<String, T> {
+    let read = method.table(name, |map| {
+        let names = map.keys();
+        names.into_iter().map(|name| (name.clone(), map.get(&name))).collect()
+    });
+    read.unwrap_or_default()
+}
+
+/// Every adapter of a setup is the one that trains, or has a source.
+fn check_setup(
+    method: &mut Reader<'_>,
+    key: &str,
+    setup: &str,
+    adapter: &AdapterConfig,
+    sources: &BTreeMap<String, Source>,
+) {
+    let names = setup_names(setup);
+    for name in &names {
+        if *name != adapter.name && !sources.contains_key(*name) {
+            method.problem(
+                key,
+                format!(
+                    "`{name}` is neither the adapter that trains (`{}`) nor has it a source: give \
+                     one in [method.sources.{name}]",
+                    adapter.name
+                ),
+            );
+        }
+    }
+    if key == "adapter_setup" && !names.contains(&adapter.name.as_str()) {
+        method.problem(key, format!("the adapter that trains, `{}`, is not in it", adapter.name));
+    }
+}
+
+impl FromNode for Targets {
+    fn expected() -> String {
+        "an array of layer names, a regular expression, or \"all-linear\"".into()
+    }
+    fn from_node(node: &Node) -> Option<Self> {
+        match &node.value {
+            Value::String(text) => Some(Self::Text(text.clone())),
+            _ => Vec::from_node(node).map(Self::List),
+        }
+    }
+    fn placeholder() -> Self {
+        Self::List(Vec::new())
+    }
+}
+
+impl FromNode for Part {
+    fn expected() -> String {
+        "\"head\", \"pooler\", \"layer_norm\" or \"embeddings\"".into()
+    }
+    fn from_node(node: &Node) -> Option<Self> {
+        match &node.value {
+            Value::String(text) => match text.as_str() {
+                "head" => Some(Self::Head),
+                "pooler" => Some(Self::Pooler),
+                "layer_norm" => Some(Self::LayerNorm),
+                "embeddings" => Some(Self::Embeddings),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+    fn placeholder() -> Self {
+        Self::Head
+    }
+}

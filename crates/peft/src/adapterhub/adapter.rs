@@ -1,0 +1,99 @@
+use std::path::Path;
+
+use nsmc_bert::Tensors;
+use serde_json::json;
+
+use super::config::{bottleneck_config, bottleneck_json};
+use super::{LoadOptions, write_tensors};
+use crate::bundle::Bundle;
+use crate::library_files::write_json;
+use crate::{PeftError, PeftModel};
+
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: [&str; 2] = ["adapter.safetensors", "pytorch_adapter.bin"];
+
+impl PeftModel {
+    /// Loads a bottleneck adapter from a folder or a zip archive, and returns its name here.
+    pub fn load_adapter(
+        &mut self,
+        source: &Path,
+        options: &LoadOptions,
+    ) -> Result<String, PeftError> {
+        let bundle = Bundle::open(source)?;
+        let config = bundle.json(CONFIG)?;
+        let refuse = |message: String| bundle.config_error(CONFIG, &message);
+        self.check_model(&config).map_err(&refuse)?;
+        let own_name = config["name"].as_str().ok_or_else(|| refuse("no `name`".into()))?;
+        let name = options.load_as.clone().unwrap_or_else(|| own_name.to_owned());
+        let mut bottleneck = bottleneck_config(&config).map_err(&refuse)?;
+
+        let (path, tensors) = bundle.tensors(&WEIGHTS)?;
+        let tensors: Tensors = tensors
+            .into_iter()
+            .map(|(key, tensor)| (current_name(&key, own_name, &name), tensor))
+            // With a LayerNorm of its own on the input, the file has it under two names.
+            .filter(|(key, _)| !key.contains(".adapter_norm_before."))
+            .collect();
+        let invertible = tensors.keys().any(|key| key.starts_with("bert.invertible_adapters."));
+        if bottleneck.invertible.is_some() && !invertible {
+            if config["type"] == "text_task" {
+                bottleneck.invertible = None;
+            } else {
+                return Err(refuse(format!(
+                    "the adapter should have an invertible block, but {} holds none",
+                    path.display()
+                )));
+            }
+        }
+        if let (Some(invertible), Some(non_linearity)) =
+            (&mut bottleneck.invertible, options.invertible_non_linearity)
+        {
+            invertible.non_linearity = non_linearity;
+        }
+
+        let mut extended = self.clone();
+        extended.add_adapter(&name, &bottleneck, 0)?;
+        *self = extended.load_library_tensors(tensors, &path, |key| is_of(&name, key))?;
+        Ok(name)
+    }
+
+    /// Writes an adapter into `folder`.
+    pub fn save_adapter(&self, name: &str, folder: &Path) -> Result<(), PeftError> {
+        let adapter = self.adapters.adapter(name).ok_or_else(|| PeftError::Name(name.into()))?;
+        let config = adapter.config();
+        if config.invertible.is_some_and(|block| block.non_linearity != config.non_linearity) {
+            return Err(PeftError::Value {
+                key: "invertible_non_linearity",
+                message:
+                    "AdapterHub has no place for an invertible block's own non-linearity, and \
+                          would run it with the adapter's"
+                        .into(),
+            });
+        }
+        let meta = self.meta(Some(name), json!({"config": bottleneck_json(config)}));
+        write_json(folder, CONFIG, &meta)?;
+        write_tensors(folder, WEIGHTS, &self.library_tensors(|key| is_of(name, key)))
+    }
+}
+
+/// Today's name of a tensor of the adapter `own_name`, which is loaded as `name`.
+fn current_name(key: &str, own_name: &str, name: &str) -> String {
+    let mut key = key.to_owned();
+    for old in [
+        "attention_text_task_adapters",
+        "attention_text_lang_adapters",
+        "layer_text_task_adapters",
+        "layer_text_lang_adapters",
+    ] {
+        key = key.replace(old, "adapters");
+    }
+    key = key.replace("invertible_lang_adapters", "invertible_adapters");
+    let key = key.replace(&format!("adapters.{own_name}."), &format!("adapters.{name}."));
+    if key.starts_with("bert.") { key } else { format!("bert.{key}") }
+}
+
+/// Whether a tensor is of the adapter `name`.
+fn is_of(name: &str, key: &str) -> bool {
+    key.contains(&format!(".adapters.{name}."))
+        || key.starts_with(&format!("bert.invertible_adapters.{name}."))
+}

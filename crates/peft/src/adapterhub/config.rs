@@ -1,0 +1,252 @@
+use std::collections::BTreeMap;
+
+use nsmc_bert::Activation;
+use serde_json::{Map, Value, json};
+
+use crate::{AdapterResidual, BottleneckConfig, FusionConfig, InvertibleConfig};
+
+/// Reads the bottleneck's configuration from `adapter_config.json`, with the fix-ups that AdapterHub
+/// makes for older files.
+pub(super) fn bottleneck_config(file: &Value) -> Result<BottleneckConfig, String> {
+    let config = &file["config"];
+    if let Some(name) = config.as_str() {
+        return match name {
+            "pfeiffer" | "seq_bn" => Ok(BottleneckConfig::pfeiffer(16.0)),
+            "pfeiffer+inv" | "seq_bn_inv" => Ok(BottleneckConfig::pfeiffer(16.0).with_invertible()),
+            "houlsby" | "double_seq_bn" => Ok(BottleneckConfig::houlsby(16.0)),
+            "houlsby+inv" | "double_seq_bn_inv" => {
+                Ok(BottleneckConfig::houlsby(16.0).with_invertible())
+            }
+            _ => Err(format!("the configuration `{name}` is not implemented")),
+        };
+    }
+    if let Some(architecture) = config["architecture"].as_str() {
+        return Err(format!(
+            "the architecture `{architecture}` is not implemented here; bottleneck adapters are"
+        ));
+    }
+    let flag = |key: &str, default: Option<bool>| match &config[key] {
+        Value::Bool(value) => Ok(*value),
+        Value::Null => default.ok_or_else(|| format!("`config.{key}`: missing")),
+        other => Err(format!("`config.{key}`: expected true or false, found {other}")),
+    };
+    for key in ["is_parallel", "phm_layer", "use_gating"] {
+        if flag(key, Some(false))? {
+            return Err(format!("`config.{key}` is not implemented"));
+        }
+    }
+    if config["stochastic_depth"].as_f64().unwrap_or(0.0) > 0.0 {
+        return Err("`config.stochastic_depth` is not implemented".into());
+    }
+    let non_linearity = non_linearity(&config["non_linearity"], file["version"].is_null())?;
+    let (reduction_factor, layer_reduction_factors) =
+        reduction_factors(&config["reduction_factor"])?;
+    let leave_out = match &config["leave_out"] {
+        Value::Null => Vec::new(),
+        Value::Array(layers) => {
+            let layers: Option<Vec<usize>> =
+                layers.iter().map(|layer| Some(layer.as_u64()? as usize)).collect();
+            layers.ok_or("`config.leave_out`: expected an array of layers")?
+        }
+        other => return Err(format!("`config.leave_out`: expected an array, found {other}")),
+    };
+    let bottleneck = BottleneckConfig {
+        mh_adapter: flag("mh_adapter", None)?,
+        output_adapter: flag("output_adapter", None)?,
+        reduction_factor,
+        layer_reduction_factors,
+        leave_out,
+        non_linearity,
+        original_ln_before: flag("original_ln_before", None)?,
+        original_ln_after: flag("original_ln_after", None)?,
+        ln_before: flag("ln_before", None)?,
+        ln_after: flag("ln_after", None)?,
+        residual_before_ln: match &config["residual_before_ln"] {
+            Value::Bool(true) => AdapterResidual::Hidden,
+            Value::Bool(false) => AdapterResidual::Input,
+            Value::String(text) if text == "post_add" => AdapterResidual::PostAdd,
+            other => {
+                return Err(format!(
+                    "`config.residual_before_ln`: expected true, false or \"post_add\", found {other}"
+                ));
+            }
+        },
+        adapter_residual_before_ln: flag("adapter_residual_before_ln", Some(false))?,
+        scaling: match &config["scaling"] {
+            Value::Null => 1.0,
+            Value::Number(number) => number.as_f64().unwrap_or(f64::NAN),
+            other => {
+                return Err(format!("`config.scaling`: {other} is not implemented; a number is"));
+            }
+        },
+        dropout: config["dropout"].as_f64().unwrap_or(0.0),
+        invertible: invertible_config(config, non_linearity)?,
+    };
+    bottleneck.check().map_err(|error| error.to_string())?;
+    Ok(bottleneck)
+}
+
+/// Before version 3 "gelu" was the tanh approximation; such files have no version.
+fn non_linearity(value: &Value, unversioned: bool) -> Result<Activation, String> {
+    let name = value.as_str().ok_or("`config.non_linearity`: expected a string")?.to_lowercase();
+    match (name.as_str(), unversioned) {
+        ("gelu", true) | ("gelu_new", _) => Ok(Activation::GeluNew),
+        ("gelu_orig", true) | ("gelu", false) => Ok(Activation::Gelu),
+        ("relu", _) => Ok(Activation::Relu),
+        ("swish" | "silu", _) => Ok(Activation::Swish),
+        ("tanh", _) => Ok(Activation::Tanh),
+        (other, _) => Err(format!(
+            "`config.non_linearity`: `{other}` is not implemented; relu, gelu, gelu_new, swish and \
+             tanh are"
+        )),
+    }
+}
+
+fn reduction_factors(value: &Value) -> Result<(f64, BTreeMap<usize, f64>), String> {
+    let bad = || format!("`config.reduction_factor`: expected a number or a map, found {value}");
+    match value {
+        Value::Number(number) => Ok((number.as_f64().ok_or_else(bad)?, BTreeMap::new())),
+        Value::Object(entries) => {
+            let mut layers = BTreeMap::new();
+            let mut default = None;
+            for (layer, factor) in entries {
+                let factor = factor.as_f64().ok_or_else(bad)?;
+                if layer == "default" {
+                    default = Some(factor);
+                } else {
+                    layers.insert(layer.parse().map_err(|_| bad())?, factor);
+                }
+            }
+            // A map without a default must name every layer; then it is never asked for.
+            Ok((default.unwrap_or(16.0), layers))
+        }
+        _ => Err(bad()),
+    }
+}
+
+fn invertible_config(
+    config: &Value,
+    non_linearity: Activation,
+) -> Result<Option<InvertibleConfig>, String> {
+    // Files of 2020 nest it; its own `non_linearity` is dropped, as AdapterHub does.
+    let nested = &config["invertible_adapter"];
+    let (kind, factor) = if nested.is_object() {
+        (&nested["block_type"], &nested["reduction_factor"])
+    } else {
+        (&config["inv_adapter"], &config["inv_adapter_reduction_factor"])
+    };
+    match kind.as_str() {
+        None => Ok(None),
+        Some("nice") => {
+            let reduction_factor = factor.as_f64().unwrap_or(2.0);
+            Ok(Some(InvertibleConfig { reduction_factor, non_linearity }))
+        }
+        Some(other) => {
+            Err(format!("`config.inv_adapter`: `{other}` is not implemented; `nice` is"))
+        }
+    }
+}
+
+/// `config` of `adapter_config.json`.
+pub(super) fn bottleneck_json(config: &BottleneckConfig) -> Value {
+    let reduction_factor = if config.layer_reduction_factors.is_empty() {
+        number(config.reduction_factor)
+    } else {
+        let mut factors: Map<String, Value> = config
+            .layer_reduction_factors
+            .iter()
+            .map(|(layer, factor)| (layer.to_string(), number(*factor)))
+            .collect();
+        factors.insert("default".into(), number(config.reduction_factor));
+        Value::Object(factors)
+    };
+    json!({
+        "adapter_residual_before_ln": config.adapter_residual_before_ln,
+        "cross_adapter": false,
+        "dropout": config.dropout,
+        "factorized_phm_W": true,
+        "factorized_phm_rule": false,
+        "hypercomplex_nonlinearity": "glorot-uniform",
+        "init_weights": "bert",
+        "init_weights_seed": null,
+        "inv_adapter": config.invertible.map(|_| "nice"),
+        "inv_adapter_reduction_factor":
+            config.invertible.map(|invertible| number(invertible.reduction_factor)),
+        "is_parallel": false,
+        "learn_phm": true,
+        "leave_out": config.leave_out,
+        "ln_after": config.ln_after,
+        "ln_before": config.ln_before,
+        "mh_adapter": config.mh_adapter,
+        "non_linearity": config.non_linearity,
+        "original_ln_after": config.original_ln_after,
+        "original_ln_before": config.original_ln_before,
+        "output_adapter": config.output_adapter,
+        "phm_bias": true,
+        "phm_c_init": "normal",
+        "phm_dim": 4,
+        "phm_init_range": 0.0001,
+        "phm_layer": false,
+        "phm_rank": 1,
+        "reduction_factor": reduction_factor,
+        "residual_before_ln": match config.residual_before_ln {
+            AdapterResidual::Hidden => json!(true),
+            AdapterResidual::Input => json!(false),
+            AdapterResidual::PostAdd => json!("post_add"),
+        },
+        "scaling": config.scaling,
+        "shared_W_phm": false,
+        "shared_phm_rule": true,
+        "stochastic_depth": 0.0,
+        "use_gating": false,
+    })
+}
+
+/// Python divides by what it reads: a whole number stays one.
+fn number(value: f64) -> Value {
+    if value.fract() == 0.0 { json!(value as i64) } else { json!(value) }
+}
+
+/// Reads the fusion layer's configuration from `config` of `adapter_fusion_config.json`.
+pub(super) fn fusion_config(config: &Value) -> Result<FusionConfig, String> {
+    let flag = |key: &str| {
+        config[key].as_bool().ok_or_else(|| format!("`config.{key}`: expected true or false"))
+    };
+    if config["temperature"].as_bool().unwrap_or(false) {
+        return Err(
+            "`config.temperature` is not implemented: it changes with every forward pass".into()
+        );
+    }
+    Ok(FusionConfig {
+        query: flag("query")?,
+        key: flag("key")?,
+        value: flag("value")?,
+        query_before_ln: flag("query_before_ln")?,
+        regularization: flag("regularization")?,
+        residual_before: flag("residual_before")?,
+        value_before_softmax: flag("value_before_softmax")?,
+        // The initial value, which the name does not say: a string in files of version 1.
+        value_initialized: match &config["value_initialized"] {
+            Value::Bool(value) => *value,
+            Value::String(text) => text.eq_ignore_ascii_case("true"),
+            other => return Err(format!("`config.value_initialized`: found {other}")),
+        },
+        dropout_prob: config["dropout_prob"].as_f64(),
+    })
+}
+
+/// `config` of `adapter_fusion_config.json`.
+pub(super) fn fusion_json(config: FusionConfig) -> Value {
+    json!({
+        "dropout_prob": config.dropout_prob,
+        "key": config.key,
+        "query": config.query,
+        "query_before_ln": config.query_before_ln,
+        "regularization": config.regularization,
+        "residual_before": config.residual_before,
+        "temperature": false,
+        "value": config.value,
+        "value_before_softmax": config.value_before_softmax,
+        "value_initialized": config.value_initialized,
+    })
+}

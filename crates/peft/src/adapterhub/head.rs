@@ -1,0 +1,87 @@
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::write_tensors;
+use crate::bundle::Bundle;
+use crate::library_files::write_json;
+use crate::{PeftError, PeftModel};
+
+pub(super) const CONFIG: &str = "head_config.json";
+const WEIGHTS: [&str; 2] = ["model_head.safetensors", "pytorch_model_head.bin"];
+
+impl PeftModel {
+    /// Loads the head of a folder or a zip archive: a classifier on the pooler, or AdapterHub's own.
+    pub fn load_head(&mut self, source: &Path) -> Result<(), PeftError> {
+        let bundle = Bundle::open(source)?;
+        let config = bundle.json(CONFIG)?;
+        let refuse = |message: String| bundle.config_error(CONFIG, &message);
+        self.check_model(&config).map_err(&refuse)?;
+        let (path, tensors) = bundle.tensors(&WEIGHTS)?;
+        let head = &config["config"];
+        if head.is_null() {
+            *self = self.clone().load_library_tensors(tensors, &path, is_classifier)?;
+            return Ok(());
+        }
+        let name = config["name"].as_str().ok_or_else(|| refuse("no `name`".into()))?.to_owned();
+        let form = (
+            head["head_type"].as_str().unwrap_or_default(),
+            head["layers"].as_u64().unwrap_or_default(),
+            head["use_pooler"].as_bool().unwrap_or_default(),
+            head["activation_function"].as_str().unwrap_or_default(),
+            head["bias"].as_bool().unwrap_or(true),
+        );
+        match form {
+            ("classification", 1, true, _, true) => {
+                let prefix = format!("heads.{name}.1.");
+                let tensors = tensors
+                    .into_iter()
+                    .map(|(key, tensor)| (key.replace(&prefix, "classifier."), tensor));
+                let tensors = tensors.collect();
+                *self = self.clone().load_library_tensors(tensors, &path, is_classifier)?;
+            }
+            ("classification", 2, false, "tanh", true) => {
+                let mut extended = self.clone();
+                extended.add_head(&name, 0);
+                *self = extended.load_library_tensors(tensors, &path, is_own_head)?;
+            }
+            _ => {
+                return Err(refuse(format!(
+                    "the head {head} is not implemented; classification heads of one layer on the \
+                     pooler or of two layers with tanh are"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the head into `folder`.
+    pub fn save_head(&self, folder: &Path) -> Result<(), PeftError> {
+        let label2id: Map<String, Value> =
+            self.bert.id2label.iter().map(|(id, label)| (label.clone(), (*id).into())).collect();
+        let meta = if self.head.is_some() {
+            let head = json!({
+                "head_type": "classification", "layers": 2, "activation_function": "tanh",
+                "num_labels": self.bert.num_labels(), "use_pooler": false, "bias": true,
+                "dropout_prob": null, "label2id": label2id,
+            });
+            self.meta(Some(&self.head_name), json!({"config": head}))
+        } else {
+            let num_labels = self.bert.num_labels();
+            self.meta(None, json!({"config": null, "label2id": label2id, "num_labels": num_labels}))
+        };
+        write_json(folder, CONFIG, &meta)?;
+        let is_saved = if self.head.is_some() { is_own_head } else { is_classifier };
+        write_tensors(folder, WEIGHTS, &self.library_tensors(is_saved))
+    }
+}
+
+/// Of the classifier on the pooler.
+fn is_classifier(name: &str) -> bool {
+    name.starts_with("classifier.")
+}
+
+/// Of AdapterHub's own head.
+fn is_own_head(name: &str) -> bool {
+    name.starts_with("heads.")
+}

@@ -1,0 +1,69 @@
+use std::path::Path;
+
+use serde_json::json;
+
+use super::{LoadOptions, VERSION, head};
+use crate::bundle::Bundle;
+use crate::library_files::write_json;
+use crate::{Composition, PeftError, PeftModel};
+
+const CONFIG: &str = "adapter_setup.json";
+
+impl PeftModel {
+    /// Loads a setup: the composition of `adapter_setup.json` and, from the folders beside it, its
+    /// adapters and fusion layers that are not there yet, and its head. Makes the composition active.
+    pub fn load_setup(&mut self, folder: &Path) -> Result<Composition, PeftError> {
+        let bundle = Bundle::open(folder)?;
+        let setup = bundle.json(CONFIG)?;
+        let composition = match Composition::from_json(&setup["adapter_setup"])? {
+            Composition::Stack(mut children) if children.len() == 1 => children.swap_remove(0),
+            composition => composition,
+        };
+        let mut extended = self.clone();
+        for name in composition.names() {
+            if extended.adapters.adapter(name).is_none() {
+                extended.load_adapter(&folder.join(name), &LoadOptions::default())?;
+            }
+        }
+        for name in composition.fusions() {
+            if extended.adapters.fusion(&name).is_none() {
+                extended.load_fusion(&folder.join(&name))?;
+            }
+        }
+        let head = folder.join(setup["head_setup"].as_str().unwrap_or(composition.last()));
+        if head.join(head::CONFIG).is_file() {
+            extended.load_head(&head)?;
+        }
+        extended.set_active(Some(composition.clone()))?;
+        *self = extended;
+        Ok(composition)
+    }
+
+    /// Writes the active composition into `folder`, with a folder for each of its adapters and fusion
+    /// layers. AdapterHub's head is in the folder of its name, a classifier beside the last adapter.
+    pub fn save_setup(&self, folder: &Path) -> Result<(), PeftError> {
+        let composition = self.adapters.active().ok_or_else(|| PeftError::Value {
+            key: "setup",
+            message: "no adapter is active".into(),
+        })?;
+        for name in composition.names() {
+            self.save_adapter(name, &folder.join(name))?;
+        }
+        let head = self.head.is_some().then_some(self.head_name.as_str());
+        self.save_head(&folder.join(head.unwrap_or(composition.last())))?;
+        for name in composition.fusions() {
+            self.save_fusion(&name, &folder.join(&name))?;
+        }
+        // The library has no setup of a bare name.
+        let block = match composition {
+            Composition::Single(name) => Composition::stack([name]),
+            block => block.clone(),
+        };
+        let setup = json!({
+            "adapter_setup": block.to_json(),
+            "head_setup": head,
+            "version": VERSION,
+        });
+        write_json(folder, CONFIG, &setup)
+    }
+}

@@ -1,0 +1,192 @@
+use burn::nn::{Embedding, LayerNorm, Linear};
+use burn::tensor::{Int, Tensor};
+use nsmc_bert::{EmbeddingSite, Hooks, LinearSite, SublayerSite, add_layer_norm, embed};
+
+use crate::composition::fusion_name;
+use crate::{Adapters, BottleneckAdapter, Composition, NiceCouplingBlock};
+
+impl Hooks for Adapters {
+    fn linear(&self, site: LinearSite, linear: &Linear, input: Tensor<2>) -> Tensor<2> {
+        match self.lora.as_ref().and_then(|lora| lora.at(site)) {
+            Some(lora) => lora.forward(linear, &input),
+            None => linear.forward(input),
+        }
+    }
+
+    fn embedding(
+        &self,
+        site: EmbeddingSite,
+        embedding: &Embedding,
+        ids: Tensor<1, Int>,
+        padding: Option<usize>,
+    ) -> Tensor<2> {
+        match self.lora.as_ref().and_then(|lora| lora.embedding_at(site)) {
+            Some(lora) => lora.forward(embedding, ids, padding),
+            None => embed(embedding.weight.val(), ids, padding),
+        }
+    }
+
+    fn embedding_output(&self, hidden_states: Tensor<2>) -> Tensor<2> {
+        match self.active_invertible() {
+            Some(invertible) => invertible.forward(hidden_states),
+            None => hidden_states,
+        }
+    }
+
+    fn sublayer_output(
+        &self,
+        site: SublayerSite,
+        hidden_states: Tensor<2>,
+        residual: Tensor<2>,
+        layer_norm: &LayerNorm,
+    ) -> Tensor<2> {
+        self.sublayer_output(site, hidden_states, residual, layer_norm, &mut |_, _| {})
+    }
+}
+
+impl Adapters {
+    /// Undoes the active invertible block, as a masked language model does before its decoder.
+    pub(crate) fn invert(&self, hidden_states: Tensor<2>) -> Tensor<2> {
+        match self.active_invertible() {
+            Some(invertible) => invertible.inverse(hidden_states),
+            None => hidden_states,
+        }
+    }
+
+    /// [`Hooks::sublayer_output`]; `observe` is shown the weights of each fusion, `[rows, adapters]`.
+    pub(crate) fn sublayer_output(
+        &self,
+        site: SublayerSite,
+        hidden_states: Tensor<2>,
+        input: Tensor<2>,
+        layer_norm: &LayerNorm,
+        observe: &mut dyn FnMut(&str, Tensor<2>),
+    ) -> Tensor<2> {
+        let here = |name: &&str| self.module(name, site).is_some();
+        let Some(active) = self.active.as_ref().filter(|active| active.names().iter().any(here))
+        else {
+            return add_layer_norm(hidden_states, input, layer_norm);
+        };
+        let place = Place { adapters: self, site, input: &input, layer_norm };
+        let state = State { residual: input.clone(), hidden_states, up: None, last: None };
+        let State { hidden_states, last, .. } = place.compose(active, state, observe);
+        let last = last.expect("an adapter was applied");
+        last.post_forward(hidden_states, input.clone(), layer_norm)
+    }
+
+    /// The invertible adapter of the first adapter of the active composition, if it owns one.
+    fn active_invertible(&self) -> Option<&NiceCouplingBlock> {
+        self.adapter(self.active.as_ref()?.first())?.invertible.as_ref()
+    }
+
+    fn module(&self, name: &str, site: SublayerSite) -> Option<&BottleneckAdapter> {
+        let adapter = self.adapter(name)?;
+        match site {
+            SublayerSite::Attention(layer) => adapter.layer[layer].attention.as_ref(),
+            SublayerSite::FeedForward(layer) => adapter.layer[layer].output.as_ref(),
+        }
+    }
+}
+
+/// The end of a sub-layer where adapters are composed.
+struct Place<'a> {
+    adapters: &'a Adapters,
+    site: SublayerSite,
+    /// The sub-layer's input.
+    input: &'a Tensor<2>,
+    layer_norm: &'a LayerNorm,
+}
+
+/// What goes from one block of a composition to the next.
+struct State<'a> {
+    hidden_states: Tensor<2>,
+    /// Added to an adapter's output.
+    residual: Tensor<2>,
+    /// The output of the last bottleneck, without residual.
+    up: Option<Tensor<2>>,
+    /// The last adapter applied.
+    last: Option<&'a BottleneckAdapter>,
+}
+
+impl<'a> State<'a> {
+    fn apply(self, adapter: &'a BottleneckAdapter) -> Self {
+        let up = adapter.bottleneck(self.hidden_states);
+        let hidden_states = adapter.finish(up.clone(), self.residual.clone());
+        Self { hidden_states, up: Some(up), last: Some(adapter), ..self }
+    }
+}
+
+impl<'a> Place<'a> {
+    fn module(&self, name: &str) -> Option<&'a BottleneckAdapter> {
+        self.adapters.module(name, self.site)
+    }
+
+    fn compose(
+        &self,
+        composition: &Composition,
+        state: State<'a>,
+        observe: &mut dyn FnMut(&str, Tensor<2>),
+    ) -> State<'a> {
+        match composition {
+            Composition::Single(name) => match self.module(name) {
+                Some(adapter) => self.enter(adapter, state).apply(adapter),
+                None => state,
+            },
+            Composition::Stack(children) => {
+                children.iter().fold(state, |state, child| self.compose(child, state, observe))
+            }
+            Composition::Fuse(children) => self.fuse(composition, children, state, observe),
+        }
+    }
+
+    /// The adapter's input and residual from the state before it.
+    fn enter(&self, adapter: &BottleneckAdapter, state: State<'a>) -> State<'a> {
+        let (hidden_states, residual) =
+            adapter.pre_forward(state.hidden_states, self.input, self.layer_norm);
+        State { hidden_states, residual, ..state }
+    }
+
+    /// Attends over the children's outputs. The last child's configuration decides query, input and
+    /// residual of all of them.
+    fn fuse(
+        &self,
+        composition: &Composition,
+        children: &[Composition],
+        state: State<'a>,
+        observe: &mut dyn FnMut(&str, Tensor<2>),
+    ) -> State<'a> {
+        let name = fusion_name(children);
+        let fusion = self.adapters.fusion(&name).and_then(|fusion| match self.site {
+            SublayerSite::Attention(layer) => fusion.layer[layer].attention.as_ref(),
+            SublayerSite::FeedForward(layer) => fusion.layer[layer].output.as_ref(),
+        });
+        let (Some(last), Some(fusion)) = (self.module(composition.last()), fusion) else {
+            return state;
+        };
+        let before = state.hidden_states.clone();
+        let state = self.enter(last, state);
+        let query =
+            if fusion.config().query_before_ln { before } else { state.hidden_states.clone() };
+        let ups: Vec<Tensor<2>> = children
+            .iter()
+            .filter_map(|child| {
+                let state = State {
+                    hidden_states: state.hidden_states.clone(),
+                    residual: state.residual.clone(),
+                    up: None,
+                    last: None,
+                };
+                match child {
+                    // An adapter in a `Fuse` takes the input of the fusion as it is.
+                    Composition::Single(name) => {
+                        self.module(name).map(|adapter| adapter.bottleneck(state.hidden_states))
+                    }
+                    _ => self.compose(child, state, observe).up,
+                }
+            })
+            .collect();
+        let (hidden_states, weights) = fusion.forward(query, &ups, state.residual.clone());
+        observe(&name, weights);
+        State { hidden_states, last: Some(last), ..state }
+    }
+}

@@ -1,0 +1,84 @@
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use burn::store::bridge;
+use burn::tensor::{DType, TensorData};
+use nsmc_bert::{CheckpointError, Tensors, load_by_path};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde_json::Value;
+
+use crate::model::paths;
+use crate::names::{is_transposed, transpose};
+use crate::{PeftError, PeftModel};
+
+impl PeftModel {
+    /// The parameters whose names in the library `wanted` takes.
+    pub(crate) fn library_tensors(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+    ) -> BTreeMap<String, TensorData> {
+        self.state_dict().into_iter().filter(|(name, _)| wanted(name)).collect()
+    }
+
+    /// Loads tensors by their names in the library. Those that are `required` must be given, and
+    /// every tensor given must have a place among them.
+    pub(crate) fn load_library_tensors(
+        self,
+        tensors: Tensors,
+        path: &Path,
+        required: impl Fn(&str) -> bool,
+    ) -> Result<Self, PeftError> {
+        let names: BTreeMap<String, String> =
+            paths(&self).into_iter().map(|path| (self.library_name(&path), path)).collect();
+        let tensors = tensors.into_iter().map(|(name, mut tensor)| {
+            // A tensor without a place keeps its name, so that it is found to be surplus.
+            let place = names.get(&name).filter(|_| required(&name)).cloned();
+            let place = place.unwrap_or_else(|| name.clone());
+            if is_transposed(&name) && tensor.shape.len() == 2 {
+                let shape = [tensor.shape[1], tensor.shape[0]];
+                return bridge::map_data(tensor, place, DType::F32, shape.into(), |data| {
+                    transpose(&data)
+                });
+            }
+            tensor.name = place;
+            tensor
+        });
+        let tensors: Vec<_> = tensors.collect();
+        let by_path: BTreeMap<&str, &str> =
+            names.iter().map(|(name, path)| (path.as_str(), name.as_str())).collect();
+        let name_of =
+            |path: &str| by_path.get(path).map_or_else(|| path.to_owned(), |&name| name.to_owned());
+        Ok(load_by_path(self, tensors, path, name_of, required)?)
+    }
+}
+
+/// Writes JSON into a folder, which is made if it is not there.
+pub(crate) fn write_json(folder: &Path, name: &str, json: &Value) -> Result<(), PeftError> {
+    fs_err::create_dir_all(folder)?;
+    let text = serde_json::to_string_pretty(json).expect("JSON is representable as text");
+    Ok(fs_err::write(folder.join(name), text + "\n")?)
+}
+
+/// Writes a safetensors file that transformers, peft and adapters take.
+pub(crate) fn write_safetensors(
+    path: &Path,
+    tensors: &BTreeMap<String, TensorData>,
+) -> Result<(), PeftError> {
+    let bytes: Vec<(&String, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, data)| (name, data.iter::<f32>().flat_map(f32::to_le_bytes).collect()))
+        .collect();
+    let views = bytes.iter().map(|(name, bytes)| {
+        let shape = tensors[*name].shape().as_slice().to_vec();
+        let view = TensorView::new(Dtype::F32, shape, bytes);
+        (name.as_str(), view.expect("the shape fits the data"))
+    });
+    let header = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize_to_file(views, Some(header), path).map_err(|error| {
+        PeftError::Checkpoint(CheckpointError::Write {
+            path: path.into(),
+            message: error.to_string(),
+        })
+    })
+}

@@ -1,0 +1,101 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::lora_targets::{pattern_value, target_sites};
+use crate::{LoraSite, PeftError, TargetModules};
+
+/// LoRA's hyper-parameters. The names are PEFT's, but `r` is `rank` and `lora_alpha` is `alpha`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoraConfig {
+    /// Rank of the update.
+    pub rank: usize,
+    /// The update is scaled by `alpha / rank`.
+    pub alpha: f64,
+    /// Dropout of the update's input.
+    pub dropout: f64,
+    /// Which layers.
+    pub target_modules: TargetModules,
+    /// Which layers not.
+    pub exclude_modules: Option<TargetModules>,
+    /// Of a list of targets, those in these encoder layers.
+    pub layers_to_transform: Option<Vec<usize>>,
+    /// Ranks of single layers, by a regular expression for the end of their names.
+    pub rank_pattern: BTreeMap<String, usize>,
+    /// Alphas of single layers, likewise.
+    pub alpha_pattern: BTreeMap<String, f64>,
+    /// Scale by `alpha / √rank` instead (Kalajdzievski, 2023).
+    pub use_rslora: bool,
+    /// Learn the magnitude of each output apart from its direction (DoRA; Liu et al., 2024).
+    pub use_dora: bool,
+}
+
+impl LoraConfig {
+    /// PEFT's defaults on these layers.
+    pub fn new(rank: usize, alpha: f64, targets: &[&str]) -> Self {
+        Self {
+            rank,
+            alpha,
+            dropout: 0.0,
+            target_modules: TargetModules::List(targets.iter().map(|&t| t.to_owned()).collect()),
+            exclude_modules: None,
+            layers_to_transform: None,
+            rank_pattern: BTreeMap::new(),
+            alpha_pattern: BTreeMap::new(),
+            use_rslora: false,
+            use_dora: false,
+        }
+    }
+
+    /// The layers that are targeted, each with its rank and its update's scale.
+    pub fn layers(&self, num_hidden_layers: usize) -> Result<Vec<LoraLayer>, PeftError> {
+        let sites = target_sites(
+            &self.target_modules,
+            self.exclude_modules.as_ref(),
+            self.layers_to_transform.as_deref(),
+            num_hidden_layers,
+        )?;
+        let value = |key, message| Err(PeftError::Value { key, message });
+        if !(0.0..1.0).contains(&self.dropout) {
+            return value(
+                "dropout",
+                format!("expected a number from 0 below 1, found {}", self.dropout),
+            );
+        }
+        let mut layers = Vec::new();
+        for site in sites {
+            let name = site.name();
+            let rank = pattern_value(&self.rank_pattern, &name)?.unwrap_or(self.rank);
+            let alpha = pattern_value(&self.alpha_pattern, &name)?.unwrap_or(self.alpha);
+            if rank == 0 {
+                return value("rank", format!("expected a rank from 1 for {name}, found 0"));
+            }
+            if !alpha.is_finite() {
+                return value(
+                    "alpha",
+                    format!("expected a finite number for {name}, found {alpha}"),
+                );
+            }
+            if self.use_dora && matches!(site, LoraSite::Embedding(_)) {
+                return value(
+                    "use_dora",
+                    format!("DoRA of an embedding ({name}) is not implemented"),
+                );
+            }
+            let divisor = if self.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
+            layers.push(LoraLayer { site, rank, scaling: alpha / divisor });
+        }
+        Ok(layers)
+    }
+}
+
+/// A targeted layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoraLayer {
+    /// Which.
+    pub site: LoraSite,
+    /// Rank of its update.
+    pub rank: usize,
+    /// Scale of its update.
+    pub scaling: f64,
+}
