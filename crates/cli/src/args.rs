@@ -24,7 +24,7 @@ pub(crate) enum Command {
     Evaluate(Evaluate),
     /// Classify texts with a run's model.
     Predict(Predict),
-    /// Say what a masked language model puts in the place of each [MASK].
+    /// Say what a masked language model puts in the place of each `[MASK]`.
     FillMask(FillMask),
     /// Write a run's model in the layout of a Python library.
     Export(Export),
@@ -130,7 +130,7 @@ pub(crate) struct FillMask {
     /// A language adapter in AdapterHub's layout.
     #[arg(long, value_name = "DIR")]
     pub(crate) adapter: Option<PathBuf>,
-    /// A text with [MASK] in it; may be given more than once.
+    /// A text with `[MASK]` in it; may be given more than once.
     #[arg(long, required = true)]
     pub(crate) text: Vec<String>,
     /// Predictions per mask.

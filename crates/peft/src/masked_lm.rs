@@ -9,8 +9,9 @@ use crate::{Adapters, BottleneckConfig, Composition, LoadOptions, PeftError, Pef
 /// A masked language model with a bottleneck adapter in it: how language adapters are trained
 /// (MAD-X; Pfeiffer et al., 2020).
 ///
-/// Before the decoder the invertible block of the adapter is undone, as AdapterHub does it: the
-/// decoder's weights are the embeddings, on which the block acts.
+/// Before the decoder the invertible block of the adapter is undone, as AdapterHub's masked-LM head
+/// does it: the decoder's weights are the embeddings, on which the block acts. (Put into transformers'
+/// `BertForMaskedLM`, adapters 1.3 leaves that out.)
 #[derive(Module, Debug)]
 pub struct AdaptedMaskedLm {
     /// The model.
