@@ -23,7 +23,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Pretrain) -> Result<()> {
 
     let folder = Workspace::datasets_folder().join(DATASET);
     let (archive, test) = (folder.join(&raw.name), folder.join(&entry.test.name));
-    let config = PretrainingConfig::read_profile(&profile, &archive, &test)?;
+    let config = PretrainingConfig::read_profile(&profile, &workspace.root, &archive, &test)?;
     let out =
         args.out.clone().unwrap_or_else(|| format!("runs/pretraining-{}", args.profile).into());
     let out = workspace.folder(&out);

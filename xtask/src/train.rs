@@ -69,7 +69,7 @@ impl Run {
             missing.push(data.dataset.clone());
         }
         if let ModelConfig::Pretrained { name, path, .. } = &self.config.model
-            && !path.is_dir()
+            && !workspace.root.join(path).is_dir()
         {
             missing.push(name.clone());
         }
@@ -93,7 +93,7 @@ impl Run {
             download::dataset(workspace, &self.config.data.dataset, entry, &options.source)?;
         }
         if let ModelConfig::Pretrained { name, path, .. } = &self.config.model
-            && !path.is_dir()
+            && !workspace.root.join(path).is_dir()
             && let Some(entry) = workspace.models()?.models.get(name)
         {
             hub::fetch(name, entry)?;

@@ -77,6 +77,7 @@ impl Workspace {
         let (datasets, models) = (self.datasets()?, self.models()?);
         let model_folder = |name: &str| hub::find(models.models.get(name)?);
         with(Catalog {
+            root: &self.root,
             datasets: &datasets,
             datasets_folder: Self::datasets_folder(),
             models: &models,

@@ -496,7 +496,7 @@ metric_batch_size = 32
             "run.toml:36: `training.learning_rate`: missing: expected a number above 0 to 1",
             "run.toml:39: `training.learning_rat`: unknown key; did you mean `learning_rate`?",
             "run.toml:41: `training.optimizer`: expected \"adamw_torch\" or \"adamw_hf\", found the string \"sgd\"",
-            "run.toml:48: `evaluation.eval_batch_size`: missing: expected an integer from 1",
+            "run.toml:49: `evaluation.eval_batch_size`: missing: expected an integer from 1",
         ] {
             assert!(message.contains(expected), "{expected}\nis not in\n{message}");
         }

@@ -90,15 +90,20 @@ impl PretrainingConfig {
     }
 
     /// Reads a profile, which leaves out where the corpus' files lie, and of a pre-trained model all
-    /// but its folder, `model.name`.
-    pub fn read_profile(path: &Path, archive: &Path, test: &Path) -> Result<Self, ConfigError> {
+    /// but its folder, `model.name`, relative to `root`.
+    pub fn read_profile(
+        path: &Path,
+        root: &Path,
+        archive: &Path,
+        test: &Path,
+    ) -> Result<Self, ConfigError> {
         let mut document = Document::read(path)?;
         for (key, file) in [("corpus.archive", archive), ("corpus.test", test)] {
             document.insert_text(key, &file.display().to_string());
         }
         if let Some((folder, _)) = document.string("model.name") {
             document.insert_text("model.path", &folder);
-            let weights = Path::new(&folder).join("model.safetensors");
+            let weights = root.join(&folder).join("model.safetensors");
             document.insert_text("model.revision", &sha256_file(&weights)?);
         }
         Self::from_document(&document)

@@ -47,6 +47,8 @@ impl Cell {
 /// The data sets and models that a profile can name, and where they lie.
 #[derive(Clone, Copy)]
 pub struct Catalog<'a> {
+    /// The folder that a run is started in: relative paths are relative to it.
+    pub root: &'a Path,
     /// `datasets/manifest.toml`.
     pub datasets: &'a DatasetManifest,
     /// Folder with a folder per data set, as a run sees it.
@@ -185,19 +187,22 @@ impl Catalog<'_> {
             Some(entry) => (entry.revision.clone(), (self.model_folder)(&name).unwrap_or_default()),
             None => {
                 let folder = PathBuf::from(&name);
-                let weights = weights(&folder, &["model.safetensors", "pytorch_model.bin"])
-                    .ok_or_else(|| {
-                        let known: Vec<_> = self.models.models.keys().cloned().collect();
-                        ConfigError::Problems(vec![Problem {
-                            origin: origin.clone(),
-                            key: "model.name".into(),
-                            message: format!(
-                                "expected a model of models/manifest.toml ({}) or a folder with \
+                let weights = weights(
+                    &self.root.join(&folder),
+                    &["model.safetensors", "pytorch_model.bin"],
+                )
+                .ok_or_else(|| {
+                    let known: Vec<_> = self.models.models.keys().cloned().collect();
+                    ConfigError::Problems(vec![Problem {
+                        origin: origin.clone(),
+                        key: "model.name".into(),
+                        message: format!(
+                            "expected a model of models/manifest.toml ({}) or a folder with \
                                  model.safetensors or pytorch_model.bin, found \"{name}\"",
-                                known.join(", ")
-                            ),
-                        }])
-                    })?;
+                            known.join(", ")
+                        ),
+                    }])
+                })?;
                 (sha256_file(&weights)?, folder)
             }
         };
@@ -257,7 +262,8 @@ impl Catalog<'_> {
         } else {
             ["adapter.safetensors", "pytorch_adapter.bin"]
         };
-        let file = if path.is_dir() { weights(&path, &names) } else { Some(path.clone()) };
+        let place = self.root.join(&path);
+        let file = if place.is_dir() { weights(&place, &names) } else { Some(place) };
         match file.filter(|file| file.is_file()) {
             Some(file) => Ok((path, sha256_file(&file)?)),
             None => {
@@ -420,6 +426,7 @@ invertible_non_linearity = "preset"
         let models = ModelManifest::read(&file("models.toml", MODELS)).unwrap();
         let catalog = Catalog {
             datasets: &datasets,
+            root: Path::new(""),
             datasets_folder: Path::new("datasets"),
             models: &models,
             model_folder: &|name| Some(Path::new("/cache").join(name)),
