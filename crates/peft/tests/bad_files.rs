@@ -206,3 +206,23 @@ fn a_peft_folder_that_does_not_fit() {
         load(folder.path(), &[expected]);
     }
 }
+
+#[test]
+fn a_fusion_over_a_stack_with_adapters_in_more_places_than_its_last_runs() {
+    let mut model = base();
+    for (name, config) in [
+        ("x", nsmc_peft::BottleneckConfig::houlsby(4.0)),
+        ("a", nsmc_peft::BottleneckConfig::pfeiffer(4.0)),
+        ("b", nsmc_peft::BottleneckConfig::pfeiffer(2.0)),
+    ] {
+        model.add_adapter(name, &config, 0).unwrap();
+    }
+    let fuse = Composition::parse("Fuse(Stack(x, a), b)").unwrap();
+    model.add_fusion(&fuse, nsmc_peft::FusionConfig::dynamic(), 0).unwrap();
+    model.set_active(Some(fuse)).unwrap();
+    let input = nsmc_bert::BertInput::from_ids(&[vec![101, 7, 102]], &Device::flex());
+    assert_eq!(model.forward(&input).dims(), [1, 2]);
+    assert!(
+        model.save_adapter("y", Path::new("none")).unwrap_err().to_string().contains("[x, a, b]")
+    );
+}

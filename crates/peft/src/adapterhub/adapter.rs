@@ -59,7 +59,10 @@ impl PeftModel {
 
     /// Writes an adapter into `folder`.
     pub fn save_adapter(&self, name: &str, folder: &Path) -> Result<(), PeftError> {
-        let adapter = self.adapters.adapter(name).ok_or_else(|| PeftError::Name(name.into()))?;
+        let adapter = self.adapters.adapter(name).ok_or_else(|| PeftError::Composition {
+            setup: name.into(),
+            message: self.adapters.no_adapter(name),
+        })?;
         let config = adapter.config();
         if config.invertible.is_some_and(|block| block.non_linearity != config.non_linearity) {
             return Err(PeftError::Value {

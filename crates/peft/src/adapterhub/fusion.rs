@@ -45,7 +45,10 @@ impl PeftModel {
 
     /// Writes a fusion layer into `folder`.
     pub fn save_fusion(&self, name: &str, folder: &Path) -> Result<(), PeftError> {
-        let fusion = self.adapters.fusion(name).ok_or_else(|| PeftError::Name(name.into()))?;
+        let fusion = self.adapters.fusion(name).ok_or_else(|| PeftError::Composition {
+            setup: name.into(),
+            message: "there is no fusion layer of this name".into(),
+        })?;
         let names: Vec<&str> = name.split(',').collect();
         let meta = json!({"adapter_names": names, "config": fusion_json(fusion.config())});
         write_json(folder, CONFIG, &self.meta(Some(name), meta))?;

@@ -70,8 +70,11 @@ impl Adapters {
         let place = Place { adapters: self, site, input: &input, layer_norm };
         let state = State { residual: input.clone(), hidden_states, up: None, last: None };
         let State { hidden_states, last, .. } = place.compose(active, state, observe);
-        let last = last.expect("an adapter was applied");
-        last.post_forward(hidden_states, input.clone(), layer_norm)
+        match last {
+            Some(last) => last.post_forward(hidden_states, input.clone(), layer_norm),
+            // Adapters of a `Fuse` were here, but not the last, which decides where it is.
+            None => add_layer_norm(hidden_states, input.clone(), layer_norm),
+        }
     }
 
     /// The invertible adapter of the first adapter of the active composition, if it owns one.

@@ -189,7 +189,7 @@ impl Adapters {
         Ok(())
     }
 
-    fn no_adapter(&self, name: &str) -> String {
+    pub(crate) fn no_adapter(&self, name: &str) -> String {
         let known: Vec<&str> = self.bottlenecks.iter().map(Adapter::name).collect();
         format!("there is no adapter `{name}`; there are: [{}]", known.join(", "))
     }
