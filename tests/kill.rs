@@ -55,15 +55,19 @@ fn a_run_of_any_method_that_is_killed_again_and_again_ends_with_the_same_numbers
         let ran = world.train(&config, &whole);
         assert!(ran.success, "{}", ran.stderr);
         let killed = format!("{name}-killed");
-        let mut kills = 0;
+        let (mut kills, mut gone_on) = (0, 0);
         for kill in 0..10 {
             kills += u32::from(start_and_kill(
                 &world,
                 &killed,
                 Duration::from_millis(30 + 61 * kill % 350),
             ));
+            let log = world.path(&killed).join("log.txt");
+            let log = fs_err::read_to_string(log).unwrap_or_default();
+            gone_on = log.matches("gone on").count();
         }
         assert!(kills > 0, "each of the processes was done before it was killed");
+        assert!(gone_on > 0, "none of the processes went on from a checkpoint");
         if !world.path(&killed).join("record.json").is_file() {
             let ran = world.train(&config, &killed);
             assert!(ran.success, "{name}: {}", ran.stderr);

@@ -12,8 +12,8 @@ use crate::workspace::Workspace;
 const DATASET: &str = "nsmc";
 
 pub(crate) fn run(workspace: &Workspace, args: &Pretrain) -> Result<()> {
-    let profile = workspace.root.join("configs/pretraining").join(&args.profile);
-    let profile = profile.with_extension("toml");
+    let name = format!("{}.toml", args.profile);
+    let profile = workspace.root.join("configs/pretraining").join(name);
     ensure!(profile.is_file(), "`--profile {}`: {} is no file", args.profile, profile.display());
     let datasets = workspace.datasets()?;
     let entry = datasets.datasets.get(DATASET).context("datasets/manifest.toml: no nsmc")?;
@@ -29,7 +29,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Pretrain) -> Result<()> {
     let out = workspace.folder(&out);
     let nsmc = Nsmc::build(workspace, args.device)?;
     fs_err::create_dir_all(&out)?;
-    let resolved = out.with_extension("toml");
+    let name = out.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let resolved = out.with_file_name(format!(".{name}.resolved.toml"));
     fs_err::write(&resolved, config.to_toml())?;
     let mut arguments = vec![OsString::from("pretrain")];
     arguments.extend(["--config".into(), resolved.clone().into()]);

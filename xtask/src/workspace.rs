@@ -57,7 +57,7 @@ impl Workspace {
     }
 
     pub(crate) fn profile(&self, name: &str) -> Result<Profile> {
-        let path = self.root.join("configs").join(name).with_extension("toml");
+        let path = self.root.join("configs").join(format!("{name}.toml"));
         if !path.is_file() {
             let mut known = Vec::new();
             for entry in fs_err::read_dir(self.root.join("configs"))? {

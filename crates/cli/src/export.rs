@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     let base = write(args, &record, &classifier, &incoming)?;
     fs_err::rename(&incoming, &args.out)?;
     print(args.out.display())?;
-    print(how_to_load(args, &base))
+    print(how_to_load(args, &base, &classifier))
 }
 
 /// The name of a folder that is being written.
@@ -73,17 +73,19 @@ fn write(
         model.base.save_pretrained(folder, config)?;
         Ok(tokenizer.save(folder, max_length)?)
     };
-    // A base that is on the hub as it is need not be written again.
-    let base = match &record.config.model {
-        ModelConfig::Pretrained { name, path, .. } if !trained_base(model) => {
-            if Path::new(name) == path { path.display().to_string() } else { name.clone() }
+    // A base that is on the hub as it is need not be written again. One in a folder may lack a
+    // pooler, which was then made anew.
+    let on_hub = match &record.config.model {
+        ModelConfig::Pretrained { name, path, .. } => {
+            (!model.changes_base() && Path::new(name) != path).then(|| name.clone())
         }
-        _ => args.out.join(BASE).display().to_string(),
+        ModelConfig::Scratch(_) => None,
     };
-    let write_base = || match base.ends_with(BASE) {
-        true => whole(model, &folder.join(BASE)),
-        false => Ok(()),
+    let write_base = || match &on_hub {
+        None => whole(model, &folder.join(BASE)),
+        Some(_) => Ok(()),
     };
+    let base = on_hub.clone().unwrap_or_else(|| args.out.join(BASE).display().to_string());
     match args.format {
         Layout::Hf => whole(model, folder)?,
         Layout::Merged => {
@@ -108,28 +110,27 @@ fn write(
     Ok(base)
 }
 
-/// Whether weights of the encoder were trained with the method.
-fn trained_base(model: &PeftModel) -> bool {
-    model.trainable_paths().iter().any(|path| path.starts_with("base.bert."))
-}
-
-fn how_to_load(args: &Export, base: &str) -> String {
+fn how_to_load(args: &Export, base: &str, classifier: &Classifier) -> String {
     let out = args.out.display();
+    let labels = classifier.config.num_labels();
+    let model =
+        format!("BertForSequenceClassification.from_pretrained(\"{base}\", num_labels={labels})");
     match args.format {
         Layout::Hf | Layout::Merged => {
             format!("BertForSequenceClassification.from_pretrained(\"{out}\")")
         }
-        Layout::Peft => format!(
-            "PeftModel.from_pretrained(BertForSequenceClassification.from_pretrained(\"{base}\"), \
-             \"{out}\")"
-        ),
+        Layout::Peft => format!("PeftModel.from_pretrained({model}, \"{out}\")"),
         Layout::Loralib => format!(
-            "model.load_state_dict(torch.load(\"{out}/lora.bin\"), strict=False), over \"{base}\" \
-             with its targeted layers replaced by loralib's"
+            "model.load_state_dict(torch.load(\"{out}/lora.bin\"), strict=False), where model is \
+             {model} with its targeted layers replaced by loralib's"
+        ),
+        Layout::Adapterhub if classifier.model.head.is_some() => format!(
+            "model = BertAdapterModel.from_pretrained(\"{base}\"); \
+             model.load_adapter_setup(\"{out}\", set_active=True)"
         ),
         Layout::Adapterhub => format!(
-            "adapters.init(model), model.load_adapter_setup(\"{out}\", set_active=True), over \
-             \"{base}\""
+            "model = {model}; adapters.init(model); \
+             model.load_adapter_setup(\"{out}\", set_active=True)"
         ),
     }
 }

@@ -43,7 +43,7 @@ pub(crate) fn run(args: &FillMask, verbosity: u8) -> Result<()> {
             let predictions: Vec<_> = best
                 .into_iter()
                 .take(args.top)
-                .map(|id| json!({"token": tokenizer.vocab()[id], "probability": probabilities[id]}))
+                .map(|id| json!({"token": tokenizer.vocab().get(id), "probability": probabilities[id]}))
                 .collect();
             json!({"position": row, "predictions": predictions})
         });

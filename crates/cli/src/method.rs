@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nsmc_bert::Activation;
 use nsmc_experiment::{
     AdapterConfig, AdapterFusionMethod, AdapterKind, AdapterMethod, FusionKind, Head, LoraBias,
     LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
 };
 use nsmc_peft::{
-    Bias, BottleneckConfig, Composition, FusionConfig, LoadOptions, LoraConfig, PeftModel,
-    TargetModules, Trains,
+    Bias, BottleneckConfig, Composition, FusionConfig, HeadKind, LoadOptions, LoraConfig,
+    PeftModel, TargetModules, Trains,
 };
 
 /// The name of the source of a head.
@@ -51,7 +51,7 @@ pub(crate) fn fusion_stage(
     }
     if !method.keep_head {
         model.renew_head(seed);
-        load_head(&mut model, method.sources.get(HEAD))?;
+        load_head(&mut model, method.sources.get(HEAD), method.head)?;
     }
     let preset = match method.fusion {
         FusionKind::Dynamic => FusionConfig::dynamic(),
@@ -65,10 +65,17 @@ pub(crate) fn fusion_stage(
             Some(source) => {
                 let loaded =
                     model.load_fusion(&source.path).with_context(|| source.from.clone())?;
-                anyhow::ensure!(
+                ensure!(
                     loaded == name,
                     "`method.sources.\"{name}\"`: the fusion layer there is of `{loaded}`; the \
                      order of a fusion's adapters matters"
+                );
+                let found = model.adapters.fusion(&name).map(nsmc_peft::Fusion::config);
+                ensure!(
+                    found.is_some_and(|found| found.value == config.value
+                        && found.regularization == config.regularization),
+                    "`method.sources.\"{name}\"`: the fusion layer there is not of the kind that \
+                     `method.fusion` and `method.regularization` say"
                 );
             }
             None => model.add_fusion(block, config, seed)?,
@@ -99,13 +106,21 @@ fn adapter_stage<'a>(
                 let config = bottleneck(adapter).context("`method.adapter`")?;
                 model.add_adapter(name, &config, seed).context("`method.adapter`")?;
             }
-            source => load_adapter(&mut model, name, source)?,
+            source => {
+                load_adapter(&mut model, name, source)?;
+                let found = model.adapters.adapter(name).map(nsmc_peft::Adapter::config);
+                ensure!(
+                    name != adapter.name || found == Some(&bottleneck(adapter)?),
+                    "`method.adapter`: expected what the adapter of `method.sources.{name}` is: \
+                     {found:?}"
+                );
+            }
         }
     }
     if head == Head::Flex {
         model.add_head(&adapter.name, seed);
     }
-    load_head(&mut model, sources(HEAD))?;
+    load_head(&mut model, sources(HEAD), head)?;
     model.set_active(Some(composition)).context("the setup of the adapters")?;
     let trains = Trains { adapters: [adapter.name.clone()].into(), ..parts(trained_parts) };
     Ok(model.train_only(trains))
@@ -123,10 +138,17 @@ fn load_adapter(model: &mut PeftModel, name: &str, source: Option<&Source>) -> R
     Ok(())
 }
 
-fn load_head(model: &mut PeftModel, source: Option<&Source>) -> Result<()> {
-    source.map_or(Ok(()), |source| {
-        model.load_head(&source.path).with_context(|| format!("the head ({})", source.from))
-    })
+fn load_head(model: &mut PeftModel, source: Option<&Source>, head: Head) -> Result<()> {
+    let Some(source) = source else { return Ok(()) };
+    let loaded =
+        model.load_head(&source.path).with_context(|| format!("the head ({})", source.from))?;
+    ensure!(
+        (loaded == HeadKind::Own) == (head == Head::Flex),
+        "`method.head`: expected \"{}\", the kind of the head in {}",
+        if loaded == HeadKind::Own { "flex" } else { "classifier" },
+        source.from
+    );
+    Ok(())
 }
 
 fn lora(mut model: PeftModel, method: &LoraMethod, seed: u64) -> Result<PeftModel> {

@@ -57,6 +57,7 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
         let mask_fraction = config.training.mask_fraction;
         PretrainingLoader::new(ids, encoded, indices, vocabulary, mask_fraction, packing)
     };
+    ensure!(!split.validation.is_empty(), "`corpus.held_out_fraction` holds out no review");
     let (train, held_out) = (loader(split.train)?, loader(split.validation)?);
     let held_out = (0..held_out.num_batches(0)).map(|batch| held_out.batch(0, batch)).collect();
 
@@ -74,7 +75,16 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
     };
     let autodiff = device.clone().autodiff();
     let (base, bert) = base(&config, &tokenizer, &autodiff)?;
-    pretraining.dropout = bert.hidden_dropout_prob > 0.0 || bert.attention_probs_dropout_prob > 0.0;
+    pretraining.dropout = bert.hidden_dropout_prob > 0.0
+        || bert.attention_probs_dropout_prob > 0.0
+        || config.adapter.as_ref().is_some_and(|adapter| adapter.dropout > 0.0);
+    let positions = bert.max_position_embeddings;
+    ensure!(
+        config.corpus.max_length <= positions && tokenizer.vocab_size() <= bert.vocab_size,
+        "the model has {positions} positions and {} tokens: too few for `corpus.max_length` or its \
+         tokenizer",
+        bert.vocab_size
+    );
     let (parameters, folder, metrics) = if let Some(adapter) = &config.adapter {
         let bottleneck = bottleneck(adapter).context("`adapter`")?;
         let model = AdaptedMaskedLm::new(base, &bert, &adapter.name, &bottleneck, config.seed)?;
@@ -134,7 +144,12 @@ fn open_run_directory(folder: &Path, config: &PretrainingConfig) -> Result<()> {
     } else if fs_err::read_dir(folder)?.next().is_some() {
         bail!("{}: not empty, and no pre-training; give another with `--out`", folder.display());
     }
-    Ok(fs_err::write(path, config.to_toml())?)
+    let partial = folder.with_file_name(format!(
+        "{}.config.partial",
+        folder.file_name().unwrap_or_default().to_string_lossy()
+    ));
+    fs_err::write(&partial, config.to_toml())?;
+    Ok(fs_err::rename(partial, path)?)
 }
 
 /// The model that is trained, or that the adapter is trained in, and its configuration. An adapter's

@@ -89,7 +89,9 @@ fn open_run_directory(folder: &Path, config: &ExperimentConfig) -> Result<()> {
             folder.display()
         );
     }
-    let partial = path.with_extension("partial");
+    // Beside the directory: one that holds anything else is not taken for a new one.
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let partial = folder.with_file_name(format!("{name}.config.partial"));
     fs_err::write(&partial, config.to_toml())?;
     Ok(fs_err::rename(partial, path)?)
 }
@@ -212,6 +214,10 @@ impl Trainer<'_> {
     fn fit(&self, model: PeftModel, training: &TrainingConfig, folder: &Path) -> Result<Fitted> {
         let Self { config, corpus, .. } = self;
         let counts = model.parameter_counts();
+        ensure!(
+            counts.trainable > 0,
+            "nothing trains: the method puts no parameter on this model, and `method.trains` is empty"
+        );
         tracing::info!(trainable = counts.trainable, total = counts.total, "model ready");
         let loader = |indices: &[usize], batch_size, order| {
             let (reviews, encoded) = (corpus.train.clone(), self.encoded.clone());

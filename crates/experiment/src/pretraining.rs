@@ -117,7 +117,10 @@ impl PretrainingConfig {
         let corpus = reader.table("corpus", |corpus| CorpusConfig {
             archive: PathBuf::from(corpus.get::<String>("archive")),
             test: PathBuf::from(corpus.get::<String>("test")),
-            sha256: corpus.get("sha256"),
+            sha256: corpus.get_if("sha256", "64 lowercase hex digits", |text: &String| {
+                text.len() == 64
+                    && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            }),
             held_out_fraction: corpus.within("held_out_fraction", 0.0..=0.5),
             max_length: corpus.within("max_length", 3..=65_536),
         });

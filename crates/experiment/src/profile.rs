@@ -143,9 +143,7 @@ impl Profile {
             }]));
         }
         let mut upper = self.shared.clone();
-        upper.overlay(Document::read(
-            &self.methods_folder.join(&cell.method).with_extension("toml"),
-        )?);
+        upper.overlay(Document::read(&self.methods_folder.join(format!("{}.toml", cell.method)))?);
         for (key, node) in self.overrides.get(&cell.method).into_iter().flatten().chain(&cell.set) {
             upper.insert(key, node.clone());
         }

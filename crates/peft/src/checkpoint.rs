@@ -23,6 +23,7 @@ struct Additions {
     head: Option<String>,
     active: Option<String>,
     trains: Trains,
+    replaced: BTreeSet<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -42,7 +43,7 @@ struct NamedFusion {
 impl PeftModel {
     /// Writes into `folder` what the model has beside its frozen base: `peft.json` says what that
     /// is, `model.safetensors` holds every parameter outside the encoder, frozen adapters included,
-    /// and those of the encoder that train. [`Self::load_checkpoint`] puts it on the same base
+    /// and those of the encoder that train or came with a file. [`Self::load_checkpoint`] puts it on the same base
     /// again.
     pub fn save_checkpoint(&self, folder: &Path) -> Result<(), PeftError> {
         let adapters = &self.adapters;
@@ -67,6 +68,7 @@ impl PeftModel {
             head: self.head.is_some().then(|| self.head_name.clone()),
             active: adapters.active().map(Composition::to_string),
             trains: self.trains().clone(),
+            replaced: self.replaced.clone(),
         };
         let saved = self.saved_names();
         let json = serde_json::to_value(additions).expect("additions are representable in JSON");
@@ -100,7 +102,8 @@ impl PeftModel {
         }
         let active = additions.active.as_deref().map(Composition::parse).transpose()?;
         model.set_active(active)?;
-        let model = model.train_only(additions.trains);
+        let mut model = model.train_only(additions.trains);
+        model.replaced = additions.replaced;
         let saved = model.saved_names();
         let path = folder.join(WEIGHTS);
         let tensors = read_tensors(&path)?;
@@ -110,9 +113,11 @@ impl PeftModel {
     /// The names in the library of the parameters that a checkpoint holds.
     fn saved_names(&self) -> BTreeSet<String> {
         let trainable: BTreeSet<String> = self.trainable_paths().into_iter().collect();
-        let saved = crate::model::paths(self)
-            .into_iter()
-            .filter(|path| !path.starts_with("base.bert.") || trainable.contains(path));
+        let saved = crate::model::paths(self).into_iter().filter(|path| {
+            !path.starts_with("base.bert.")
+                || trainable.contains(path)
+                || self.replaced.contains(path)
+        });
         saved.map(|path| self.library_name(&path)).collect()
     }
 }

@@ -35,7 +35,7 @@ pub mod peft_files;
 mod torch_file;
 mod trains;
 
-pub use adapterhub::LoadOptions;
+pub use adapterhub::{HeadKind, LoadOptions};
 pub use adapters::{Adapter, AdapterLayer, Adapters, Fusion, FusionLayer};
 pub use bottleneck::{AdapterResidual, BottleneckAdapter, BottleneckConfig, InvertibleConfig};
 pub use composition::Composition;

@@ -31,6 +31,12 @@ impl PeftModel {
     ) -> Result<Self, PeftError> {
         let names: BTreeMap<String, String> =
             paths(&self).into_iter().map(|path| (self.library_name(&path), path)).collect();
+        let replaced: Vec<String> = tensors
+            .keys()
+            .filter_map(|name| names.get(name))
+            .filter(|path| path.starts_with("base.bert."))
+            .cloned()
+            .collect();
         let tensors = tensors.into_iter().map(|(name, mut tensor)| {
             // A tensor without a place keeps its name, so that it is found to be surplus.
             let place = names.get(&name).filter(|_| required(&name)).cloned();
@@ -49,7 +55,9 @@ impl PeftModel {
             names.iter().map(|(name, path)| (path.as_str(), name.as_str())).collect();
         let name_of =
             |path: &str| by_path.get(path).map_or_else(|| path.to_owned(), |&name| name.to_owned());
-        Ok(load_by_path(self, tensors, path, name_of, required)?)
+        let mut model = load_by_path(self, tensors, path, name_of, required)?;
+        model.replaced.extend(replaced);
+        Ok(model)
     }
 }
 

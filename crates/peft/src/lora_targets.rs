@@ -98,8 +98,11 @@ pub(crate) fn target_sites(
             Some(exclude) => exclude.matches(site, &name)?,
             None => false,
         };
-        let transformed = layers_to_transform
-            .is_none_or(|layers| site.layer().is_some_and(|layer| layers.contains(&layer)));
+        // As in PEFT, a layer that is named in full is taken whatever encoder layer it is in.
+        let exact = matches!(targets, TargetModules::List(names) if names.contains(&name));
+        let transformed = exact
+            || layers_to_transform
+                .is_none_or(|layers| site.layer().is_some_and(|layer| layers.contains(&layer)));
         if !excluded && transformed && targets.matches(site, &name)? {
             sites.push(site);
         }
@@ -202,6 +205,9 @@ mod tests {
         let sites = target_sites(&TargetModules::AllLinear, Some(&exclude), None, 2).unwrap();
         assert_eq!(sites.len(), 2 * 6);
         assert!(target_sites(&TargetModules::AllLinear, None, Some(&[1]), 2).is_err());
+        let sites =
+            target_sites(&list(&["query", "bert.pooler.dense"]), None, Some(&[0]), 2).unwrap();
+        assert_eq!(sites.len(), 2);
     }
 
     #[test]

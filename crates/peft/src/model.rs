@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
 use burn::nn::LayerNorm;
 use burn::optim::GradientsParams;
@@ -28,6 +30,9 @@ pub struct PeftModel {
     pub(crate) head_name: String,
     #[module(skip)]
     trains: Trains,
+    /// Paths of the encoder's weights that are not the base's any more: a file brought others.
+    #[module(skip)]
+    pub(crate) replaced: BTreeSet<String>,
 }
 
 /// The weights with which a fusion attended to its adapters, in one place of one layer.
@@ -51,6 +56,7 @@ impl PeftModel {
             bert: config.clone(),
             head_name: String::new(),
             trains: Trains::everything(),
+            replaced: BTreeSet::new(),
         }
     }
 
@@ -141,6 +147,12 @@ impl PeftModel {
     /// The paths in this module of the parameters that train.
     pub fn trainable_paths(&self) -> Vec<String> {
         paths(self).into_iter().filter(|path| self.trains.includes(path, self)).collect()
+    }
+
+    /// Whether weights of the encoder train or came with a file, so that it is not the base's.
+    pub fn changes_base(&self) -> bool {
+        let trained = self.trainable_paths();
+        !self.replaced.is_empty() || trained.iter().any(|path| path.starts_with("base.bert."))
     }
 
     /// How many parameters train, and how many there are.

@@ -186,6 +186,13 @@ fn a_fusion_without_its_adapters_or_in_another_order() {
 }
 
 #[test]
+fn a_head_whose_name_leads_elsewhere() {
+    let folder = copy("flex_fusion/nsmc");
+    edit(folder.path(), "head_config.json", |config| config["name"] = json!("../../x"));
+    refused(|model| model.load_head(folder.path()).map(|_| ()), &["expected an adapter's name"]);
+}
+
+#[test]
 fn a_peft_folder_that_does_not_fit() {
     let load = |folder: &Path, expected: &[&str]| {
         refused(|model| model.load_peft(folder, None).map(|_| ()), expected);
@@ -198,13 +205,18 @@ fn a_peft_folder_that_does_not_fit() {
         ("target_modules", json!(["query"]), "value.lora_A.weight"),
         ("target_modules", json!(["q_proj"]), "bert.encoder.layer.0.attention.self.query"),
         ("target_modules", json!("("), "no valid regular expression"),
-        ("modules_to_save", Value::Null, "classifier"),
         ("bias", json!("all"), "missing"),
     ] {
         let folder = copy("lora_qv");
         edit(folder.path(), "adapter_config.json", |config| config[key] = value);
         load(folder.path(), &[expected]);
     }
+    // A classifier has a place by the task or by name; without either it is surplus.
+    let folder = copy("lora_qv");
+    edit(folder.path(), "adapter_config.json", |config| config["modules_to_save"] = Value::Null);
+    base().load_peft(folder.path(), None).unwrap();
+    edit(folder.path(), "adapter_config.json", |config| config["task_type"] = Value::Null);
+    load(folder.path(), &["classifier"]);
 }
 
 #[test]

@@ -445,6 +445,22 @@ fn a_checkpoint_brings_the_model_back() {
     }
 }
 
+#[test]
+fn what_a_file_brought_of_the_base_is_in_the_checkpoint() {
+    let device = Device::flex();
+    let case = Case::read("lora_rslora_pattern");
+    let mut model = base(&device);
+    // The file brings biases, which then do not train.
+    assert_eq!(model.load_peft(&case.folder, None).unwrap(), Bias::LoraOnly);
+    let key = model.base.bert.encoder.layer[0].attention.self_attention.key.bias.as_mut().unwrap();
+    *key = key.clone().map(|bias| bias + 1.0);
+    let model = model.train_only(Trains::lora());
+    let folder = tempfile::tempdir().unwrap();
+    model.save_checkpoint(folder.path()).unwrap();
+    let back = base(&device).load_checkpoint(folder.path()).unwrap();
+    assert_eq!(back.state_dict(), model.state_dict());
+}
+
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in fs_err::read_dir(folder).unwrap() {

@@ -133,6 +133,10 @@ impl Checkpoints {
             let optimizer = optimizer()
                 .load(folder.join(OPTIMIZER))
                 .map_err(|error| record(&folder, &error))?;
+            // What lies ahead is of another schedule or damaged, and would be taken for newer.
+            for (_, ahead) in self.steps()?.into_iter().filter(|(step, _)| *step > manifest.step) {
+                fs_err::remove_dir_all(ahead)?;
+            }
             return Ok(Some(Loaded { weights, optimizer, state: manifest.state }));
         }
         Ok(None)

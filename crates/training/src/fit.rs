@@ -64,6 +64,10 @@ pub fn fit(
     }
     let done = fit.folder.join("fitted.toml");
     if done.is_file() {
+        let resume = fit.folder.join("resume");
+        if resume.exists() {
+            fs_err::remove_dir_all(resume)?;
+        }
         let text = fs_err::read_to_string(&done)?;
         return toml::from_str(&text)
             .map_err(|error| TrainingError::Record { path: done, message: error.to_string() });

@@ -1,6 +1,5 @@
 //! Masked-language-model pre-training (Devlin et al., 2019), resumable at any step.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -72,6 +71,9 @@ struct State {
     loss_sum: f64,
     /// Steps since the last measurement.
     loss_steps: usize,
+    /// The measurements so far.
+    #[serde(default)]
+    metrics: Vec<PretrainingMetrics>,
 }
 
 /// A measurement: a line of the run directory's `metrics.jsonl`.
@@ -139,7 +141,7 @@ pub fn pretrain<M: MaskedLanguageModel>(
     if run.train.num_reviews() == 0 || run.held_out.is_empty() {
         return Err(TrainingError::NoReviews);
     }
-    let mut metrics = Metrics::open(&run.folder, state.step)?;
+    write_metrics(&run.folder, &state.metrics)?;
     let device = run.device.clone().autodiff();
 
     while state.step < recipe.num_train_steps {
@@ -181,7 +183,8 @@ pub fn pretrain<M: MaskedLanguageModel>(
             };
             (state.loss_sum, state.loss_steps) = (0.0, 0);
             run.dashboard.say(&summary(&line, &recipe));
-            metrics.push(line)?;
+            state.metrics.push(line);
+            write_metrics(&run.folder, &state.metrics)?;
         }
         let stop = run.interrupter.should_stop();
         let due = state.step.is_multiple_of(run.config.evaluation.save_every);
@@ -193,7 +196,7 @@ pub fn pretrain<M: MaskedLanguageModel>(
             return Err(TrainingError::Interrupted { reason });
         }
     }
-    Ok((model.valid(), metrics.lines))
+    Ok((model.valid(), state.metrics))
 }
 
 /// The batches of the next step; the state goes on to the one after.
@@ -332,37 +335,14 @@ fn summary(line: &PretrainingMetrics, recipe: &PretrainingRecipe) -> String {
     )
 }
 
-/// `metrics.jsonl`, without lines of steps that will be done again.
-struct Metrics {
-    path: PathBuf,
-    lines: Vec<PretrainingMetrics>,
-}
-
-impl Metrics {
-    fn open(folder: &Path, step: usize) -> Result<Self, TrainingError> {
-        let path = folder.join("metrics.jsonl");
-        let text = if path.is_file() { fs_err::read_to_string(&path)? } else { String::new() };
-        // A line that was torn by a crash is of a step that is done again.
-        let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
-        let lines = lines.filter(|line: &PretrainingMetrics| line.step <= step).collect();
-        let metrics = Self { path, lines };
-        metrics.write()?;
-        Ok(metrics)
+/// Writes `metrics.jsonl`, whole or not at all.
+fn write_metrics(folder: &Path, metrics: &[PretrainingMetrics]) -> Result<(), TrainingError> {
+    let mut text = String::new();
+    for line in metrics {
+        text += &serde_json::to_string(line).expect("a measurement is representable in JSON");
+        text.push('\n');
     }
-
-    fn push(&mut self, line: PretrainingMetrics) -> Result<(), TrainingError> {
-        self.lines.push(line);
-        self.write()
-    }
-
-    fn write(&self) -> Result<(), TrainingError> {
-        let mut text = Vec::new();
-        for line in &self.lines {
-            serde_json::to_writer(&mut text, line).expect("a measurement is representable in JSON");
-            text.push(b'\n');
-        }
-        let partial = self.path.with_extension("partial");
-        fs_err::File::create(&partial)?.write_all(&text)?;
-        Ok(fs_err::rename(partial, &self.path)?)
-    }
+    let partial = folder.join("metrics.partial");
+    fs_err::write(&partial, text)?;
+    Ok(fs_err::rename(partial, folder.join("metrics.jsonl"))?)
 }

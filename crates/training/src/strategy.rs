@@ -161,6 +161,7 @@ impl RecipeStrategy {
         training.state = loaded.state;
         let State { epochs, index, .. } = &training.state;
         let (epoch, steps) = (epochs.len() + 1, self.train.num_batches());
+        tracing::info!(epoch, step = index, "gone on from a checkpoint");
         self.dashboard.say(&format!("resumed: epoch {epoch}, step {} of {steps}", index + 1));
         Ok(true)
     }

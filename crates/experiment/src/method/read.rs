@@ -31,7 +31,7 @@ pub(crate) fn read_method(method: &mut Reader<'_>) -> MethodConfig {
                 adapter: read_adapter(method),
                 sources: read_sources(method),
             };
-            check_setup(method, "setup", &adapter.setup, &adapter.adapter, &adapter.sources);
+            check_setup(method, "setup", &adapter.setup, &adapter.adapter, &adapter.sources, false);
             MethodConfig::Adapter(adapter)
         }
         3 => {
@@ -59,7 +59,8 @@ pub(crate) fn read_method(method: &mut Reader<'_>) -> MethodConfig {
             };
             for (key, setup) in [("setup", &fusion.setup), ("adapter_setup", &fusion.adapter_setup)]
             {
-                check_setup(method, key, setup, &fusion.adapter, &fusion.sources);
+                let fused = key == "setup";
+                check_setup(method, key, setup, &fusion.adapter, &fusion.sources, fused);
             }
             if fusion.regularization && fusion.fusion == FusionKind::Static {
                 method.problem(
@@ -170,13 +171,14 @@ fn read_map<T: FromNode>(method: &mut Reader<'_>, name: &str) -> BTreeMap<String
     read.unwrap_or_default()
 }
 
-/// Every adapter of a setup is the one that trains, or has a source.
+/// Every adapter of a setup is the one that trains, or has a source; what is to train is there.
 fn check_setup(
     method: &mut Reader<'_>,
     key: &str,
     setup: &str,
     adapter: &AdapterConfig,
     sources: &BTreeMap<String, Source>,
+    fused: bool,
 ) {
     let names = setup_names(setup);
     for name in &names {
@@ -191,7 +193,10 @@ fn check_setup(
             );
         }
     }
-    if key == "adapter_setup" && !names.contains(&adapter.name.as_str()) {
+    let trains = names.contains(&adapter.name.as_str());
+    if fused && !setup.contains("Fuse(") {
+        method.problem(key, "expected a `Fuse(...)`, whose layer trains");
+    } else if !fused && !trains {
         method.problem(key, format!("the adapter that trains, `{}`, is not in it", adapter.name));
     }
 }

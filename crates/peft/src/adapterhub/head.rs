@@ -4,15 +4,26 @@ use serde_json::{Map, Value, json};
 
 use super::write_tensors;
 use crate::bundle::Bundle;
+use crate::composition::check_name;
 use crate::library_files::write_json;
 use crate::{PeftError, PeftModel};
 
 pub(super) const CONFIG: &str = "head_config.json";
 const WEIGHTS: [&str; 2] = ["model_head.safetensors", "pytorch_model_head.bin"];
 
+/// A kind of head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadKind {
+    /// transformers' classifier on the pooler.
+    Classifier,
+    /// AdapterHub's two layers on the first token.
+    Own,
+}
+
 impl PeftModel {
-    /// Loads the head of a folder or a zip archive: a classifier on the pooler, or AdapterHub's own.
-    pub fn load_head(&mut self, source: &Path) -> Result<(), PeftError> {
+    /// Loads the head of a folder or a zip archive: a classifier on the pooler, or AdapterHub's own;
+    /// says which it was.
+    pub fn load_head(&mut self, source: &Path) -> Result<HeadKind, PeftError> {
         let bundle = Bundle::open(source)?;
         let config = bundle.json(CONFIG)?;
         let refuse = |message: String| bundle.config_error(CONFIG, &message);
@@ -21,7 +32,7 @@ impl PeftModel {
         let head = &config["config"];
         if head.is_null() {
             *self = self.clone().load_library_tensors(tensors, &path, is_classifier)?;
-            return Ok(());
+            return Ok(HeadKind::Classifier);
         }
         let name = config["name"].as_str().ok_or_else(|| refuse("no `name`".into()))?.to_owned();
         let form = (
@@ -39,20 +50,20 @@ impl PeftModel {
                     .map(|(key, tensor)| (key.replace(&prefix, "classifier."), tensor));
                 let tensors = tensors.collect();
                 *self = self.clone().load_library_tensors(tensors, &path, is_classifier)?;
+                Ok(HeadKind::Classifier)
             }
             ("classification", 2, false, "tanh", true) => {
+                check_name(&name)?;
                 let mut extended = self.clone();
                 extended.add_head(&name, 0);
                 *self = extended.load_library_tensors(tensors, &path, is_own_head)?;
+                Ok(HeadKind::Own)
             }
-            _ => {
-                return Err(refuse(format!(
-                    "the head {head} is not implemented; classification heads of one layer on the \
+            _ => Err(refuse(format!(
+                "the head {head} is not implemented; classification heads of one layer on the \
                      pooler or of two layers with tanh are"
-                )));
-            }
+            ))),
         }
-        Ok(())
     }
 
     /// Writes the head into `folder`.

@@ -12,6 +12,8 @@ mod fusion;
 mod head;
 mod setup;
 
+pub use head::HeadKind;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

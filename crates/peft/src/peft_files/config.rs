@@ -66,7 +66,15 @@ impl PeftFile {
                 format!("`{key}`: expected a list of names or a regular expression, found {other}")
             }),
         };
-        let modules: Vec<String> = optional(config, "modules_to_save")?.unwrap_or_default();
+        let mut modules: Vec<String> = optional(config, "modules_to_save")?.unwrap_or_default();
+        // PEFT adds them when it makes the model; early files do not name them.
+        if config["task_type"] == "SEQ_CLS" {
+            for head in super::HEADS.map(str::to_owned) {
+                if !modules.contains(&head) {
+                    modules.push(head);
+                }
+            }
+        }
         let lora = LoraConfig {
             rank: required(config, "r")?,
             alpha: required(config, "lora_alpha")?,
