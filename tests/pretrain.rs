@@ -122,6 +122,8 @@ fn a_pre_training_that_is_killed_again_and_again_ends_with_the_same_model() {
         process.wait().unwrap();
     }
     assert!(killed > 0, "each of the processes was done before it was killed");
+    let log = world.read("killed/log.txt");
+    assert!(log.contains("gone on"), "none of the processes went on from a checkpoint: {log}");
     let output = start(&world, "killed").wait().unwrap();
     assert!(output.success());
     assert_eq!(weights("killed"), weights("whole"));

@@ -37,7 +37,7 @@ pub enum ModelConfig {
     Pretrained {
         /// Its name in `models/manifest.toml`, or the folder as given.
         name: String,
-        /// The hub revision, or the sha256 of a local folder's weights.
+        /// The hub revision, or a sha256 over a local folder's weights, configuration and tokenizer.
         revision: String,
         /// The folder on this machine. No part of the run's identity.
         path: PathBuf,

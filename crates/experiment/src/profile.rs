@@ -6,7 +6,7 @@ use crate::method::setup_names;
 use crate::reader::Reader;
 use crate::{
     ConfigError, DatasetManifest, Document, ExperimentConfig, ModelManifest, Origin, Problem,
-    sha256_file,
+    sha256_file, sha256_hex,
 };
 
 /// A grid of runs: one TOML file in `configs/`.
@@ -201,7 +201,7 @@ impl Catalog<'_> {
                         ),
                     }])
                 })?;
-                (sha256_file(&weights)?, folder)
+                (revision(&weights)?, folder)
             }
         };
         let text = |text: String| Node { value: Value::String(text), origin: origin.clone() };
@@ -279,6 +279,19 @@ impl Catalog<'_> {
             }
         }
     }
+}
+
+/// What a model in a folder is: sha256 over its weights and the files beside them that decide what
+/// they compute.
+fn revision(weights: &Path) -> std::io::Result<String> {
+    let beside = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"];
+    let mut hashes = sha256_file(weights)?;
+    for file in beside.map(|name| weights.with_file_name(name)) {
+        if file.is_file() {
+            hashes += &sha256_file(&file)?;
+        }
+    }
+    Ok(sha256_hex(hashes.as_bytes()))
 }
 
 /// The first of these files that is in a folder.

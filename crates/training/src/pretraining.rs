@@ -136,6 +136,7 @@ pub fn pretrain<M: MaskedLanguageModel>(
         let weights = model.try_load_record(loaded.weights);
         model = weights.map_err(|error| record(&folder, &error))?;
         (optimizer, state) = (loaded.optimizer, loaded.state);
+        tracing::info!(step = state.step, "gone on from a checkpoint");
         run.dashboard.say(&format!("resumed after step {}", state.step));
     }
     if run.train.num_reviews() == 0 || run.held_out.is_empty() {
