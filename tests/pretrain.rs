@@ -30,6 +30,7 @@ decay_steps = 20
 tokens_per_batch = 200
 length_window = 4
 gradient_accumulation_steps = 2
+optimizer = "muon"
 learning_rate = 5e-3
 adam_beta1 = 0.9
 adam_beta2 = 0.98

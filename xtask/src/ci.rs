@@ -7,10 +7,11 @@ use crate::say;
 use crate::workspace::Workspace;
 
 /// The crates, each of which is tested alone.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 9] = [
     "nsmc-experiment",
     "nsmc-eval",
     "nsmc-data",
+    "nsmc-ops",
     "nsmc-bert",
     "nsmc-peft",
     "nsmc-training",

@@ -1,4 +1,4 @@
-use std::f64::consts::{FRAC_1_SQRT_2, PI};
+use std::f64::consts::PI;
 
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ impl Activation {
     /// Applies the function to every element.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
-            Self::Gelu => gelu(x),
+            Self::Gelu => nsmc_ops::gelu(x),
             Self::GeluNew => {
                 let cube = x.clone().powi_scalar(3);
                 let inner = (x.clone() + cube * 0.044_715) * (2.0 / PI).sqrt();
@@ -35,13 +35,6 @@ impl Activation {
             Self::Tanh => x.tanh(),
         }
     }
-}
-
-// Composed from `erf`, whose gradient is exact everywhere: the gradient of burn's own `gelu` is that
-// of the tanh approximation on every CubeCL backend.
-fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    let cdf = ((x.clone() * FRAC_1_SQRT_2).erf() + 1.0) * 0.5;
-    x * cdf
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 use burn::module::Module;
-use burn::nn::{Dropout, DropoutConfig, LayerNorm, Linear};
-use burn::tensor::{Tensor, activation};
+use burn::nn::{Dropout, DropoutConfig, Linear};
+use burn::tensor::Tensor;
+use nsmc_ops::{LayerNorm, OutputRows, Sequences, dropout};
 
-use crate::{BertConfig, Hooks, Init, LinearSite, Sequences, SublayerSite};
+use crate::{BertConfig, Hooks, Init, LinearSite, SublayerSite};
 
 /// The attention sub-layer: self-attention and its output.
 #[derive(Module, Debug)]
@@ -37,15 +38,6 @@ pub struct BertSelfOutput {
     pub layer_norm: LayerNorm,
     dropout: Dropout,
     layer_index: usize,
-}
-
-/// Which rows a layer computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OutputRows {
-    /// Every row.
-    All,
-    /// The first row of each sequence, `[CLS]`: all that a classifier reads of the last layer.
-    First,
 }
 
 impl BertAttention {
@@ -106,40 +98,8 @@ impl BertSelfAttention {
         let key = hooks.linear(LinearSite::Key(layer), &self.key, hidden_states.clone());
         let value = hooks.linear(LinearSite::Value(layer), &self.value, hidden_states);
 
-        let query = match rows {
-            OutputRows::All => self.split_heads(pad(query, sequences), sequences.width()),
-            OutputRows::First => self.split_heads(query, 1),
-        };
-        let key = self.split_heads(pad(key, sequences), sequences.width());
-        let value = self.split_heads(pad(value, sequences), sequences.width());
-
-        let [batch_size, heads, queries, head_size] = query.dims();
-        let mut scores = query.matmul(key.swap_dims(2, 3)) / (head_size as f64).sqrt();
-        if let Some(mask) = sequences.key_mask() {
-            scores = scores + mask.reshape([batch_size, 1, 1, sequences.width()]);
-        }
-        let probabilities = self.dropout.forward(activation::softmax(scores, 3));
-        let attended = probabilities.matmul(value).swap_dims(1, 2);
-        let attended = attended.reshape([batch_size * queries, heads * head_size]);
-        match (rows, sequences.row_positions()) {
-            (OutputRows::All, Some(positions)) => attended.select(0, positions),
-            _ => attended,
-        }
-    }
-
-    /// `[batch_size · positions, hidden_size]` to `[batch_size, heads, positions, head_size]`.
-    fn split_heads(&self, states: Tensor<2>, positions: usize) -> Tensor<4> {
-        let [total, hidden_size] = states.dims();
         let heads = self.num_attention_heads;
-        states.reshape([total / positions, positions, heads, hidden_size / heads]).swap_dims(1, 2)
-    }
-}
-
-/// Rows to positions, `[batch_size · width, hidden_size]`.
-fn pad(rows: Tensor<2>, sequences: &Sequences) -> Tensor<2> {
-    match sequences.padded_rows() {
-        Some(padded_rows) => rows.select(0, padded_rows),
-        None => rows,
+        nsmc_ops::attention(query, key, value, sequences, rows, heads, &self.dropout)
     }
 }
 
@@ -147,7 +107,7 @@ impl BertSelfOutput {
     fn forward(&self, attended: Tensor<2>, residual: Tensor<2>, hooks: &impl Hooks) -> Tensor<2> {
         let layer = self.layer_index;
         let hidden_states = hooks.linear(LinearSite::AttentionOutput(layer), &self.dense, attended);
-        let hidden_states = self.dropout.forward(hidden_states);
+        let hidden_states = dropout(&self.dropout, hidden_states);
         hooks.sublayer_output(
             SublayerSite::Attention(layer),
             hidden_states,

@@ -1,6 +1,7 @@
 use burn::module::Module;
-use burn::nn::{Dropout, DropoutConfig, Embedding, LayerNorm};
+use burn::nn::{Dropout, DropoutConfig, Embedding};
 use burn::tensor::Tensor;
+use nsmc_ops::{LayerNorm, dropout};
 
 use crate::{BertConfig, BertInput, EmbeddingSite, Hooks, Init};
 
@@ -69,6 +70,6 @@ impl BertEmbeddings {
             None,
         );
         let embedded = self.layer_norm.forward(words + types + positions);
-        hooks.embedding_output(self.dropout.forward(embedded))
+        hooks.embedding_output(dropout(&self.dropout, embedded))
     }
 }

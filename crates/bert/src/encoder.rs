@@ -1,8 +1,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
+use nsmc_ops::{OutputRows, Sequences};
 
-use crate::attention::OutputRows;
-use crate::{BertConfig, BertLayer, Hooks, Init, Sequences};
+use crate::{BertConfig, BertLayer, Hooks, Init};
 
 /// The stack of encoder layers.
 #[derive(Module, Debug)]

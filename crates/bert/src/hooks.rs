@@ -1,5 +1,6 @@
-use burn::nn::{Embedding, LayerNorm, Linear};
-use burn::tensor::{Bool, Int, Tensor};
+use burn::nn::{Embedding, Linear};
+use burn::tensor::{Int, Tensor};
+use nsmc_ops::{LayerNorm, gather};
 
 /// Where a fine-tuning method changes BERT's forward pass.
 ///
@@ -16,7 +17,8 @@ pub trait Hooks {
         linear.forward(input)
     }
 
-    /// An embedding table: [`embed`] with its weights.
+    /// An embedding table: [`gather`] of its weights. The row of `padding` is used, but takes no
+    /// gradient: PyTorch's `padding_idx`.
     ///
     /// # Shapes
     /// - ids: `[rows]`
@@ -29,7 +31,7 @@ pub trait Hooks {
         padding: Option<usize>,
     ) -> Tensor<2> {
         let _ = site;
-        embed(embedding.weight.val(), ids, padding)
+        gather(embedding.weight.val(), ids, padding)
     }
 
     /// The embedding output after LayerNorm and dropout, where an invertible adapter acts.
@@ -47,31 +49,8 @@ pub trait Hooks {
         layer_norm: &LayerNorm,
     ) -> Tensor<2> {
         let _ = site;
-        add_layer_norm(hidden_states, residual, layer_norm)
+        layer_norm.forward_sum(hidden_states, residual)
     }
-}
-
-/// Row `ids[i]` of `table` for each `i`. The row of `padding` is used, but takes no gradient:
-/// PyTorch's `padding_idx`.
-///
-/// # Shapes
-/// - table: `[entries, width]`
-/// - ids: `[rows]`
-/// - output: `[rows, width]`
-pub fn embed(table: Tensor<2>, ids: Tensor<1, Int>, padding: Option<usize>) -> Tensor<2> {
-    let rows = table.select(0, ids.clone());
-    let Some(padding) = padding else { return rows };
-    let padding: Tensor<2, Bool> = ids.equal_elem(padding as i64).unsqueeze_dim(1);
-    rows.clone().mask_where(padding.expand(rows.dims()), rows.detach())
-}
-
-/// `LayerNorm(hidden_states + residual)`, the end of every sub-layer of plain BERT.
-pub fn add_layer_norm(
-    hidden_states: Tensor<2>,
-    residual: Tensor<2>,
-    layer_norm: &LayerNorm,
-) -> Tensor<2> {
-    layer_norm.forward(hidden_states + residual)
 }
 
 /// Plain BERT.

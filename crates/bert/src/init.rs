@@ -1,6 +1,7 @@
 use burn::module::{Param, ParamId};
-use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Shape, Tensor, TensorData};
+use nsmc_ops::LayerNorm;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal, Uniform};
@@ -85,7 +86,7 @@ impl<'a> Init<'a> {
 
     /// A LayerNorm of `width`.
     pub fn layer_norm(&self, width: usize, eps: f64) -> LayerNorm {
-        LayerNormConfig::new(width).with_epsilon(eps).init(self.device)
+        LayerNorm::new(width, eps, self.device)
     }
 
     /// A parameter drawn from `N(0, std²)` under the current name.

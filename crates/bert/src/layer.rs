@@ -1,11 +1,9 @@
 use burn::module::Module;
-use burn::nn::{Dropout, DropoutConfig, LayerNorm, Linear};
+use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::Tensor;
+use nsmc_ops::{LayerNorm, OutputRows, Sequences, dropout};
 
-use crate::attention::OutputRows;
-use crate::{
-    Activation, BertAttention, BertConfig, Hooks, Init, LinearSite, Sequences, SublayerSite,
-};
+use crate::{Activation, BertAttention, BertConfig, Hooks, Init, LinearSite, SublayerSite};
 
 /// One encoder layer: attention, then the feed-forward network, each ended by LayerNorm.
 #[derive(Module, Debug)]
@@ -92,7 +90,7 @@ impl BertOutput {
     ) -> Tensor<2> {
         let layer = self.layer_index;
         let hidden_states = hooks.linear(LinearSite::Output(layer), &self.dense, intermediate);
-        let hidden_states = self.dropout.forward(hidden_states);
+        let hidden_states = dropout(&self.dropout, hidden_states);
         hooks.sublayer_output(
             SublayerSite::FeedForward(layer),
             hidden_states,

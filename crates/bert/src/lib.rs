@@ -46,12 +46,13 @@ pub use config::BertConfig;
 pub use embeddings::BertEmbeddings;
 pub use encoder::BertEncoder;
 pub use error::CheckpointError;
-pub use hooks::{EmbeddingSite, Hooks, LinearSite, NoHooks, SublayerSite, add_layer_norm, embed};
+pub use hooks::{EmbeddingSite, Hooks, LinearSite, NoHooks, SublayerSite};
 pub use init::Init;
-pub use input::{BertInput, Sequences};
+pub use input::BertInput;
 pub use layer::{BertIntermediate, BertLayer, BertOutput};
 pub use masked_lm::{
     BertForMaskedLm, BertLmHeads, BertLmPredictionHead, BertPredictionHeadTransform,
 };
 pub use model::{BertModel, BertPooler};
+pub use nsmc_ops::{LayerNorm, Sequences};
 pub use sequence_classification::BertForSequenceClassification;

@@ -1,8 +1,9 @@
 use std::path::Path;
 
 use burn::module::{Module, Param};
-use burn::nn::{LayerNorm, Linear};
+use burn::nn::Linear;
 use burn::tensor::{DType, Device, Int, Tensor};
+use nsmc_ops::LayerNorm;
 
 use crate::checkpoint::{load_state_dict, read_tensors, save_pretrained, weights_file};
 use crate::{Activation, BertConfig, BertInput, BertModel, CheckpointError, Hooks, Init};

@@ -3,6 +3,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::{DType, Device, Tensor};
+use nsmc_ops::dropout;
 
 use crate::checkpoint::{load_state_dict, read_tensors, save_pretrained, weights_file};
 use crate::{BertConfig, BertInput, BertModel, CheckpointError, Hooks, Init, LinearSite};
@@ -75,7 +76,7 @@ impl BertForSequenceClassification {
     /// If the model has no pooler.
     pub fn classify(&self, first_tokens: Tensor<2>, hooks: &impl Hooks) -> Tensor<2> {
         let pooler = self.bert.pooler.as_ref().expect("a sequence classifier has a pooler");
-        let pooled = self.dropout.forward(pooler.forward(first_tokens, hooks));
+        let pooled = dropout(&self.dropout, pooler.forward(first_tokens, hooks));
         hooks.linear(LinearSite::Classifier, &self.classifier, pooled)
     }
 }

@@ -27,6 +27,9 @@ use clap::Parser;
 
 use args::{Args, Bench, Command};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let args = Args::parse();
     let result = match args.command {

@@ -32,7 +32,9 @@ pub use method::{
     AdapterConfig, AdapterFusionMethod, AdapterKind, AdapterMethod, AdapterTraining, FusionKind,
     Head, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
 };
-pub use pretraining::{CorpusConfig, PretrainingConfig, PretrainingEvaluation, PretrainingRecipe};
+pub use pretraining::{
+    CorpusConfig, PretrainingConfig, PretrainingEvaluation, PretrainingOptimizer, PretrainingRecipe,
+};
 pub use profile::{Catalog, Cell, Profile};
 pub use record::{EpochRecord, FusionAttention, RunRecord, RunResults, RunStatus, StageRecord};
 

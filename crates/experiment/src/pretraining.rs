@@ -58,6 +58,8 @@ pub struct PretrainingRecipe {
     pub length_window: usize,
     /// Batches of a step.
     pub gradient_accumulation_steps: usize,
+    /// What updates the weight matrices of the encoder; everything else is updated by AdamW.
+    pub optimizer: PretrainingOptimizer,
     /// Highest learning rate.
     pub learning_rate: f64,
     /// Decay of the first moment.
@@ -72,6 +74,17 @@ pub struct PretrainingRecipe {
     pub max_grad_norm: f64,
     /// Share of the tokens that are predicted.
     pub mask_fraction: f64,
+}
+
+/// An optimiser of pre-training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PretrainingOptimizer {
+    /// AdamW, in PyTorch's form.
+    Adamw,
+    /// Muon: momentum whose matrix is made orthogonal by five Newton-Schulz steps, scaled to
+    /// AdamW's size by `0.2 √max(rows, columns)` (Jordan et al., 2024; Liu et al., 2025).
+    Muon,
 }
 
 /// When a pre-training is measured and saved, in steps. No part of the identity.
@@ -129,6 +142,11 @@ impl PretrainingConfig {
             evaluate_every: evaluation.within("evaluate_every", 1..),
             save_every: evaluation.within("save_every", 1..),
         });
+        if adapter.is_some()
+            && training.is_some_and(|recipe| recipe.optimizer == PretrainingOptimizer::Muon)
+        {
+            reader.problem("training", "`optimizer` is for the encoder, which an adapter leaves as it is: expected \"adamw\"");
+        }
         if let (Some(ModelConfig::Scratch(model)), Some(corpus)) = (&model, &corpus)
             && corpus.max_length > model.max_position_embeddings
         {
@@ -177,6 +195,10 @@ fn read_recipe(training: &mut Reader<'_>) -> PretrainingRecipe {
         tokens_per_batch: training.within("tokens_per_batch", 16..),
         length_window: training.within("length_window", 0..),
         gradient_accumulation_steps: training.within("gradient_accumulation_steps", 1..),
+        optimizer: training.choice(
+            "optimizer",
+            &[("adamw", PretrainingOptimizer::Adamw), ("muon", PretrainingOptimizer::Muon)],
+        ),
         learning_rate: training.within("learning_rate", positive),
         adam_beta1: training.within("adam_beta1", 0.0..1.0),
         adam_beta2: training.within("adam_beta2", 0.0..1.0),

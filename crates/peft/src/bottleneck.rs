@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear};
+use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::Tensor;
-use nsmc_bert::{Activation, Init, add_layer_norm};
+use nsmc_bert::{Activation, Init};
+use nsmc_ops::{LayerNorm, dropout};
 use serde::{Deserialize, Serialize};
 
 use crate::PeftError;
@@ -170,9 +171,7 @@ impl BottleneckAdapter {
         init: &Init<'_>,
     ) -> Self {
         // PyTorch's default epsilon, not BERT's.
-        let norm = |wanted: bool| {
-            wanted.then(|| LayerNormConfig::new(hidden_size).with_epsilon(1e-5).init(init.device()))
-        };
+        let norm = |wanted: bool| wanted.then(|| init.layer_norm(hidden_size, 1e-5));
         Self {
             adapter_norm_before: norm(config.ln_before),
             adapter_down: init.linear("adapter_down", hidden_size, bottleneck_size, true),
@@ -200,7 +199,7 @@ impl BottleneckAdapter {
     ) -> (Tensor<2>, Tensor<2>) {
         let before = hidden_states.clone();
         let normed = if self.config.original_ln_before {
-            add_layer_norm(hidden_states, input.clone(), layer_norm)
+            layer_norm.forward_sum(hidden_states, input.clone())
         } else {
             hidden_states
         };
@@ -225,7 +224,7 @@ impl BottleneckAdapter {
 
     /// The adapter's output from its bottleneck's.
     pub(crate) fn finish(&self, up: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
-        let output = self.dropout.forward(up);
+        let output = dropout(&self.dropout, up);
         match &self.adapter_norm_after {
             Some(norm) if self.config.adapter_residual_before_ln => norm.forward(output + residual),
             Some(norm) => norm.forward(output) + residual,
@@ -241,7 +240,7 @@ impl BottleneckAdapter {
         layer_norm: &LayerNorm,
     ) -> Tensor<2> {
         if self.config.original_ln_after {
-            add_layer_norm(hidden_states, input, layer_norm)
+            layer_norm.forward_sum(hidden_states, input)
         } else {
             hidden_states
         }

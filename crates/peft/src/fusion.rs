@@ -2,6 +2,7 @@ use burn::module::{Module, Param};
 use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::{Tensor, activation};
 use nsmc_bert::Init;
+use nsmc_ops::dropout;
 use serde::{Deserialize, Serialize};
 
 /// The parts of an AdapterFusion layer. The names are those of AdapterHub's `AdapterFusionConfig`.
@@ -146,7 +147,7 @@ impl AdapterFusion {
                 }
             })
             .collect();
-        let weights = activation::softmax(self.dropout.forward(Tensor::cat(scores, 1)), 1);
+        let weights = activation::softmax(dropout(&self.dropout, Tensor::cat(scores, 1)), 1);
         let context = attended
             .into_iter()
             .enumerate()

@@ -2,6 +2,7 @@ use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::Tensor;
 use nsmc_bert::{BertConfig, Init};
+use nsmc_ops::dropout;
 
 /// AdapterHub's classification head: `linear(dropout(tanh(linear(dropout(first token)))))`, without
 /// the pooler. AdapterHub calls its layers `heads.NAME.1` and `heads.NAME.4`.
@@ -30,7 +31,7 @@ impl ClassificationHead {
     /// - first_tokens: `[batch_size, hidden_size]`
     /// - output: `[batch_size, num_labels]`
     pub fn forward(&self, first_tokens: Tensor<2>) -> Tensor<2> {
-        let hidden = self.dense.forward(self.dropout.forward(first_tokens)).tanh();
-        self.output.forward(self.dropout.forward(hidden))
+        let hidden = self.dense.forward(dropout(&self.dropout, first_tokens)).tanh();
+        self.output.forward(dropout(&self.dropout, hidden))
     }
 }

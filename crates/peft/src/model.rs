@@ -1,13 +1,13 @@
 use std::collections::BTreeSet;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
-use burn::nn::LayerNorm;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use nsmc_bert::{
     BertConfig, BertForSequenceClassification, BertInput, EmbeddingSite, Hooks, Init, LinearSite,
     SublayerSite,
 };
+use nsmc_ops::LayerNorm;
 
 use crate::adapters::ModelSize;
 use crate::{

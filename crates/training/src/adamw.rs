@@ -2,6 +2,7 @@ use burn::module::ParamGroup;
 use burn::optim::{AdaptiveMomentumState, Optimizer};
 use burn::tensor::{Device, Tensor};
 use nsmc_experiment::{Optimizer as Flavour, TrainingConfig};
+use nsmc_ops::{AdamWStep, Moments, adamw_step};
 
 /// AdamW in both flavours that BERT has been fine-tuned with.
 ///
@@ -64,33 +65,34 @@ impl Optimizer for AdamW {
         grad: Tensor<D>,
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
-        let (exp_avg, exp_avg_sq, step) = match state {
-            Some(state) => (
-                state.moment_1 * self.beta1 + grad.clone() * (1.0 - self.beta1),
-                state.moment_2 * self.beta2 + grad.square() * (1.0 - self.beta2),
-                state.time + 1,
-            ),
-            None => (grad.clone() * (1.0 - self.beta1), grad.square() * (1.0 - self.beta2), 1),
+        let (moments, step) = match state {
+            Some(state) => {
+                let moments = Moments { first: state.moment_1, second: state.moment_2 };
+                (Some(moments), state.time + 1)
+            }
+            None => (None, 1),
         };
         let exponent = i32::try_from(step).expect("fewer than 2^31 steps");
         let correction1 = 1.0 - self.beta1.powi(exponent);
         let correction2 = (1.0 - self.beta2.powi(exponent)).sqrt();
-        let tensor = match self.flavour {
-            Flavour::AdamwTorch => {
-                let denominator = exp_avg_sq.clone().sqrt() / correction2 + self.epsilon;
-                let update = exp_avg.clone() / denominator * (lr / correction1);
-                decay(tensor, lr * self.weight_decay) - update
-            }
-            Flavour::AdamwHf => {
-                let denominator = exp_avg_sq.clone().sqrt() + self.epsilon;
-                let update = exp_avg.clone() / denominator * (lr * correction2 / correction1);
-                decay(tensor - update, lr * self.weight_decay)
-            }
+        let (size, correction) = match self.flavour {
+            Flavour::AdamwTorch => (lr / correction1, correction2),
+            Flavour::AdamwHf => (lr * correction2 / correction1, 1.0),
         };
+        let update = AdamWStep {
+            beta1: self.beta1,
+            beta2: self.beta2,
+            epsilon: self.epsilon,
+            size,
+            correction,
+            decay: lr * self.weight_decay,
+            decay_last: self.flavour == Flavour::AdamwHf,
+        };
+        let (tensor, moments) = adamw_step(update, tensor, grad, moments);
         let state = AdaptiveMomentumState {
             time: step,
-            moment_1: exp_avg,
-            moment_2: exp_avg_sq,
+            moment_1: moments.first,
+            moment_2: moments.second,
             max_moment_2: None,
         };
         (tensor, Some(state))
@@ -99,8 +101,4 @@ impl Optimizer for AdamW {
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
         state.to_device(device)
     }
-}
-
-fn decay<const D: usize>(tensor: Tensor<D>, rate: f64) -> Tensor<D> {
-    if rate == 0.0 { tensor } else { tensor * (1.0 - rate) }
 }

@@ -1,6 +1,7 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
+use nsmc_ops::{scale, sum_of_squares};
 
 /// PyTorch's `clip_grad_norm_`: scales all gradients by `min(1, max_norm / (norm + 1e-6))`, where
 /// `norm` is the Euclidean norm of all of them together. Returns them with the norm before scaling.
@@ -24,9 +25,9 @@ pub fn clip_grad_norm<M: Module>(
         return (gradients, norm);
     }
     let factor = ((norm.clone() + 1e-6).recip() * max_norm).clamp_max(1.0);
-    let mut scale = Scale { gradients, factor };
-    module.visit(&mut scale);
-    (scale.gradients, norm)
+    let mut scaled = Scale { gradients, factor };
+    module.visit(&mut scaled);
+    (scaled.gradients, norm)
 }
 
 struct SumOfSquares<'a> {
@@ -37,7 +38,7 @@ struct SumOfSquares<'a> {
 impl ModuleVisitor for SumOfSquares<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            let square = gradient.square().sum();
+            let square = sum_of_squares(gradient);
             self.sum = Some(match self.sum.take() {
                 Some(sum) => sum + square,
                 None => square,
@@ -54,7 +55,7 @@ struct Scale {
 impl ModuleVisitor for Scale {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.remove::<D>(param.id) {
-            self.gradients.register(param.id, gradient * self.factor.clone().reshape([1; D]));
+            self.gradients.register(param.id, scale(gradient, self.factor.clone()));
         }
     }
 }

@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use burn::module::Module;
-use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
+use burn::module::{Module, ParamGroup};
+use burn::optim::decay::WeightDecayConfig;
+use burn::optim::{
+    AdjustLrFn, GradientsAccumulator, GradientsParams, ModuleOptimizer, Muon, MuonConfig,
+};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn::train::Interrupter;
 use nsmc_bert::{BertForMaskedLm, BertInput, NoHooks};
 use nsmc_data::pretraining::{PretrainingBatch, PretrainingLoader};
-use nsmc_experiment::{Optimizer, PretrainingConfig, PretrainingRecipe};
+use nsmc_experiment::{Optimizer, PretrainingConfig, PretrainingOptimizer, PretrainingRecipe};
 use nsmc_peft::AdaptedMaskedLm;
 use serde::{Deserialize, Serialize};
 
@@ -128,8 +131,16 @@ pub fn pretrain<M: MaskedLanguageModel>(
         epsilon: recipe.adam_epsilon,
         weight_decay: recipe.weight_decay,
     };
-    let new_optimizer =
-        || ModuleOptimizer::from(adamw).with_group(no_decay(), adamw.without_decay(), None);
+    let new_optimizer = || {
+        let optimizer = ModuleOptimizer::from(adamw);
+        let optimizer = match recipe.optimizer {
+            PretrainingOptimizer::Adamw => optimizer,
+            PretrainingOptimizer::Muon => {
+                optimizer.with_group(encoder_matrices(), muon(recipe.weight_decay), None)
+            }
+        };
+        optimizer.with_group(no_decay(), adamw.without_decay(), None)
+    };
     let mut optimizer = new_optimizer();
     let mut state = State::default();
     if let Some(loaded) = checkpoints.load(new_optimizer)? {
@@ -198,6 +209,18 @@ pub fn pretrain<M: MaskedLanguageModel>(
         }
     }
     Ok((model.valid(), state.metrics))
+}
+
+/// The weights of the encoder's linear layers; LayerNorm's are named `gamma` and `beta`.
+fn encoder_matrices() -> ParamGroup {
+    ParamGroup::from_regexes(vec![r"(^|\.)encoder\..*\.weight$"]).expect("the pattern is valid")
+}
+
+fn muon(weight_decay: f64) -> Muon {
+    MuonConfig::new()
+        .with_adjust_lr_fn(AdjustLrFn::MatchRmsAdamW)
+        .with_weight_decay(Some(WeightDecayConfig::new(weight_decay as f32)))
+        .build()
 }
 
 /// The batches of the next step; the state goes on to the one after.

@@ -12,8 +12,8 @@ use nsmc_bert::{Activation, BertConfig, BertForMaskedLm, state_dict};
 use nsmc_data::pretraining::{MaskingVocabulary, Packing, PretrainingLoader};
 use nsmc_data::{BertTokenizer, EncodedReviews, Review};
 use nsmc_experiment::{
-    CorpusConfig, ModelConfig, PretrainingConfig, PretrainingEvaluation, PretrainingRecipe,
-    ScratchModel,
+    CorpusConfig, ModelConfig, PretrainingConfig, PretrainingEvaluation, PretrainingOptimizer,
+    PretrainingRecipe, ScratchModel,
 };
 use nsmc_training::{
     Dashboard, Pretraining, PretrainingMetrics, TrainingError, pretrain, warmup_stable_decay,
@@ -57,6 +57,7 @@ fn config() -> PretrainingConfig {
             tokens_per_batch: 100,
             length_window: 2,
             gradient_accumulation_steps: 2,
+            optimizer: PretrainingOptimizer::Muon,
             learning_rate: 1e-2,
             adam_beta1: 0.9,
             adam_beta2: 0.98,

@@ -1,6 +1,7 @@
-use burn::nn::{Embedding, LayerNorm, Linear};
+use burn::nn::{Embedding, Linear};
 use burn::tensor::{Int, Tensor};
-use nsmc_bert::{EmbeddingSite, Hooks, LinearSite, SublayerSite, add_layer_norm, embed};
+use nsmc_bert::{EmbeddingSite, Hooks, LinearSite, SublayerSite};
+use nsmc_ops::{LayerNorm, gather};
 
 use crate::composition::fusion_name;
 use crate::{Adapters, BottleneckAdapter, Composition, NiceCouplingBlock};
@@ -22,7 +23,7 @@ impl Hooks for Adapters {
     ) -> Tensor<2> {
         match self.lora.as_ref().and_then(|lora| lora.embedding_at(site)) {
             Some(lora) => lora.forward(embedding, ids, padding),
-            None => embed(embedding.weight.val(), ids, padding),
+            None => gather(embedding.weight.val(), ids, padding),
         }
     }
 
@@ -65,7 +66,7 @@ impl Adapters {
         let here = |name: &&str| self.module(name, site).is_some();
         let Some(active) = self.active.as_ref().filter(|active| active.names().iter().any(here))
         else {
-            return add_layer_norm(hidden_states, input, layer_norm);
+            return layer_norm.forward_sum(hidden_states, input);
         };
         let place = Place { adapters: self, site, input: &input, layer_norm };
         let state = State { residual: input.clone(), hidden_states, up: None, last: None };
@@ -73,7 +74,7 @@ impl Adapters {
         match last {
             Some(last) => last.post_forward(hidden_states, input.clone(), layer_norm),
             // Adapters of a `Fuse` were here, but not the last, which decides where it is.
-            None => add_layer_norm(hidden_states, input.clone(), layer_norm),
+            None => layer_norm.forward_sum(hidden_states, input.clone()),
         }
     }
 

@@ -1,7 +1,8 @@
 use burn::module::{Module, Param};
 use burn::nn::{Dropout, DropoutConfig, Embedding, Linear};
 use burn::tensor::{Int, Tensor};
-use nsmc_bert::{EmbeddingSite, Init, LinearSite, embed};
+use nsmc_bert::{EmbeddingSite, Init, LinearSite};
+use nsmc_ops::{dropout, gather};
 
 use super::{LoraConfig, LoraLayer};
 
@@ -67,7 +68,7 @@ impl LoraLinear {
     /// and its norms by column, which take no gradient, `(m / ‖V‖) · (x · V) + b`.
     pub(crate) fn forward(&self, linear: &Linear, input: &Tensor<2>) -> Tensor<2> {
         let base = linear.forward(input.clone());
-        let dropped = self.dropout.forward(input.clone());
+        let dropped = dropout(&self.dropout, input.clone());
         let update = self.lora_b.forward(self.lora_a.forward(dropped.clone())) * self.scaling;
         let Some(magnitude) = &self.lora_magnitude_vector else { return base + update };
 
@@ -132,8 +133,8 @@ impl LoraEmbedding {
         ids: Tensor<1, Int>,
         padding: Option<usize>,
     ) -> Tensor<2> {
-        let base = embed(embedding.weight.val(), ids.clone(), padding);
-        let low = embed(self.lora_embedding_a.weight.val(), ids, padding);
+        let base = gather(embedding.weight.val(), ids.clone(), padding);
+        let low = gather(self.lora_embedding_a.weight.val(), ids, padding);
         base + self.lora_embedding_b.forward(low) * self.scaling
     }
 

@@ -1,0 +1,285 @@
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops};
+use burn::backend::{Dispatch, Flex};
+use burn::module::{Initializer, Module, Param};
+use burn::tensor::{Device, Tensor};
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+use crate::extension::FlexKernels;
+use crate::math::{sum, sum2};
+use crate::parallel::{self, vectorized};
+use crate::storage::{Elements, has_kernel, new, rows_and_width, update};
+
+/// Layer normalisation of rows: `γ (x - mean(x)) / √(var(x) + ε) + β` with the biased variance.
+///
+/// burn's own does not tell its ε. The name is the same, for burn's checkpoint adapters go by it.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    /// γ, the weight.
+    pub gamma: Param<Tensor<1>>,
+    /// β, the bias.
+    pub beta: Param<Tensor<1>>,
+    epsilon: f64,
+}
+
+impl LayerNorm {
+    /// A layer that begins with weight 1 and bias 0.
+    pub fn new(width: usize, epsilon: f64, device: &Device) -> Self {
+        Self {
+            gamma: Initializer::Ones.init([width], device),
+            beta: Initializer::Zeros.init([width], device),
+            epsilon,
+        }
+    }
+
+    /// # Shapes
+    /// - x, output: `[rows, width]`
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        layer_norm(x, self.gamma.val(), self.beta.val(), self.epsilon)
+    }
+
+    /// Of `x + residual`: the end of a sub-layer of BERT.
+    ///
+    /// # Shapes
+    /// - x, residual, output: `[rows, width]`
+    pub fn forward_sum(&self, x: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
+        add_layer_norm(x, residual, self.gamma.val(), self.beta.val(), self.epsilon)
+    }
+}
+
+fn layer_norm(x: Tensor<2>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    if !has_kernel(&x) {
+        return composed(x, gamma, beta, epsilon);
+    }
+    let output = <Dispatch as FlexKernels>::layer_norm(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        beta.into_dispatch(),
+        epsilon,
+    );
+    Tensor::from_dispatch(output)
+}
+
+fn add_layer_norm(
+    x: Tensor<2>,
+    residual: Tensor<2>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+) -> Tensor<2> {
+    if !has_kernel(&x) {
+        return composed(x + residual, gamma, beta, epsilon);
+    }
+    let output = <Dispatch as FlexKernels>::add_layer_norm(
+        x.into_dispatch(),
+        residual.into_dispatch(),
+        gamma.into_dispatch(),
+        beta.into_dispatch(),
+        epsilon,
+    );
+    Tensor::from_dispatch(output)
+}
+
+fn composed(x: Tensor<2>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    let (variance, mean) = x.clone().var_mean_bias(1);
+    let normalized = (x - mean) / (variance + epsilon).sqrt();
+    normalized * gamma.unsqueeze() + beta.unsqueeze()
+}
+
+/// What the gradient needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Saved {
+    /// `(x - mean) / √(var + ε)`, row by row.
+    normalized: Vec<f32>,
+    /// `1 / √(var + ε)` of each row.
+    scale: Vec<f32>,
+}
+
+/// A forward pass.
+pub(crate) struct Normalized {
+    pub(crate) output: FlexTensor,
+    pub(crate) saved: Option<Saved>,
+}
+
+impl Normalized {
+    pub(crate) fn of(
+        x: FlexTensor,
+        residual: Option<FlexTensor>,
+        gamma: &FlexTensor,
+        beta: &FlexTensor,
+        epsilon: f64,
+        save: bool,
+    ) -> Self {
+        let (rows, width) = rows_and_width(&x);
+        let shape = x.layout().shape().to_vec();
+        let x = Elements::of(x);
+        let residual = residual.map(Elements::of);
+        let (gamma, beta) = (Elements::of(gamma.clone()), Elements::of(beta.clone()));
+        let (gamma, beta) = (gamma.floats(), beta.floats());
+        let mut output = vec![0.0; rows * width];
+        let mut scale = vec![0.0; rows];
+        let mut normalized = vec![0.0; if save { rows * width } else { 0 }];
+
+        let block = parallel::block_rows(width);
+        let mut kept = normalized.chunks_mut(block * width).collect::<Vec<_>>();
+        kept.resize_with(rows.div_ceil(block), Default::default);
+        let blocks = output.par_chunks_mut(block * width).zip(scale.par_chunks_mut(block));
+        blocks.zip(kept).enumerate().for_each(|(index, ((output, scale), kept))| {
+            vectorized(|| {
+                let first = index * block * width;
+                for (row, output) in output.chunks_exact_mut(width).enumerate() {
+                    let at = first + row * width;
+                    output.copy_from_slice(&x.floats()[at..at + width]);
+                    if let Some(residual) = &residual {
+                        add(output, &residual.floats()[at..at + width]);
+                    }
+                    scale[row] = normalize(output, epsilon);
+                    if save {
+                        kept[row * width..(row + 1) * width].copy_from_slice(output);
+                    }
+                    for ((value, gamma), beta) in output.iter_mut().zip(gamma).zip(beta) {
+                        *value = *value * gamma + beta;
+                    }
+                }
+            });
+        });
+        let saved = save.then_some(Saved { normalized, scale });
+        Self { output: new(output, shape), saved }
+    }
+}
+
+#[inline(always)]
+fn add(row: &mut [f32], other: &[f32]) {
+    row.iter_mut().zip(other).for_each(|(value, other)| *value += other);
+}
+
+/// Normalises a row; returns `1 / √(var + ε)`.
+#[inline(always)]
+fn normalize(row: &mut [f32], epsilon: f64) -> f32 {
+    let width = row.len() as f32;
+    let mean = sum(row, |value| value) / width;
+    row.iter_mut().for_each(|value| *value -= mean);
+    let variance = sum(row, |value| value * value) / width;
+    let scale = (f64::from(variance) + epsilon).sqrt().recip() as f32;
+    row.iter_mut().for_each(|value| *value *= scale);
+    scale
+}
+
+/// Parents: x, gamma, beta, and the residual if there is one.
+#[derive(Debug)]
+pub(crate) struct LayerNormBackward;
+
+impl<const N: usize> Backward<Flex, N> for LayerNormBackward {
+    type State = (Saved, FlexTensor);
+
+    fn backward(self, ops: Ops<Self::State, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<Flex>(&ops.node);
+        let (saved, gamma) = ops.state;
+        let (rows, width) = rows_and_width(&gradient);
+        if let Some(node) = &ops.parents[1] {
+            let gradient = Elements::of(gradient.clone());
+            let sums = parallel::sum_rows(rows, width, |first, count, sums| {
+                let range = first * width..(first + count) * width;
+                let rows = gradient.floats()[range.clone()].chunks_exact(width);
+                for (row, normalized) in rows.zip(saved.normalized[range].chunks_exact(width)) {
+                    for ((sum, gradient), normalized) in sums.iter_mut().zip(row).zip(normalized) {
+                        *sum += gradient * normalized;
+                    }
+                }
+            });
+            gradients.register::<Flex>(node.id, new(sums, [width]));
+        }
+        if let Some(node) = &ops.parents[2] {
+            let gradient = Elements::of(gradient.clone());
+            let sums = parallel::sum_rows(rows, width, |first, count, sums| {
+                let range = first * width..(first + count) * width;
+                gradient.floats()[range].chunks_exact(width).for_each(|row| add(sums, row));
+            });
+            gradients.register::<Flex>(node.id, new(sums, [width]));
+        }
+        let inputs: Vec<_> = ops
+            .parents
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| *index == 0 || *index == 3)
+            .collect();
+        if inputs.iter().all(|(_, node)| node.is_none()) {
+            return;
+        }
+        let gamma = Elements::of(gamma);
+        let gradient = update(gradient, |gradient| {
+            parallel::row_blocks(gradient, width, |first, rows| {
+                for (row, gradient) in rows.chunks_exact_mut(width).enumerate() {
+                    let row = first + row;
+                    let normalized = &saved.normalized[row * width..(row + 1) * width];
+                    input_gradient(gradient, normalized, gamma.floats(), saved.scale[row]);
+                }
+            });
+        });
+        for (_, node) in inputs {
+            if let Some(node) = node {
+                gradients.register::<Flex>(node.id, gradient.clone());
+            }
+        }
+    }
+}
+
+/// With `g = γ · gradient` and `n` the normalised row: `scale (g - mean(g) - n mean(g n))`.
+#[inline(always)]
+fn input_gradient(gradient: &mut [f32], normalized: &[f32], gamma: &[f32], scale: f32) {
+    let width = gradient.len() as f32;
+    gradient.iter_mut().zip(gamma).for_each(|(gradient, gamma)| *gradient *= gamma);
+    let mean = sum(gradient, |gradient| gradient) / width;
+    let projection = sum2(gradient, normalized, |gradient, n| gradient * n) / width;
+    for (gradient, n) in gradient.iter_mut().zip(normalized) {
+        *gradient = scale * (*gradient - mean - n * projection);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extension::tests::{check_gradients, random};
+
+    const EPSILON: f64 = 1e-3;
+
+    #[test]
+    fn the_kernel_is_the_composition() {
+        for width in [768, 33] {
+            let inputs = [
+                random([67, width], 2.0, 1),
+                random([1, width], 1.5, 2),
+                random([1, width], 1.0, 3),
+                random([67, width], 1.0, 4),
+            ];
+            let vectors = |inputs: &[Tensor<2>]| {
+                (inputs[1].clone().flatten(0, 1), inputs[2].clone().flatten(0, 1))
+            };
+            check_gradients(
+                &inputs[..3],
+                |inputs| {
+                    let (gamma, beta) = vectors(inputs);
+                    layer_norm(inputs[0].clone(), gamma, beta, EPSILON)
+                },
+                |inputs| {
+                    let (gamma, beta) = vectors(inputs);
+                    composed(inputs[0].clone(), gamma, beta, EPSILON)
+                },
+            );
+            check_gradients(
+                &inputs,
+                |inputs| {
+                    let (gamma, beta) = vectors(inputs);
+                    let (x, residual) = (inputs[0].clone(), inputs[3].clone());
+                    add_layer_norm(x, residual, gamma, beta, EPSILON)
+                },
+                |inputs| {
+                    let (gamma, beta) = vectors(inputs);
+                    composed(inputs[0].clone() + inputs[3].clone(), gamma, beta, EPSILON)
+                },
+            );
+        }
+    }
+}

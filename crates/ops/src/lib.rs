@@ -1,0 +1,35 @@
+//! The operations around BERT's matrix products, each as one kernel with its own gradient.
+//!
+//! On a CPU, burn's `flex` backend computes matrix products as fast as PyTorch does, and most of a
+//! training step's time goes into what lies around them: chains of elementwise operations on one
+//! thread, each with a new tensor for its result. Here each such chain is one pass over the data, on
+//! all threads, in vector instructions chosen at run time.
+//!
+//! Every function has two bodies that compute the same mathematics: a kernel for `flex` with `f32`
+//! tensors, and a composition of burn's own operations for every other backend and type. Tests
+//! compare the two, values and gradients.
+//!
+//! Results do not depend on the number of threads: sums are taken over fixed blocks, in order.
+
+mod adamw;
+mod attention;
+mod dropout;
+mod extension;
+mod gather;
+mod gelu;
+mod layer_norm;
+mod math;
+mod matrix;
+mod norm;
+mod parallel;
+mod sequences;
+mod storage;
+
+pub use adamw::{AdamWStep, Moments, adamw_step};
+pub use attention::attention;
+pub use dropout::dropout;
+pub use gather::gather;
+pub use gelu::gelu;
+pub use layer_norm::LayerNorm;
+pub use norm::{scale, sum_of_squares};
+pub use sequences::{OutputRows, Sequences};

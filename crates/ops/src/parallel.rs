@@ -1,0 +1,62 @@
+//! Work split over threads into blocks of a fixed size, so that results do not depend on how many
+//! threads there are, and run in the widest vector instructions of this processor.
+
+use std::sync::LazyLock;
+
+use pulp::Arch;
+use rayon::prelude::*;
+
+/// Elements of a block: 64 KiB of `f32`, which fits a core's cache twice over.
+pub(crate) const BLOCK: usize = 16 * 1024;
+
+/// Runs `kernel` with this processor's vector instructions: everything inlined into it is compiled
+/// for them.
+#[inline]
+pub(crate) fn vectorized<T>(kernel: impl FnOnce() -> T) -> T {
+    static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
+    ARCH.dispatch(kernel)
+}
+
+/// Rows of a block whose rows are `width` wide.
+pub(crate) fn block_rows(width: usize) -> usize {
+    (BLOCK / width.max(1)).max(1)
+}
+
+/// `kernel(first element, elements)` over blocks of `out`.
+pub(crate) fn blocks(out: &mut [f32], kernel: impl Fn(usize, &mut [f32]) + Sync) {
+    out.par_chunks_mut(BLOCK).enumerate().for_each(|(block, out)| {
+        vectorized(|| kernel(block * BLOCK, out));
+    });
+}
+
+/// `kernel(first row, rows)` over blocks of whole rows of `out`.
+pub(crate) fn row_blocks(out: &mut [f32], width: usize, kernel: impl Fn(usize, &mut [f32]) + Sync) {
+    let rows = block_rows(width);
+    out.par_chunks_mut(rows * width).enumerate().for_each(|(block, out)| {
+        vectorized(|| kernel(block * rows, out));
+    });
+}
+
+/// The sum over blocks of rows of what `kernel(first row, row count, sum)` adds to a row of `width`
+/// zeros; blocks are added up in their order.
+pub(crate) fn sum_rows(
+    rows: usize,
+    width: usize,
+    kernel: impl Fn(usize, usize, &mut [f32]) + Sync,
+) -> Vec<f32> {
+    let block = block_rows(width);
+    let partial: Vec<Vec<f32>> = (0..rows.div_ceil(block))
+        .into_par_iter()
+        .map(|index| {
+            let mut sum = vec![0.0; width];
+            let first = index * block;
+            vectorized(|| kernel(first, block.min(rows - first), &mut sum));
+            sum
+        })
+        .collect();
+    let mut total = vec![0.0; width];
+    for sum in partial {
+        total.iter_mut().zip(sum).for_each(|(total, value)| *total += value);
+    }
+    total
+}
