@@ -5,6 +5,7 @@
 
 #![recursion_limit = "256"]
 
+mod allocator;
 mod args;
 mod bench;
 mod classifier;
@@ -27,10 +28,8 @@ use clap::Parser;
 
 use args::{Args, Bench, Command};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::keep_memory();
     let args = Args::parse();
     let result = match args.command {
         Command::Train(train) => train::run(&train, args.verbose),

@@ -12,8 +12,9 @@ use crate::dropout::DropoutBackward;
 use crate::gather::GatherBackward;
 use crate::gelu::GeluBackward;
 use crate::layer_norm::{LayerNormBackward, Normalized};
+use crate::linear::{LinearBackward, LowRankBackward, LowRankSaved};
 use crate::storage::{Elements, new, rows_and_width};
-use crate::{attention, dropout, gather, gelu};
+use crate::{attention, dropout, gather, gelu, linear};
 
 /// The kernels, as operations of a backend.
 #[backend_extension(Flex, Autodiff)]
@@ -33,6 +34,27 @@ pub(crate) trait FlexKernels: Backend {
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         epsilon: f64,
+    ) -> FloatTensor<Self>;
+
+    fn linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "an operation of a backend takes its tensors flat"
+    )]
+    fn low_rank_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        dropped: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scaling: f64,
+        same: bool,
     ) -> FloatTensor<Self>;
 
     fn dropout(x: FloatTensor<Self>, probability: f64, seed: u64) -> FloatTensor<Self>;
@@ -74,6 +96,27 @@ impl FlexKernels for Flex {
         epsilon: f64,
     ) -> FloatTensor<Self> {
         Normalized::of(x, None, &gamma, &beta, epsilon, false).output
+    }
+
+    fn linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        linear::forward(x, weight, bias)
+    }
+
+    fn low_rank_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        dropped: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scaling: f64,
+        _same: bool,
+    ) -> FloatTensor<Self> {
+        linear::low_rank_forward(x, weight, bias, dropped, a, b, scaling).0
     }
 
     fn dropout(x: FloatTensor<Self>, probability: f64, seed: u64) -> FloatTensor<Self> {
@@ -155,6 +198,57 @@ impl<C: CheckpointStrategy> FlexKernels for Autodiff<Flex, C> {
             normalized.output,
             || (normalized.saved.expect("what a tracked input saves"), gamma),
         )
+    }
+
+    fn linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let (x, x_node) = x.into_parts();
+        let (weight, weight_node) = weight.into_parts();
+        let (bias, bias_node) = bias.into_parts();
+        let output = linear::forward(x.clone(), weight.clone(), bias);
+        let nodes = [x_node, weight_node, bias_node];
+        record::<C, _, 3>(LinearBackward, nodes, output, || (x, weight))
+    }
+
+    fn low_rank_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        dropped: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scaling: f64,
+        same: bool,
+    ) -> FloatTensor<Self> {
+        let (x, x_node) = x.into_parts();
+        let (weight, weight_node) = weight.into_parts();
+        let (bias, bias_node) = bias.into_parts();
+        let (dropped, dropped_node) = dropped.into_parts();
+        let (a, a_node) = a.into_parts();
+        let (b, b_node) = b.into_parts();
+        let (output, low) = linear::low_rank_forward(
+            x.clone(),
+            weight.clone(),
+            bias,
+            dropped.clone(),
+            a.clone(),
+            b.clone(),
+            scaling,
+        );
+        let nodes = [x_node, weight_node, bias_node, dropped_node, a_node, b_node];
+        record::<C, _, 6>(LowRankBackward, nodes, output, || LowRankSaved {
+            x,
+            weight,
+            dropped,
+            a,
+            b,
+            low,
+            scaling,
+            same,
+        })
     }
 
     fn dropout(x: FloatTensor<Self>, probability: f64, seed: u64) -> FloatTensor<Self> {

@@ -11,6 +11,8 @@
 //!
 //! Results do not depend on the number of threads: sums are taken over fixed blocks, in order.
 
+#![allow(clippy::many_single_char_names, reason = "the formulas' own letters")]
+
 mod adamw;
 mod attention;
 mod dropout;
@@ -18,6 +20,7 @@ mod extension;
 mod gather;
 mod gelu;
 mod layer_norm;
+mod linear;
 mod math;
 mod matrix;
 mod norm;
@@ -31,5 +34,6 @@ pub use dropout::dropout;
 pub use gather::gather;
 pub use gelu::gelu;
 pub use layer_norm::LayerNorm;
+pub use linear::{LowRank, linear, low_rank_linear};
 pub use norm::{scale, sum_of_squares};
 pub use sequences::{OutputRows, Sequences};

@@ -1,6 +1,8 @@
-//! Small matrix products on one thread: the one `unsafe` module, around [`gemm::gemm`], the code
+//! Matrix products of views into slices: the one `unsafe` module, around [`gemm::gemm`], the code
 //! behind burn's own.
 #![expect(unsafe_code, reason = "`gemm` takes pointers; every access is checked here first")]
+
+use gemm::Parallelism;
 
 /// A matrix within a slice: element `(i, j)` lies at `offset + i · row + j · column`.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +30,19 @@ impl View {
     }
 }
 
-/// `output = factor · left · right`.
+/// What happens to the output's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// They become the product.
+    Set,
+    /// The product is added to them.
+    Add,
+}
+
+/// Products of fewer multiplications stay on one thread, as burn's do.
+const PARALLEL: usize = 192 * 192 * 192;
+
+/// `output = factor · left · right`, on one thread.
 ///
 /// # Panics
 ///
@@ -38,6 +52,34 @@ pub(crate) fn multiply(
     left: (&[f32], View),
     right: (&[f32], View),
     factor: f32,
+) {
+    product(output, Output::Set, left, right, factor, Parallelism::None);
+}
+
+/// `output = factor · left · right`, or that added to it, on all threads where it is large.
+///
+/// # Panics
+///
+/// As [`multiply`].
+pub(crate) fn multiply_parallel(
+    output: (&mut [f32], View),
+    what: Output,
+    left: (&[f32], View),
+    right: (&[f32], View),
+    factor: f32,
+) {
+    let size = output.1.rows * output.1.columns * left.1.columns;
+    let threads = if size < PARALLEL { Parallelism::None } else { Parallelism::Rayon(0) };
+    product(output, what, left, right, factor, threads);
+}
+
+fn product(
+    output: (&mut [f32], View),
+    what: Output,
+    left: (&[f32], View),
+    right: (&[f32], View),
+    factor: f32,
+    threads: Parallelism,
 ) {
     let ((output, out), (left, l), (right, r)) = (output, left, right);
     assert!(out.rows == l.rows && out.columns == r.columns && l.columns == r.rows);
@@ -56,19 +98,19 @@ pub(crate) fn multiply(
             output.as_mut_ptr().add(out.offset),
             stride(out.column),
             stride(out.row),
-            false,
+            what == Output::Add,
             left.as_ptr().add(l.offset),
             stride(l.column),
             stride(l.row),
             right.as_ptr().add(r.offset),
             stride(r.column),
             stride(r.row),
-            0.0,
+            1.0,
             factor,
             false,
             false,
             false,
-            gemm::Parallelism::None,
+            threads,
         );
     }
 }

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::Tensor;
 use nsmc_bert::{Activation, Init};
-use nsmc_ops::{LayerNorm, dropout};
+use nsmc_ops::{LayerNorm, dropout, linear};
 use serde::{Deserialize, Serialize};
 
 use crate::PeftError;
@@ -217,8 +217,8 @@ impl BottleneckAdapter {
             Some(norm) => norm.forward(x),
             None => x,
         };
-        let down = self.config.non_linearity.forward(self.adapter_down.forward(x));
-        let up = self.adapter_up.forward(down);
+        let down = self.config.non_linearity.forward(linear(&self.adapter_down, x));
+        let up = linear(&self.adapter_up, down);
         if (self.config.scaling - 1.0).abs() < f64::EPSILON { up } else { up * self.config.scaling }
     }
 

@@ -2,7 +2,7 @@ use burn::module::{Module, Param};
 use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::{Tensor, activation};
 use nsmc_bert::Init;
-use nsmc_ops::dropout;
+use nsmc_ops::{dropout, linear};
 use serde::{Deserialize, Serialize};
 
 /// The parts of an AdapterFusion layer. The names are those of AdapterHub's `AdapterFusionConfig`.
@@ -126,7 +126,7 @@ impl AdapterFusion {
             })
             .collect();
         let query = match &self.query {
-            Some(linear) => linear.forward(query),
+            Some(layer) => linear(layer, query),
             None => query,
         };
         let (query, offset) = match &self.key {

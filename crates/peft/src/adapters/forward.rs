@@ -10,7 +10,7 @@ impl Hooks for Adapters {
     fn linear(&self, site: LinearSite, linear: &Linear, input: Tensor<2>) -> Tensor<2> {
         match self.lora.as_ref().and_then(|lora| lora.at(site)) {
             Some(lora) => lora.forward(linear, &input),
-            None => linear.forward(input),
+            None => nsmc_ops::linear(linear, input),
         }
     }
 

@@ -2,7 +2,7 @@ use burn::module::{Module, Param};
 use burn::nn::{Dropout, DropoutConfig, Embedding, Linear};
 use burn::tensor::{Int, Tensor};
 use nsmc_bert::{EmbeddingSite, Init, LinearSite};
-use nsmc_ops::{dropout, gather};
+use nsmc_ops::{LowRank, dropout, gather, low_rank_linear};
 
 use super::{LoraConfig, LoraLayer};
 
@@ -67,10 +67,18 @@ impl LoraLinear {
     /// `x · W + b + dropout(x) · A · B · scaling`, or its DoRA form: with `V = W + A · B · scaling`
     /// and its norms by column, which take no gradient, `(m / ‖V‖) · (x · V) + b`.
     pub(crate) fn forward(&self, linear: &Linear, input: &Tensor<2>) -> Tensor<2> {
-        let base = linear.forward(input.clone());
+        let Some(magnitude) = &self.lora_magnitude_vector else {
+            let update = LowRank {
+                dropped: self.drops(input).then(|| dropout(&self.dropout, input.clone())),
+                a: self.lora_a.weight.val(),
+                b: self.lora_b.weight.val(),
+                scaling: self.scaling,
+            };
+            return low_rank_linear(linear, input.clone(), update);
+        };
+        let base = nsmc_ops::linear(linear, input.clone());
         let dropped = dropout(&self.dropout, input.clone());
         let update = self.lora_b.forward(self.lora_a.forward(dropped.clone())) * self.scaling;
-        let Some(magnitude) = &self.lora_magnitude_vector else { return base + update };
 
         let weight = linear.weight.val();
         let norm = column_norm(weight.clone().detach() + self.dense().detach());

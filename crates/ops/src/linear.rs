@@ -1,0 +1,324 @@
+use burn::backend::autodiff::NodeId;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops};
+use burn::backend::{Dispatch, Flex};
+use burn::nn::Linear;
+use burn::tensor::Tensor;
+use burn_flex::FlexTensor;
+
+use crate::extension::FlexKernels;
+use crate::matrix::{Output, View, multiply_parallel};
+use crate::parallel;
+use crate::storage::{Elements, has_kernel, new, rows_and_width};
+
+/// `x · W + b`.
+///
+/// # Shapes
+/// - x: `[rows, in]`
+/// - output: `[rows, out]`
+pub fn linear(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
+    match layer.bias.as_ref().filter(|_| has_kernel(&x)) {
+        Some(bias) => linear_kernel(x, layer.weight.val(), bias.val()),
+        None => layer.forward(x),
+    }
+}
+
+fn linear_kernel(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    let output = <Dispatch as FlexKernels>::linear(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+    );
+    Tensor::from_dispatch(output)
+}
+
+/// LoRA's update of a linear layer.
+pub struct LowRank {
+    /// The update's input where it is not the layer's own, that is, after dropout: `[rows, in]`.
+    pub dropped: Option<Tensor<2>>,
+    /// `[in, rank]`
+    pub a: Tensor<2>,
+    /// `[rank, out]`
+    pub b: Tensor<2>,
+    /// Multiplies the update.
+    pub scaling: f64,
+}
+
+/// `x · W + b + scaling · (x · A) · B`, the product `A · B` never formed.
+///
+/// # Shapes
+/// - x: `[rows, in]`
+/// - output: `[rows, out]`
+pub fn low_rank_linear(layer: &Linear, x: Tensor<2>, update: LowRank) -> Tensor<2> {
+    match layer.bias.as_ref().filter(|_| has_kernel(&x)) {
+        Some(bias) => low_rank_kernel(x, layer.weight.val(), bias.val(), update),
+        None => {
+            let dropped = update.dropped.unwrap_or_else(|| x.clone());
+            layer.forward(x) + dropped.matmul(update.a).matmul(update.b) * update.scaling
+        }
+    }
+}
+
+fn low_rank_kernel(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, update: LowRank) -> Tensor<2> {
+    let same = update.dropped.is_none();
+    let dropped = update.dropped.unwrap_or_else(|| x.clone());
+    let output = <Dispatch as FlexKernels>::low_rank_linear(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        dropped.into_dispatch(),
+        update.a.into_dispatch(),
+        update.b.into_dispatch(),
+        update.scaling,
+        same,
+    );
+    Tensor::from_dispatch(output)
+}
+
+/// A matrix in whatever order its elements lie: weights of a PyTorch file are transposed views.
+struct Matrix(FlexTensor);
+
+impl Matrix {
+    fn new(tensor: FlexTensor) -> Self {
+        let ordered = tensor.layout().strides().iter().all(|&stride| stride > 0);
+        if ordered { Self(tensor) } else { Self(tensor.to_contiguous()) }
+    }
+
+    fn view(&self) -> (&[f32], View) {
+        let layout = self.0.layout();
+        let (shape, strides) = (layout.shape(), layout.strides());
+        let view = View {
+            offset: layout.start_offset(),
+            rows: shape[0],
+            columns: shape[1],
+            row: strides[0] as usize,
+            column: strides[1] as usize,
+        };
+        (self.0.storage(), view)
+    }
+
+    fn transposed(&self) -> (&[f32], View) {
+        let (elements, view) = self.view();
+        (elements, view.transposed())
+    }
+
+    fn rows(&self) -> usize {
+        self.0.layout().shape()[0]
+    }
+
+    fn columns(&self) -> usize {
+        self.0.layout().shape()[1]
+    }
+}
+
+/// `factor · left · right`.
+fn multiplied(left: (&[f32], View), right: (&[f32], View), factor: f32) -> FlexTensor {
+    let (rows, columns) = (left.1.rows, right.1.columns);
+    let mut output = vec![0.0; rows * columns];
+    let view = View::new(0, rows, columns, columns);
+    multiply_parallel((&mut output, view), Output::Set, left, right, factor);
+    new(output, [rows, columns])
+}
+
+pub(crate) fn forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+    let shape = [x.layout().shape()[0], weight.layout().shape()[1]];
+    new(affine(&Matrix::new(x), &Matrix::new(weight), bias), shape)
+}
+
+fn affine(x: &Matrix, weight: &Matrix, bias: FlexTensor) -> Vec<f32> {
+    let (rows, columns) = (x.rows(), weight.columns());
+    let bias = Elements::of(bias);
+    let mut output = Vec::with_capacity(rows * columns);
+    for _ in 0..rows {
+        output.extend_from_slice(bias.floats());
+    }
+    let view = View::new(0, rows, columns, columns);
+    multiply_parallel((&mut output, view), Output::Add, x.view(), weight.view(), 1.0);
+    output
+}
+
+/// The output, and `dropped · A`, which the gradient needs.
+pub(crate) fn low_rank_forward(
+    x: FlexTensor,
+    weight: FlexTensor,
+    bias: FlexTensor,
+    dropped: FlexTensor,
+    a: FlexTensor,
+    b: FlexTensor,
+    scaling: f64,
+) -> (FlexTensor, FlexTensor) {
+    let (x, weight) = (Matrix::new(x), Matrix::new(weight));
+    let (dropped, a, b) = (Matrix::new(dropped), Matrix::new(a), Matrix::new(b));
+    let low = Matrix(multiplied(dropped.view(), a.view(), 1.0));
+    let mut output = affine(&x, &weight, bias);
+    let (rows, columns) = (x.rows(), weight.columns());
+    let view = View::new(0, rows, columns, columns);
+    let output_view = (output.as_mut_slice(), view);
+    multiply_parallel(output_view, Output::Add, low.view(), b.view(), scaling as f32);
+    (new(output, [rows, columns]), low.0)
+}
+
+fn register(gradients: &mut Gradients, node: Option<NodeId>, make: impl FnOnce() -> FlexTensor) {
+    if let Some(node) = node {
+        gradients.register::<Flex>(node, make());
+    }
+}
+
+fn bias_gradient(gradient: &FlexTensor) -> FlexTensor {
+    let (rows, width) = rows_and_width(gradient);
+    let gradient = Elements::of(gradient.clone());
+    let sums = parallel::sum_rows(rows, width, |first, count, sums| {
+        let rows = gradient.floats()[first * width..(first + count) * width].chunks_exact(width);
+        for row in rows {
+            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+        }
+    });
+    new(sums, [width])
+}
+
+/// Parents: x, weight, bias.
+#[derive(Debug)]
+pub(crate) struct LinearBackward;
+
+impl Backward<Flex, 3> for LinearBackward {
+    /// x and the weight.
+    type State = (FlexTensor, FlexTensor);
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<Flex>(&ops.node);
+        let (x, weight) = ops.state;
+        let [x_node, weight_node, bias_node] = ops.parents.map(|node| node.map(|node| node.id));
+        register(gradients, bias_node, || bias_gradient(&gradient));
+        let gradient = Matrix::new(gradient);
+        register(gradients, weight_node, || {
+            multiplied(Matrix::new(x).transposed(), gradient.view(), 1.0)
+        });
+        register(gradients, x_node, || {
+            multiplied(gradient.view(), Matrix::new(weight).transposed(), 1.0)
+        });
+    }
+}
+
+/// What the gradient of a layer with an update needs.
+#[derive(Clone, Debug)]
+pub(crate) struct LowRankSaved {
+    pub(crate) x: FlexTensor,
+    pub(crate) weight: FlexTensor,
+    pub(crate) dropped: FlexTensor,
+    pub(crate) a: FlexTensor,
+    pub(crate) b: FlexTensor,
+    /// `dropped · A`
+    pub(crate) low: FlexTensor,
+    pub(crate) scaling: f64,
+    /// Whether `dropped` is `x`.
+    pub(crate) same: bool,
+}
+
+/// Parents: x, weight, bias, dropped, A, B.
+#[derive(Debug)]
+pub(crate) struct LowRankBackward;
+
+impl Backward<Flex, 6> for LowRankBackward {
+    type State = LowRankSaved;
+
+    /// With `g` the output's gradient and `h = scaling · g · Bᵀ`: `dB = scaling · (dropped · A)ᵀ g`,
+    /// `dA = droppedᵀ h`, `dx = g Wᵀ`, and `h Aᵀ` for the update's input.
+    fn backward(self, ops: Ops<Self::State, 6>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<Flex>(&ops.node);
+        let saved = ops.state;
+        let [x_node, weight_node, bias_node, dropped_node, a_node, b_node] =
+            ops.parents.map(|node| node.map(|node| node.id));
+        let scaling = saved.scaling as f32;
+        register(gradients, bias_node, || bias_gradient(&gradient));
+        let gradient = Matrix::new(gradient);
+        register(gradients, weight_node, || {
+            multiplied(Matrix::new(saved.x).transposed(), gradient.view(), 1.0)
+        });
+        let (a, b) = (Matrix::new(saved.a), Matrix::new(saved.b));
+        register(gradients, b_node, || {
+            multiplied(Matrix(saved.low).transposed(), gradient.view(), scaling)
+        });
+        let low = Matrix(multiplied(gradient.view(), b.transposed(), scaling));
+        register(gradients, a_node, || {
+            multiplied(Matrix::new(saved.dropped).transposed(), low.view(), 1.0)
+        });
+        if !saved.same {
+            register(gradients, dropped_node, || multiplied(low.view(), a.transposed(), 1.0));
+        }
+        register(gradients, x_node, || {
+            let weight = Matrix::new(saved.weight);
+            let (rows, columns) = (gradient.rows(), weight.rows());
+            let view = View::new(0, rows, columns, columns);
+            let mut x = vec![0.0; rows * columns];
+            let output = (x.as_mut_slice(), view);
+            multiply_parallel(output, Output::Set, gradient.view(), weight.transposed(), 1.0);
+            if saved.same {
+                let output = (x.as_mut_slice(), view);
+                multiply_parallel(output, Output::Add, low.view(), a.transposed(), 1.0);
+            }
+            new(x, [rows, columns])
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extension::tests::{check_gradients, random};
+
+    fn affine(inputs: &[Tensor<2>], weight: Tensor<2>) -> Tensor<2> {
+        inputs[0].clone().matmul(weight) + inputs[2].clone()
+    }
+
+    #[test]
+    fn a_linear_layer_is_the_composition() {
+        for (transposed, shape) in [(false, [19, 23]), (true, [23, 19])] {
+            let weight = |inputs: &[Tensor<2>]| {
+                let weight = inputs[1].clone();
+                if transposed { weight.transpose() } else { weight }
+            };
+            let inputs = [random([13, 19], 1.0, 1), random(shape, 1.0, 2), random([1, 23], 1.0, 3)];
+            check_gradients(
+                &inputs,
+                |inputs| {
+                    let bias = inputs[2].clone().flatten(0, 1);
+                    linear_kernel(inputs[0].clone(), weight(inputs), bias)
+                },
+                |inputs| affine(inputs, weight(inputs)),
+            );
+        }
+    }
+
+    #[test]
+    fn an_update_of_low_rank_is_the_composition() {
+        let inputs = [
+            random([13, 19], 1.0, 1),
+            random([19, 23], 1.0, 2),
+            random([1, 23], 1.0, 3),
+            random([19, 5], 1.0, 4),
+            random([5, 23], 1.0, 5),
+            random([13, 19], 1.0, 6),
+        ];
+        for dropped in [None, Some(5)] {
+            check_gradients(
+                &inputs[..dropped.map_or(5, |last| last + 1)],
+                |inputs| {
+                    let update = LowRank {
+                        dropped: dropped.map(|index| inputs[index].clone()),
+                        a: inputs[3].clone(),
+                        b: inputs[4].clone(),
+                        scaling: 1.7,
+                    };
+                    let bias = inputs[2].clone().flatten(0, 1);
+                    low_rank_kernel(inputs[0].clone(), inputs[1].clone(), bias, update)
+                },
+                |inputs| {
+                    let dropped = inputs[dropped.unwrap_or(0)].clone();
+                    let update = dropped.matmul(inputs[3].clone()).matmul(inputs[4].clone());
+                    affine(inputs, inputs[1].clone()) + update * 1.7
+                },
+            );
+        }
+    }
+}
