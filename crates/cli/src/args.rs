@@ -3,6 +3,9 @@ use std::path::PathBuf;
 use clap::builder::TypedValueParser;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
+/// sha256 of the documented corpus.
+const NSMC_CORPUS: &str = "d8efd51fb27659cb95fd529ca9c8664b8e07a8ef313a551a2a0c256e88f3a380";
+
 /// Fine-tune BERT on sentiment data, and use what was trained.
 #[derive(Parser)]
 #[command(name = "nsmc", version, about)]
@@ -20,6 +23,8 @@ pub(crate) enum Command {
     Train(Train),
     /// Pre-train a BERT by masked language modelling; goes on where it stopped.
     Pretrain(Pretrain),
+    /// Make a data set of the stars that the crawl's reviews gave.
+    Stars(Stars),
     /// Test a run's model again and print its metrics.
     Evaluate(Evaluate),
     /// Classify texts with a run's model.
@@ -33,6 +38,34 @@ pub(crate) enum Command {
     /// Measure speed.
     #[command(subcommand)]
     Bench(Bench),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Stars {
+    /// The archive of NSMC's repository.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) archive: PathBuf,
+    /// NSMC's training file, whose validation split is left out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) train: PathBuf,
+    /// NSMC's test file, whose reviews are left out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) test: PathBuf,
+    /// sha256 of the corpus that is built of them.
+    #[arg(long, value_name = "HEX", default_value = NSMC_CORPUS)]
+    pub(crate) corpus_sha256: String,
+    /// Share of NSMC's training file that runs validate on.
+    #[arg(long, default_value_t = 0.1)]
+    pub(crate) validation_fraction: f64,
+    /// Share of the stars that is held out to test on.
+    #[arg(long, default_value_t = 0.01)]
+    pub(crate) test_fraction: f64,
+    /// Folder of the two files.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Keep the corpus here instead of in the user's cache folder.
+    #[arg(long, value_name = "DIR", env = "NSMC_CACHE")]
+    pub(crate) cache: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]

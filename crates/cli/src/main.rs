@@ -20,6 +20,7 @@ mod method;
 mod output;
 mod predict;
 mod pretrain;
+mod stars;
 mod train;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let result = match args.command {
         Command::Train(train) => train::run(&train, args.verbose),
         Command::Pretrain(pretrain) => pretrain::run(&pretrain, args.verbose),
+        Command::Stars(stars) => stars::run(&stars, args.verbose),
         Command::Evaluate(evaluate) => evaluate::run(&evaluate, args.verbose),
         Command::Predict(predict) => predict::run(&predict, args.verbose),
         Command::FillMask(fill_mask) => fill_mask::run(&fill_mask, args.verbose),

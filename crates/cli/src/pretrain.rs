@@ -12,7 +12,7 @@ use nsmc_data::pretraining::{
     read_corpus,
 };
 use nsmc_data::{BertTokenizer, EncodedReviews, Format, Review, read_reviews};
-use nsmc_experiment::{ModelConfig, PretrainingConfig, sha256_file};
+use nsmc_experiment::{CorpusConfig, ModelConfig, PretrainingConfig, sha256_file};
 use nsmc_peft::AdaptedMaskedLm;
 use nsmc_training::{Pretraining, peak_memory_mib, pretrain};
 
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
     let started = Instant::now();
 
     let cache = cache_folder(args.cache.as_deref());
-    let corpus = corpus(&config, &cache)?;
+    let corpus = corpus(&config.corpus, &cache)?;
     let split = hold_out(&corpus, config.corpus.held_out_fraction);
     let reviews: Vec<Review> = corpus.into_iter().map(Review::from).collect();
     let tokenizer = tokenizer(&config, &reviews, &split.train, &args.out)?;
@@ -176,19 +176,19 @@ fn base(
 }
 
 /// The corpus, built if it is not in the cache.
-fn corpus(config: &PretrainingConfig, cache: &Path) -> Result<Vec<CorpusReview>> {
-    let expected = &config.corpus.sha256;
+pub(crate) fn corpus(config: &CorpusConfig, cache: &Path) -> Result<Vec<CorpusReview>> {
+    let expected = &config.sha256;
     let path = cache.join(format!("corpus-{}.tsv", &expected[..16.min(expected.len())]));
     if !path.is_file() || sha256_file(&path)? != *expected {
         fs_err::create_dir_all(cache)?;
         let incoming = path.with_extension("incoming");
-        let test = read_reviews(&config.corpus.test, &nsmc())?;
-        let summary = build_corpus(&config.corpus.archive, &test, &incoming)?;
+        let test = read_reviews(&config.test, &nsmc())?;
+        let summary = build_corpus(&config.archive, &test, &incoming)?;
         ensure!(
             summary.sha256 == *expected,
             "{}: the corpus made of it should have sha256 {expected}, found {}: the archive or the \
              test file is not the documented one",
-            config.corpus.archive.display(),
+            config.archive.display(),
             summary.sha256
         );
         fs_err::rename(&incoming, &path)?;
@@ -198,7 +198,7 @@ fn corpus(config: &PretrainingConfig, cache: &Path) -> Result<Vec<CorpusReview>>
 }
 
 /// NSMC's own format.
-fn nsmc() -> Format {
+pub(crate) fn nsmc() -> Format {
     Format {
         id_column: Some("id".into()),
         text_column: "document".into(),

@@ -106,7 +106,7 @@ pub fn build_corpus(
 }
 
 /// Runs of Unicode White_Space become one space, none stays at the ends.
-fn normalize(text: &str) -> String {
+pub(super) fn normalize(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -208,13 +208,13 @@ impl<R: Read> Read for Limited<R> {
 }
 
 /// Writes a corpus beside its place and hashes it.
-struct CorpusWriter {
+pub(super) struct CorpusWriter {
     file: BufWriter<tempfile::NamedTempFile>,
     hasher: Sha256,
 }
 
 impl CorpusWriter {
-    fn new(out: &Path) -> Result<Self, DataError> {
+    pub(super) fn new(out: &Path) -> Result<Self, DataError> {
         let folder = match out.parent() {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
@@ -227,12 +227,12 @@ impl CorpusWriter {
         Ok(writer)
     }
 
-    fn write(&mut self, text: &str) -> Result<(), DataError> {
+    pub(super) fn write(&mut self, text: &str) -> Result<(), DataError> {
         self.hasher.update(text);
         Ok(self.file.write_all(text.as_bytes())?)
     }
 
-    fn publish(self, out: &Path) -> Result<String, DataError> {
+    pub(super) fn publish(self, out: &Path) -> Result<String, DataError> {
         let file = self.file.into_inner().map_err(|error| error.into_error())?;
         // A crash must not leave the name without the content.
         file.as_file().sync_all()?;

@@ -2,6 +2,7 @@
 //!
 //! - [`build_corpus`] makes one file of the crawl's archive, without what the test set holds.
 //! - [`read_corpus`], [`without`] and [`hold_out`] read it back and choose of it by id.
+//! - [`write_stars`] makes a classification data set of its stars.
 //! - [`mask`] hides whole words; [`MaskingVocabulary`] knows which tokens make one.
 //! - [`PretrainingLoader`] packs the reviews into batches of like cost.
 //!
@@ -13,12 +14,14 @@ mod documents;
 mod loader;
 mod masking;
 mod packing;
+mod stars;
 
 pub use corpus::{CorpusSummary, build_corpus};
 pub use documents::{CorpusReview, hold_out, read_corpus, without};
 pub use loader::{PretrainingBatch, PretrainingLoader};
 pub use masking::{Masked, MaskingVocabulary, mask};
 pub use packing::Packing;
+pub use stars::{StarSummary, write_stars};
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

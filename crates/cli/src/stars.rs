@@ -1,0 +1,38 @@
+use anyhow::{Result, ensure};
+use nsmc_data::pretraining::{StarSummary, write_stars};
+use nsmc_data::{Review, read_reviews, split};
+use nsmc_experiment::CorpusConfig;
+
+use crate::args::Stars;
+use crate::corpus::cache_folder;
+use crate::logging;
+use crate::output::print;
+use crate::pretrain::{corpus, nsmc};
+
+/// Makes a data set of the crawl's stars and prints what a profile's `[data]` says of it.
+pub(crate) fn run(args: &Stars, verbosity: u8) -> Result<()> {
+    logging::start(verbosity, None)?;
+    ensure!(
+        (0.0..1.0).contains(&args.test_fraction),
+        "`--test-fraction`: expected a share below 1, found {}",
+        args.test_fraction
+    );
+    let config = CorpusConfig {
+        archive: args.archive.clone(),
+        test: args.test.clone(),
+        sha256: args.corpus_sha256.clone(),
+        held_out_fraction: 0.0,
+        max_length: 128,
+    };
+    let corpus = corpus(&config, &cache_folder(args.cache.as_deref()))?;
+    let train = read_reviews(&args.train, &nsmc())?;
+    let validation = split(&train, None, args.validation_fraction)?.validation;
+    let left_out: Vec<&Review> = validation.iter().map(|&index| &train[index]).collect();
+    let summary = write_stars(&corpus, &left_out, args.test_fraction, &args.out)?;
+    let StarSummary { left_out, train, test, train_sha256, test_sha256 } = summary;
+    print(serde_json::json!({
+        "left_out": left_out,
+        "train": { "class_counts": train, "sha256": train_sha256 },
+        "test": { "class_counts": test, "sha256": test_sha256 },
+    }))
+}
