@@ -46,6 +46,9 @@ pub(crate) struct Train {
     /// A file in configs/methods/, without its extension.
     #[arg(long)]
     pub(crate) method: String,
+    /// A recipe of the profile, where it has more than one.
+    #[arg(long)]
+    pub(crate) recipe: Option<String>,
     #[command(flatten)]
     pub(crate) options: Options,
     /// Decides new weights, data order and dropout; the profile's first seed if not given.

@@ -14,7 +14,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Train) -> Result<()> {
     let profile = workspace.chosen_profile(&args.options)?;
     let options = &offline::with_data(workspace, &profile, &args.options)?;
     let seed = args.seed.unwrap_or(profile.seeds[0]);
-    let cell = Cell::of(&args.method);
+    let cell = profile.cell(&args.method, args.recipe.as_deref())?;
     let run = Run::resolve(workspace, &profile, &cell, seed, options)?;
     if run.is_done() && !args.again {
         say(&format!(

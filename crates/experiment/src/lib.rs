@@ -12,6 +12,7 @@
 mod config;
 mod document;
 mod error;
+mod grid;
 mod manifest;
 mod method;
 mod pretraining;
@@ -25,6 +26,7 @@ pub use config::{
 };
 pub use document::Document;
 pub use error::{ConfigError, Origin, Problem};
+pub use grid::Cell;
 pub use manifest::{
     AdapterEntry, DatasetEntry, DatasetManifest, FileEntry, ModelEntry, ModelManifest, RawEntry,
 };
@@ -33,7 +35,7 @@ pub use method::{
     Head, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
 };
 pub use pretraining::{CorpusConfig, PretrainingConfig, PretrainingEvaluation, PretrainingRecipe};
-pub use profile::{Catalog, Cell, Profile};
+pub use profile::{Catalog, Profile};
 pub use record::{EpochRecord, FusionAttention, RunRecord, RunResults, RunStatus, StageRecord};
 
 use std::io::Read;

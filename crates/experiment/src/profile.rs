@@ -2,20 +2,22 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::document::{Node, Value};
+use crate::grid::{Grid, Overrides, Recipe, read_grid};
 use crate::method::setup_names;
 use crate::reader::Reader;
 use crate::{
-    ConfigError, DatasetManifest, Document, ExperimentConfig, ModelManifest, Origin, Problem,
+    Cell, ConfigError, DatasetManifest, Document, ExperimentConfig, ModelManifest, Origin, Problem,
     sha256_file, sha256_hex,
 };
 
 /// A grid of runs: one TOML file in `configs/`.
 ///
 /// It holds the sections of an [`ExperimentConfig`] that its runs share, a `[grid]` of cells and
-/// seeds, and under `[override.METHOD]` what differs by method. A run is resolved in layers, each
-/// laid over the one before: what the manifests say of the data set and the model, the profile, the
-/// method's file in `configs/methods/`, the profile's override for that method, the cell's own
-/// keys, the command line.
+/// seeds, under `[override.METHOD]` what differs by method, and under `[recipe.NAME]` what differs by
+/// recipe: sections and overrides of its own. A run is resolved in layers, each laid over the one
+/// before: what the manifests say of the data set and the model, the profile, the method's file in
+/// `configs/methods/`, the profile's override for that method, the recipe, the recipe's override, the
+/// cell's own keys, the command line.
 #[derive(Clone, Debug)]
 pub struct Profile {
     /// The file's name without its extension.
@@ -25,23 +27,9 @@ pub struct Profile {
     /// A cell is run once per seed.
     pub seeds: Vec<u64>,
     shared: Document,
-    overrides: BTreeMap<String, Vec<(String, Node)>>,
+    overrides: Overrides,
+    recipes: BTreeMap<String, Recipe>,
     methods_folder: PathBuf,
-}
-
-/// One cell of a grid: a method and what is particular to the cell.
-#[derive(Clone, Debug)]
-pub struct Cell {
-    /// A file in `configs/methods/`, without its extension.
-    pub method: String,
-    set: Vec<(String, Node)>,
-}
-
-impl Cell {
-    /// The cell of a method without particulars.
-    pub fn of(method: impl Into<String>) -> Self {
-        Self { method: method.into(), set: Vec::new() }
-    }
 }
 
 /// The data sets and models that a profile can name, and where they lie.
@@ -65,61 +53,44 @@ impl Profile {
     /// Reads a profile; the method files are looked for in `methods/` beside it.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let mut shared = Document::read(path)?;
-        let grid = shared.remove(&["grid"]);
-        let overrides = shared.remove(&["override"]);
         let mut root = Document::empty(shared.root.origin.clone());
-        for (key, node) in [("grid", grid), ("override", overrides)] {
-            if let Some(node) = node {
+        for key in ["grid", "override", "recipe"] {
+            if let Some(node) = shared.remove(&[key]) {
                 root.insert(key, node);
             }
         }
-
+        let methods_folder = path.with_file_name("methods");
+        let methods = method_files(&methods_folder)?;
         let mut reader = Reader::new(&root.root);
-        let grid = reader.table("grid", |grid| {
-            let cells = grid.tables("cells", |cell| Cell {
-                method: cell.get("method"),
-                set: cell.table_if_any("set", |set| set.entries()).unwrap_or_default(),
-            });
-            if cells.is_empty() {
-                grid.problem("cells", "expected at least one cell");
-            }
-            let seeds = grid.get_if("seeds", "one or more integers from 0", |seeds: &Vec<u64>| {
-                !seeds.is_empty()
-            });
-            (cells, seeds)
-        });
-        let overrides = reader.table_if_any("override", |methods| {
-            let names: Vec<String> = methods.keys();
-            names
-                .into_iter()
-                .map(|method| {
-                    let keys = methods.table(&method, |keys| keys.entries()).unwrap_or_default();
-                    (method, keys)
-                })
-                .collect()
-        });
-        let (cells, seeds) = reader.finish(grid)?;
-        Ok(Self {
-            name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-            cells,
-            seeds,
-            shared,
-            overrides: overrides.unwrap_or_default(),
-            methods_folder: path.with_file_name("methods"),
-        })
+        let grid = read_grid(&mut reader, &methods);
+        let Grid { cells, seeds, overrides, recipes } = reader.finish(grid)?;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self { name, cells, seeds, shared, overrides, recipes, methods_folder })
     }
 
-    /// The methods that have a file.
-    pub fn methods(&self) -> Result<Vec<String>, ConfigError> {
-        let mut names = Vec::new();
-        for entry in fs_err::read_dir(&self.methods_folder)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "toml") {
-                names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
-            }
+    /// The cell of a method, without particulars. A profile with more than one recipe must be told
+    /// which.
+    pub fn cell(&self, method: &str, recipe: Option<&str>) -> Result<Cell, ConfigError> {
+        let known: Vec<&str> = self.recipes.keys().map(String::as_str).collect();
+        let (recipe, found) = match (recipe, known.as_slice()) {
+            (Some(recipe), known) if known.contains(&recipe) => (recipe, String::new()),
+            (None, []) => ("", String::new()),
+            (None, [only]) => (*only, String::new()),
+            (Some(recipe), _) => (recipe, format!("found \"{recipe}\"")),
+            (None, _) => ("", "found none".into()),
+        };
+        if !found.is_empty() {
+            let expected = match known.as_slice() {
+                [] => "none, for the profile has no recipes".into(),
+                known => format!("one of {}", known.join(", ")),
+            };
+            return Err(ConfigError::Problems(vec![Problem {
+                origin: Origin::Argument("--recipe".into()),
+                key: "recipe".into(),
+                message: format!("expected {expected}, {found}"),
+            }]));
         }
-        names.sort();
-        Ok(names)
+        Ok(Cell { recipe: recipe.into(), ..Cell::of(method) })
     }
 
     /// Resolves one run.
@@ -130,7 +101,7 @@ impl Profile {
         assignments: &[String],
         catalog: Catalog<'_>,
     ) -> Result<ExperimentConfig, ConfigError> {
-        let methods = self.methods()?;
+        let methods = method_files(&self.methods_folder)?;
         if !methods.contains(&cell.method) {
             return Err(ConfigError::Problems(vec![Problem {
                 origin: self.shared.root.origin.clone(),
@@ -144,8 +115,16 @@ impl Profile {
         }
         let mut upper = self.shared.clone();
         upper.overlay(Document::read(&self.methods_folder.join(format!("{}.toml", cell.method)))?);
-        for (key, node) in self.overrides.get(&cell.method).into_iter().flatten().chain(&cell.set) {
+        let recipe = self.recipes.get(&cell.recipe);
+        let overrides = [Some(&self.overrides), recipe.map(|recipe| &recipe.overrides)]
+            .map(|overrides| overrides.and_then(|overrides| overrides.get(&cell.method)));
+        let sections = recipe.map(|recipe| &recipe.sections);
+        let layers = [overrides[0], sections, overrides[1], Some(&cell.set)];
+        for (key, node) in layers.into_iter().flatten().flatten() {
             upper.insert(key, node.clone());
+        }
+        if !cell.recipe.is_empty() {
+            upper.insert_text("recipe", &cell.recipe);
         }
         for assignment in assignments {
             upper.set(assignment)?;
@@ -163,6 +142,19 @@ impl Profile {
         document.overlay(upper);
         ExperimentConfig::from_document(&document)
     }
+}
+
+/// The methods that have a file.
+fn method_files(folder: &Path) -> Result<Vec<String>, ConfigError> {
+    let mut names = Vec::new();
+    for entry in fs_err::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 impl Catalog<'_> {
@@ -465,6 +457,96 @@ invertible_non_linearity = "preset"
             let config = profile.resolve(&profile.cells[0], 7, &set, catalog).unwrap();
             assert_eq!(config.training.learning_rate.to_bits(), 1e-4f64.to_bits());
             assert_eq!(config.data.train_size, Rows::All);
+        });
+    }
+
+    #[test]
+    fn a_recipe_lies_over_the_profile_and_under_the_cell() {
+        let recipes = PROFILE.replace(
+            "[grid]\nseeds = [1, 2]\n",
+            "[recipe.paper]\n[recipe.tuned.training]\nlearning_rate = 1e-3\nwarmup_ratio = 0.1\n\
+             [recipe.tuned.override.lora]\n\"method.alpha\" = 32\n\"method.rank\" = 8\n\
+             [recipe.odd]\n\
+             [grid]\nseeds = [1, 2]\nrecipes = [\"paper\", \"tuned\"]\n",
+        );
+        let recipes = recipes.replace(
+            "    { method = \"vanilla\" },\n",
+            "    { method = \"vanilla\", recipes = [\"odd\", \"paper\"] },\n    \
+             { method = \"lora\", set = { \"method.rank\" = 4 } },\n",
+        );
+        with_profile(&recipes, |path, catalog| {
+            let profile = Profile::read(path).unwrap();
+            let cells: Vec<_> = profile
+                .cells
+                .iter()
+                .map(|cell| (cell.recipe.as_str(), cell.method.as_str(), cell.set.len()))
+                .collect();
+            assert_eq!(
+                cells,
+                [
+                    ("odd", "vanilla", 0),
+                    ("paper", "vanilla", 0),
+                    ("paper", "lora", 1),
+                    ("paper", "vanilla", 1),
+                    ("tuned", "lora", 1),
+                    ("tuned", "vanilla", 1),
+                ]
+            );
+            let resolve = |cell: &Cell, set: &[String]| profile.resolve(cell, 1, set, catalog);
+            let paper = resolve(&profile.cells[2], &[]).unwrap();
+            let tuned = resolve(&profile.cells[4], &[]).unwrap();
+            assert_eq!((paper.recipe.as_str(), tuned.recipe.as_str()), ("paper", "tuned"));
+            let rates = [&paper, &tuned].map(|config| config.training.learning_rate.to_bits());
+            assert_eq!(rates, [2e-5f64, 1e-3].map(f64::to_bits));
+            assert_eq!(tuned.training.warmup_ratio.to_bits(), 0.1f64.to_bits());
+            assert_eq!(tuned.training.num_train_epochs, 4);
+            let lora = |config: &ExperimentConfig| match &config.method {
+                MethodConfig::Lora(lora) => (lora.rank, lora.alpha as u32),
+                _ => panic!(),
+            };
+            assert_eq!((lora(&paper), lora(&tuned)), ((4, 1), (4, 32)));
+            // The recipe lies over the profile's override for vanilla, too.
+            let tuned = resolve(&profile.cells[5], &[]).unwrap();
+            assert_eq!(tuned.training.learning_rate.to_bits(), 1e-3f64.to_bits());
+            let set = ["training.learning_rate=4e-4".to_owned()];
+            let tuned = resolve(&profile.cells[5], &set).unwrap();
+            assert_eq!(tuned.training.learning_rate.to_bits(), 4e-4f64.to_bits());
+
+            assert_eq!(profile.cell("lora", Some("tuned")).unwrap().recipe, "tuned");
+            let message = |recipe| profile.cell("lora", recipe).unwrap_err().to_string();
+            assert!(message(None).contains("expected one of odd, paper, tuned, found none"));
+            assert!(message(Some("best")).contains("found \"best\""));
+        });
+        with_profile(PROFILE, |path, _| {
+            let profile = Profile::read(path).unwrap();
+            assert_eq!(profile.cell("lora", None).unwrap().recipe, "");
+            let error = profile.cell("lora", Some("tuned")).unwrap_err();
+            assert!(error.to_string().contains("the profile has no recipes"), "{error}");
+        });
+    }
+
+    #[test]
+    fn recipes_and_overrides_that_name_nothing_are_refused_with_their_lines() {
+        let profile = PROFILE
+            .replace("[override.vanilla]", "[override.vanila]")
+            .replace("seeds = [1, 2]", "seeds = [1, 2]\nrecipes = [\"papper\"]")
+            .replace("[grid]", "[recipe.paper]\n[recipe.paper.override.lorra]\n[grid]");
+        with_profile(&profile, |path, _| {
+            let message = Profile::read(path).unwrap_err().to_string();
+            assert!(message.starts_with("3 mistakes"), "{message}");
+            for expected in [
+                "toy.toml:28: `recipe.paper.override.lorra`: expected one of the methods adapter, \
+                 lora, vanilla",
+                "toy.toml:31: `grid.recipes`: expected one or more of paper, found \"papper\"",
+                "toy.toml:36: `override.vanila`: expected one of the methods",
+            ] {
+                assert!(message.contains(expected), "{expected}\nis not in\n{message}");
+            }
+        });
+        let profile = PROFILE.replace("[grid]", "[recipe.paper]\n[grid]");
+        with_profile(&profile, |path, _| {
+            let message = Profile::read(path).unwrap_err().to_string();
+            assert!(message.contains("`grid.cells[0].recipes`: missing, here and in"), "{message}");
         });
     }
 

@@ -1,0 +1,139 @@
+use std::collections::BTreeMap;
+
+use crate::document::Node;
+use crate::reader::Reader;
+
+/// One cell of a grid: a method, the recipe it follows, and what is particular to the cell.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// A file in `configs/methods/`, without its extension.
+    pub method: String,
+    /// A `[recipe.NAME]` of the profile; empty in a profile without recipes.
+    pub recipe: String,
+    pub(crate) set: Keys,
+}
+
+/// Dotted keys or whole sections, each with its value, in the order they are laid over one another.
+pub(crate) type Keys = Vec<(String, Node)>;
+
+/// Keys by method: what stands under `[override.METHOD]`.
+pub(crate) type Overrides = BTreeMap<String, Keys>;
+
+/// `[recipe.NAME]`: what one way to train changes in the profile, sections like the profile's own
+/// and overrides by method.
+#[derive(Clone, Debug)]
+pub(crate) struct Recipe {
+    pub(crate) sections: Keys,
+    pub(crate) overrides: Overrides,
+}
+
+/// What a profile holds beside the sections of a configuration.
+pub(crate) struct Grid {
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) seeds: Vec<u64>,
+    pub(crate) overrides: Overrides,
+    pub(crate) recipes: BTreeMap<String, Recipe>,
+}
+
+impl Cell {
+    /// The cell of a method without recipe and particulars.
+    pub fn of(method: impl Into<String>) -> Self {
+        Self { method: method.into(), recipe: String::new(), set: Vec::new() }
+    }
+}
+
+/// Reads `[grid]`, `[override]` and `[recipe]`; `methods` are those that have a file.
+pub(crate) fn read_grid(profile: &mut Reader<'_>, methods: &[String]) -> Option<Grid> {
+    let overrides = read_overrides(profile, methods);
+    let recipes = profile.table_if_any("recipe", |recipes| {
+        let names = recipes.keys().into_iter();
+        names
+            .filter_map(|name| {
+                let recipe = recipes.table(&name, |recipe| Recipe {
+                    overrides: read_overrides(recipe, methods),
+                    sections: recipe.entries(),
+                })?;
+                Some((name, recipe))
+            })
+            .collect()
+    });
+    let recipes: BTreeMap<String, Recipe> = recipes.unwrap_or_default();
+    let (cells, seeds) = profile.table("grid", |grid| {
+        let crossed = read_recipes(grid, &recipes);
+        let rows = grid.tables("cells", |cell| {
+            let own = read_recipes(cell, &recipes);
+            let follows = own.or_else(|| crossed.clone());
+            if follows.is_none() && !recipes.is_empty() {
+                cell.problem("recipes", "missing, here and in `grid`: the profile has recipes");
+            }
+            let method: String = cell.get("method");
+            let set = cell.table_if_any("set", |set| set.entries()).unwrap_or_default();
+            (follows.unwrap_or_default(), Cell { set, ..Cell::of(method) })
+        });
+        if rows.is_empty() {
+            grid.problem("cells", "expected at least one cell");
+        }
+        let seeds = grid
+            .get_if("seeds", "one or more integers from 0", |seeds: &Vec<u64>| !seeds.is_empty());
+        (cross(&rows), seeds)
+    })?;
+    Some(Grid { cells, seeds, overrides, recipes })
+}
+
+/// The recipes that a grid or a cell names; each must be one of the profile's.
+fn read_recipes(table: &mut Reader<'_>, recipes: &BTreeMap<String, Recipe>) -> Option<Vec<String>> {
+    if !table.has("recipes") {
+        return None;
+    }
+    let names: Vec<String> =
+        table.get_if("recipes", "one or more recipes", |names: &Vec<String>| !names.is_empty());
+    let known: Vec<&str> = recipes.keys().map(String::as_str).collect();
+    for name in names.iter().filter(|name| !recipes.contains_key(*name)) {
+        let message = match known.as_slice() {
+            [] => format!("the profile has no [recipe.NAME], found \"{name}\""),
+            known => format!("expected one or more of {}, found \"{name}\"", known.join(", ")),
+        };
+        table.problem("recipes", message);
+    }
+    Some(names)
+}
+
+/// A cell per row and recipe: a recipe's cells stand together, recipes in the order they are first
+/// named.
+fn cross(rows: &[(Vec<String>, Cell)]) -> Vec<Cell> {
+    if rows.iter().all(|(recipes, _)| recipes.is_empty()) {
+        return rows.iter().map(|(_, cell)| cell.clone()).collect();
+    }
+    let mut order: Vec<&String> = Vec::new();
+    for recipe in rows.iter().flat_map(|(recipes, _)| recipes) {
+        if !order.contains(&recipe) {
+            order.push(recipe);
+        }
+    }
+    let of = |recipe: &String| {
+        let recipe = recipe.clone();
+        let follow = rows.iter().filter(move |(recipes, _)| recipes.contains(&recipe));
+        follow.map(|(_, cell)| cell)
+    };
+    order
+        .into_iter()
+        .flat_map(|recipe| of(recipe).map(|cell| Cell { recipe: recipe.clone(), ..cell.clone() }))
+        .collect()
+}
+
+fn read_overrides(table: &mut Reader<'_>, methods: &[String]) -> Overrides {
+    let overrides = table.table_if_any("override", |overrides| {
+        let names = overrides.keys().into_iter();
+        names
+            .filter_map(|method| {
+                if !methods.contains(&method) {
+                    let known = methods.join(", ");
+                    overrides.problem(&method, format!("expected one of the methods {known}"));
+                }
+                let keys = overrides.table(&method, |keys| keys.entries())?;
+                Some((method, keys))
+            })
+            .collect()
+    });
+    overrides.unwrap_or_default()
+}
