@@ -4,10 +4,10 @@ use anyhow::{Context, Result, bail, ensure};
 use nsmc_eval::{EvaluatedRun, paper_table, results_table};
 
 use crate::args::Reproduce;
-use crate::grid::{self, Costs, Plan, Starting, Stop, show};
+use crate::grid::{self, Costs, Plan, Starting, Stop, show, time, to_time};
 use crate::nsmc::Nsmc;
 use crate::workspace::Workspace;
-use crate::{offline, print};
+use crate::{offline, print, say};
 
 pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
     let profile = workspace.chosen_profile(&args.options)?;
@@ -28,7 +28,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
     }
 
     let mut failures = Vec::new();
-    if plan.is_open() {
+    let shared = |plan: &Plan| if jobs > 1 { to_time(plan, threads) } else { Vec::new() };
+    if plan.is_open() || !shared(&plan).is_empty() {
         let failed = plan.fetch(workspace, &options);
         let nsmc = Nsmc::build(workspace, options.device)?;
         let starting = Starting {
@@ -47,6 +48,11 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
             plan.jobs.len()
         );
         failures = outcome.failures;
+        let shared = shared(&plan);
+        if !shared.is_empty() {
+            say(&format!("timing {} runs again, one at a time", shared.len()));
+            time(workspace, &nsmc, &plan, &shared, &starting.stop)?;
+        }
     }
 
     let folders: Vec<PathBuf> =

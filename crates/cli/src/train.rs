@@ -166,6 +166,7 @@ fn train_and_test(
         steps: fitted.epochs.iter().map(|epoch| epoch.steps).sum(),
         tested_epoch: taken_epoch(&fitted, config.training.selection)?,
         epochs: fitted.epochs,
+        epoch_seconds_alone: None,
         test_seconds,
         peak_memory_mib: peak_memory_mib(&device),
         predictions_sha256: sha256_hex(&bytes),

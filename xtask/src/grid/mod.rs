@@ -11,8 +11,10 @@ mod show;
 mod stop;
 #[cfg(all(test, unix))]
 mod tests;
+mod timing;
 
 pub(crate) use plan::Plan;
 pub(crate) use schedule::{Starting, run};
 pub(crate) use show::{Costs, show};
 pub(crate) use stop::Stop;
+pub(crate) use timing::{time, to_time};

@@ -13,6 +13,7 @@ use super::estimate::Speeds;
 use super::plan::{Plan, State};
 use super::schedule::{Outcome, Starting, run};
 use super::stop::Stop;
+use super::timing::{time, to_time};
 use crate::args::{Args, Command, Options};
 use crate::nsmc::Nsmc;
 use crate::train::Run;
@@ -102,6 +103,10 @@ class_counts = [30, 30]
 /// does what the file `records/ID` says.
 const PROGRAM: &str = r#"#!/bin/sh
 root=$(dirname "$0")
+if [ "$1" = bench ]; then
+    echo "{\"epoch_s\": 1.5}"
+    exit
+fi
 id=$(basename "$5")
 echo "$id" >> "$root/started"
 mkdir -p "$5"
@@ -208,6 +213,7 @@ fn record(config: &ExperimentConfig, accuracies: [f64; 2]) -> RunRecord {
         adapter_stage: None,
         steps: 18,
         epochs: accuracies.iter().enumerate().map(epoch).collect(),
+        epoch_seconds_alone: None,
         tested_epoch: 2,
         test_seconds: 0.6,
         peak_memory_mib: None,
@@ -357,6 +363,29 @@ fn a_signal_reaches_each_run_at_work_once_and_starts_no_more() {
     signalled.sort();
     assert_eq!((started.len(), &started), (2, &signalled));
     assert_eq!(plan.jobs[0].state(), State::Stopped);
+}
+
+#[test]
+fn runs_that_shared_the_machine_are_timed_again_once() {
+    let world = World::new();
+    let plan = world.plan();
+    for (job, threads) in [(0, 1), (1, 2), (2, 1)] {
+        let config = &plan.jobs[job].run.config;
+        let path = plan.jobs[job].run.folder.join("record.json");
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        RunRecord { threads, ..record(config, [0.5, 0.5]) }.write(&path).unwrap();
+    }
+    // The second had the machine to itself, the third is a trial, the others are not done.
+    let shared = to_time(&plan, 1);
+    assert_eq!(shared, [0]);
+    let nsmc = Nsmc::at(world.path("nsmc"));
+    time(&world.workspace, &nsmc, &plan, &shared, &Stop::default()).unwrap();
+    let seconds = |job: usize| {
+        let path = plan.jobs[job].run.folder.join("record.json");
+        RunRecord::read(&path).unwrap().results.unwrap().epoch_seconds()
+    };
+    assert_eq!([seconds(0), seconds(1)].map(f64::to_bits), [1.5f64, 3.5].map(f64::to_bits));
+    assert!(to_time(&plan, 1).is_empty());
 }
 
 #[test]
