@@ -33,7 +33,7 @@ pub use manifest::{
 };
 pub use method::{
     AdapterConfig, AdapterFusionMethod, AdapterKind, AdapterMethod, AdapterTraining, FusionKind,
-    Head, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
+    Head, HeadOnlyMethod, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
 };
 pub use pretraining::{CorpusConfig, PretrainingConfig, PretrainingEvaluation, PretrainingRecipe};
 pub use profile::{Catalog, Profile};

@@ -104,7 +104,11 @@ impl Speeds {
         let per_second = if self.cuda { GUESSED_GPU } else { GUESSED_CORE };
         let forward = 2.0 * Shape::of(&config.model)?.encoder() * GUESSED_TOKENS / per_second;
         // Forward, the gradient of the input, and that of the weights where they train.
-        let passes = if config.method == MethodConfig::Vanilla { 3.0 } else { 2.3 };
+        let passes = match config.method {
+            MethodConfig::Vanilla => 3.0,
+            MethodConfig::HeadOnly(_) => 1.0,
+            _ => 2.3,
+        };
         Some(Speed { train: [forward * passes; 2], test: forward, rest: 5.0 })
     }
 }

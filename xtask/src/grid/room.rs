@@ -100,6 +100,7 @@ impl Shape {
         };
         match method {
             MethodConfig::Vanilla => self.encoder() + self.embeddings() + self.pooler(),
+            MethodConfig::HeadOnly(head) => parts(&head.trains),
             MethodConfig::Lora(lora) => {
                 let names = match &lora.target_modules {
                     Targets::List(names) => names.iter().map(String::as_str).collect(),
@@ -131,7 +132,9 @@ impl Room {
         let trainable = shape.trainable(&config.method);
         let (added, first_stage) = match &config.method {
             MethodConfig::Vanilla => (0.0, 0.0),
-            MethodConfig::Lora(_) | MethodConfig::Adapter(_) => (trainable, 0.0),
+            MethodConfig::HeadOnly(_) | MethodConfig::Lora(_) | MethodConfig::Adapter(_) => {
+                (trainable, 0.0)
+            }
             MethodConfig::AdapterFusion(fusion) => {
                 let adapter = shape.bottleneck(&fusion.adapter);
                 // A language adapter of reduction factor 2 is fused, too.
