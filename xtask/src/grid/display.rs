@@ -106,7 +106,12 @@ impl Display {
     pub(crate) fn event(&mut self, job: usize, event: ProgressEvent) {
         let Some(run) = self.at_work.get_mut(&job) else { return };
         match event {
-            ProgressEvent::Stage { stage, .. } => run.stage = stage,
+            ProgressEvent::Stage { stage, stages } => {
+                run.stage = stage;
+                if run.bar.is_none() {
+                    say(&format!("{}: stage {stage} of {stages}", run.id));
+                }
+            }
             ProgressEvent::Progress { label, done, total, loss } => {
                 let message = run.progress(&label, done, total, loss);
                 if let Some(bar) = &run.bar {
