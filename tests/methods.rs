@@ -97,6 +97,18 @@ fn export(world: &World, run: &str, format: &str, out: &str) {
 }
 
 #[test]
+fn a_head_on_a_frozen_model_is_trained_and_exported_whole() {
+    let world = World::new();
+    let record = train(&world, "[method]\nname = \"head\"\ntrains = [\"head\"]\n", "run");
+    // 16 features, two classes.
+    assert_eq!(record.results.unwrap().trainable_parameters, 16 * 2 + 2);
+    export(&world, "run", "hf", "hf");
+    assert!(world.path("hf/model.safetensors").is_file());
+    let ran = world.nsmc(&["export", "--run", "run", "--format", "peft", "--out", "peft"]);
+    assert!(!ran.success && ran.stderr.contains("`head` can be written as hf"), "{}", ran.stderr);
+}
+
+#[test]
 fn lora_is_trained_exported_and_taken_up_again() {
     let world = World::new();
     train(&world, LORA, "run");

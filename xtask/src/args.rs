@@ -46,6 +46,9 @@ pub(crate) struct Train {
     /// A file in configs/methods/, without its extension.
     #[arg(long)]
     pub(crate) method: String,
+    /// A recipe of the profile, where it has more than one.
+    #[arg(long)]
+    pub(crate) recipe: Option<String>,
     #[command(flatten)]
     pub(crate) options: Options,
     /// Decides new weights, data order and dropout; the profile's first seed if not given.
@@ -69,6 +72,9 @@ pub(crate) struct Reproduce {
     /// Print the plan and stop.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Runs at once; they share the processor's cores.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) jobs: u16,
 }
 
 #[derive(clap::Args, Clone)]

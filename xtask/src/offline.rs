@@ -1,5 +1,5 @@
 use anyhow::Result;
-use nsmc_experiment::{Cell, Profile};
+use nsmc_experiment::Profile;
 
 use crate::args::Options;
 use crate::train::Run;
@@ -22,8 +22,7 @@ pub(crate) fn with_data(
     if profile.name != PROFILE || chosen {
         return Ok(options.clone());
     }
-    let cell = Cell::of(&profile.cells[0].method);
-    let run = Run::resolve(workspace, profile, &cell, profile.seeds[0], options)?;
+    let run = Run::resolve(workspace, profile, &profile.cells[0], profile.seeds[0], options)?;
     let name = &run.config.data.dataset;
     let datasets = workspace.datasets()?;
     let Some(entry) = datasets.datasets.get(name) else { return Ok(options.clone()) };

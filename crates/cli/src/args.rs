@@ -89,6 +89,8 @@ pub(crate) struct Compare {
 pub(crate) enum Bench {
     /// Time training steps on batches of given lengths; prints one JSON line.
     Train(BenchTrain),
+    /// Time training steps of a finished run, as it was trained; prints one JSON line.
+    Run(BenchRun),
 }
 
 #[derive(clap::Args)]
@@ -105,6 +107,9 @@ pub(crate) struct Train {
     /// Show burn's dashboard instead of a progress bar, on a terminal.
     #[arg(long)]
     pub(crate) tui: bool,
+    /// Say on stderr how far the run is as a JSON object a line, for another program.
+    #[arg(long, conflicts_with = "tui")]
+    pub(crate) progress_json: bool,
     /// Keep tokens here instead of in the user's cache folder.
     #[arg(long, value_name = "DIR", env = "NSMC_CACHE")]
     pub(crate) cache: Option<PathBuf>,
@@ -228,6 +233,25 @@ pub(crate) struct BenchTrain {
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) device: DeviceChoice,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct BenchRun {
+    /// A run directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// Steps timed.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
+    pub(crate) steps: usize,
+    /// Steps before them.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) warmup: usize,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+    /// Keep tokens here instead of in the user's cache folder.
+    #[arg(long, value_name = "DIR", env = "NSMC_CACHE")]
+    pub(crate) cache: Option<PathBuf>,
 }
 
 /// A method to time.

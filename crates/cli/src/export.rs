@@ -45,7 +45,7 @@ fn partial(folder: &Path) -> PathBuf {
 fn check_layout(layout: Layout, record: &RunRecord) -> Result<()> {
     let method = &record.config.method;
     let (fits, layouts) = match method {
-        MethodConfig::Vanilla => (matches!(layout, Layout::Hf), "hf"),
+        MethodConfig::Vanilla | MethodConfig::HeadOnly(_) => (matches!(layout, Layout::Hf), "hf"),
         MethodConfig::Lora(_) => (
             matches!(layout, Layout::Peft | Layout::Loralib | Layout::Merged),
             "peft, loralib or merged",

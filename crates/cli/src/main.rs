@@ -8,6 +8,7 @@
 mod allocator;
 mod args;
 mod bench;
+mod bench_run;
 mod classifier;
 mod compare;
 mod corpus;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Export(export) => export::run(&export, args.verbose),
         Command::Compare(compare) => compare::run(&compare, args.verbose),
         Command::Bench(Bench::Train(bench)) => bench::train(&bench, args.verbose),
+        Command::Bench(Bench::Run(bench)) => bench_run::run(&bench, args.verbose),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -20,6 +20,7 @@ const HEAD: &str = "head";
 pub(crate) fn first_stage(base: PeftModel, method: &MethodConfig, seed: u64) -> Result<PeftModel> {
     match method {
         MethodConfig::Vanilla => Ok(base.train_only(Trains::everything())),
+        MethodConfig::HeadOnly(method) => Ok(base.train_only(parts(&method.trains))),
         MethodConfig::Lora(method) => lora(base, method, seed),
         MethodConfig::Adapter(method) => {
             let AdapterMethod { setup, head, trains, adapter, sources } = method;

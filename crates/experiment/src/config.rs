@@ -17,6 +17,10 @@ use crate::{ConfigError, Document, MethodConfig, sha256_hex};
 pub struct ExperimentConfig {
     /// Decides new weights, data order and dropout; nothing else is seeded.
     pub seed: u64,
+    /// The name of the profile's recipe that the run was resolved with; empty where there is none. A
+    /// label for tables, no part of the run's identity.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub recipe: String,
     /// Where the weights come from.
     pub model: ModelConfig,
     /// What is trained and tested on.
@@ -191,6 +195,7 @@ impl ExperimentConfig {
     pub fn from_document(document: &Document) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(&document.root);
         let seed = reader.get("seed");
+        let recipe = if reader.has("recipe") { reader.get("recipe") } else { String::new() };
         let model = reader.table("model", read_model);
         let data = reader.table("data", read_data);
         let method = reader.table("method", read_method);
@@ -208,6 +213,7 @@ impl ExperimentConfig {
         let config = (|| {
             Some(Self {
                 seed,
+                recipe,
                 model: model?,
                 data: data?,
                 method: method?,
@@ -227,6 +233,7 @@ impl ExperimentConfig {
     /// lie.
     pub fn identity(&self) -> String {
         let mut config = self.clone();
+        config.recipe = String::new();
         config.data.train.path = PathBuf::new();
         config.data.test.path = PathBuf::new();
         if let ModelConfig::Pretrained { path, .. } = &mut config.model {
@@ -529,6 +536,12 @@ metric_batch_size = 32
         let mut moved = config.clone();
         moved.data.train.path = "/elsewhere/ratings_train.txt".into();
         assert_eq!(moved.identity(), config.identity());
+        // Records of before there were recipes keep their identity.
+        assert!(!config.to_toml().contains("recipe"));
+        let labelled = read(&format!("recipe = \"tuned\"\n{COMPLETE}")).unwrap();
+        assert_eq!(labelled.recipe, "tuned");
+        assert_eq!(read(&labelled.to_toml()).unwrap(), labelled);
+        assert_eq!(labelled.identity(), config.identity());
         let mut other = config.clone();
         other.training.learning_rate = 5e-5;
         assert_ne!(other.identity(), config.identity());

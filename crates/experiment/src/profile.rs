@@ -2,20 +2,22 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::document::{Node, Value};
+use crate::grid::{Grid, Overrides, Recipe, Trials, read_grid};
 use crate::method::setup_names;
 use crate::reader::Reader;
 use crate::{
-    ConfigError, DatasetManifest, Document, ExperimentConfig, ModelManifest, Origin, Problem,
-    sha256_file, sha256_hex,
+    Cell, ConfigError, DatasetManifest, Document, ExperimentConfig, FileHashes, ModelManifest,
+    Origin, Problem, sha256_hex,
 };
 
 /// A grid of runs: one TOML file in `configs/`.
 ///
 /// It holds the sections of an [`ExperimentConfig`] that its runs share, a `[grid]` of cells and
-/// seeds, and under `[override.METHOD]` what differs by method. A run is resolved in layers, each
-/// laid over the one before: what the manifests say of the data set and the model, the profile, the
-/// method's file in `configs/methods/`, the profile's override for that method, the cell's own
-/// keys, the command line.
+/// seeds, under `[override.METHOD]` what differs by method, and under `[recipe.NAME]` what differs by
+/// recipe: sections and overrides of its own. A run is resolved in layers, each laid over the one
+/// before: what the manifests say of the data set and the model, the profile, the method's file in
+/// `configs/methods/`, the profile's override for that method, the recipe, the recipe's override, the
+/// cell's own keys, the command line.
 #[derive(Clone, Debug)]
 pub struct Profile {
     /// The file's name without its extension.
@@ -24,24 +26,12 @@ pub struct Profile {
     pub cells: Vec<Cell>,
     /// A cell is run once per seed.
     pub seeds: Vec<u64>,
+    /// What chooses among candidates before the cells, if the profile says so.
+    pub trials: Option<Trials>,
     shared: Document,
-    overrides: BTreeMap<String, Vec<(String, Node)>>,
+    overrides: Overrides,
+    recipes: BTreeMap<String, Recipe>,
     methods_folder: PathBuf,
-}
-
-/// One cell of a grid: a method and what is particular to the cell.
-#[derive(Clone, Debug)]
-pub struct Cell {
-    /// A file in `configs/methods/`, without its extension.
-    pub method: String,
-    set: Vec<(String, Node)>,
-}
-
-impl Cell {
-    /// The cell of a method without particulars.
-    pub fn of(method: impl Into<String>) -> Self {
-        Self { method: method.into(), set: Vec::new() }
-    }
 }
 
 /// The data sets and models that a profile can name, and where they lie.
@@ -59,67 +49,52 @@ pub struct Catalog<'a> {
     pub model_folder: &'a dyn Fn(&str) -> Option<PathBuf>,
     /// Folder of the manifest's adapters.
     pub adapters_folder: &'a Path,
+    /// Of local models and adapters.
+    pub hashes: &'a FileHashes,
 }
 
 impl Profile {
     /// Reads a profile; the method files are looked for in `methods/` beside it.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let mut shared = Document::read(path)?;
-        let grid = shared.remove(&["grid"]);
-        let overrides = shared.remove(&["override"]);
         let mut root = Document::empty(shared.root.origin.clone());
-        for (key, node) in [("grid", grid), ("override", overrides)] {
-            if let Some(node) = node {
+        for key in ["grid", "override", "recipe", "trials"] {
+            if let Some(node) = shared.remove(&[key]) {
                 root.insert(key, node);
             }
         }
-
+        let methods_folder = path.with_file_name("methods");
+        let methods = method_files(&methods_folder)?;
         let mut reader = Reader::new(&root.root);
-        let grid = reader.table("grid", |grid| {
-            let cells = grid.tables("cells", |cell| Cell {
-                method: cell.get("method"),
-                set: cell.table_if_any("set", |set| set.entries()).unwrap_or_default(),
-            });
-            if cells.is_empty() {
-                grid.problem("cells", "expected at least one cell");
-            }
-            let seeds = grid.get_if("seeds", "one or more integers from 0", |seeds: &Vec<u64>| {
-                !seeds.is_empty()
-            });
-            (cells, seeds)
-        });
-        let overrides = reader.table_if_any("override", |methods| {
-            let names: Vec<String> = methods.keys();
-            names
-                .into_iter()
-                .map(|method| {
-                    let keys = methods.table(&method, |keys| keys.entries()).unwrap_or_default();
-                    (method, keys)
-                })
-                .collect()
-        });
-        let (cells, seeds) = reader.finish(grid)?;
-        Ok(Self {
-            name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-            cells,
-            seeds,
-            shared,
-            overrides: overrides.unwrap_or_default(),
-            methods_folder: path.with_file_name("methods"),
-        })
+        let grid = read_grid(&mut reader, &methods);
+        let Grid { cells, seeds, overrides, recipes, trials } = reader.finish(grid)?;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self { name, cells, seeds, trials, shared, overrides, recipes, methods_folder })
     }
 
-    /// The methods that have a file.
-    pub fn methods(&self) -> Result<Vec<String>, ConfigError> {
-        let mut names = Vec::new();
-        for entry in fs_err::read_dir(&self.methods_folder)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "toml") {
-                names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
-            }
+    /// The cell of a method, without particulars. A profile with more than one recipe must be told
+    /// which.
+    pub fn cell(&self, method: &str, recipe: Option<&str>) -> Result<Cell, ConfigError> {
+        let known: Vec<&str> = self.recipes.keys().map(String::as_str).collect();
+        let (recipe, found) = match (recipe, known.as_slice()) {
+            (Some(recipe), known) if known.contains(&recipe) => (recipe, String::new()),
+            (None, []) => ("", String::new()),
+            (None, [only]) => (*only, String::new()),
+            (Some(recipe), _) => (recipe, format!("found \"{recipe}\"")),
+            (None, _) => ("", "found none".into()),
+        };
+        if !found.is_empty() {
+            let expected = match known.as_slice() {
+                [] => "none, for the profile has no recipes".into(),
+                known => format!("one of {}", known.join(", ")),
+            };
+            return Err(ConfigError::Problems(vec![Problem {
+                origin: Origin::Argument("--recipe".into()),
+                key: "recipe".into(),
+                message: format!("expected {expected}, {found}"),
+            }]));
         }
-        names.sort();
-        Ok(names)
+        Ok(Cell { recipe: recipe.into(), ..Cell::of(method) })
     }
 
     /// Resolves one run.
@@ -130,7 +105,7 @@ impl Profile {
         assignments: &[String],
         catalog: Catalog<'_>,
     ) -> Result<ExperimentConfig, ConfigError> {
-        let methods = self.methods()?;
+        let methods = method_files(&self.methods_folder)?;
         if !methods.contains(&cell.method) {
             return Err(ConfigError::Problems(vec![Problem {
                 origin: self.shared.root.origin.clone(),
@@ -144,8 +119,21 @@ impl Profile {
         }
         let mut upper = self.shared.clone();
         upper.overlay(Document::read(&self.methods_folder.join(format!("{}.toml", cell.method)))?);
-        for (key, node) in self.overrides.get(&cell.method).into_iter().flatten().chain(&cell.set) {
+        let recipe = self.recipes.get(&cell.recipe);
+        let overrides = [Some(&self.overrides), recipe.map(|recipe| &recipe.overrides)]
+            .map(|overrides| overrides.and_then(|overrides| overrides.get(&cell.method)));
+        let sections = recipe.map(|recipe| &recipe.sections);
+        let layers = [overrides[0], sections, overrides[1], Some(&cell.set)];
+        for (key, node) in layers.into_iter().flatten().flatten() {
             upper.insert(key, node.clone());
+        }
+        let label = match (cell.recipe.as_str(), cell.trial) {
+            (recipe, false) => recipe.to_owned(),
+            ("", true) => "trial".into(),
+            (recipe, true) => format!("{recipe}, trial"),
+        };
+        if !label.is_empty() {
+            upper.insert_text("recipe", &label);
         }
         for assignment in assignments {
             upper.set(assignment)?;
@@ -163,6 +151,19 @@ impl Profile {
         document.overlay(upper);
         ExperimentConfig::from_document(&document)
     }
+}
+
+/// The methods that have a file.
+fn method_files(folder: &Path) -> Result<Vec<String>, ConfigError> {
+    let mut names = Vec::new();
+    for entry in fs_err::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 impl Catalog<'_> {
@@ -201,7 +202,7 @@ impl Catalog<'_> {
                         ),
                     }])
                 })?;
-                (revision(&weights)?, folder)
+                (revision(&weights, self.hashes)?, folder)
             }
         };
         let text = |text: String| Node { value: Value::String(text), origin: origin.clone() };
@@ -263,7 +264,7 @@ impl Catalog<'_> {
         let place = self.root.join(&path);
         let file = if place.is_dir() { weights(&place, &names) } else { Some(place) };
         match file.filter(|file| file.is_file()) {
-            Some(file) => Ok((path, sha256_file(&file)?)),
+            Some(file) => Ok((path, self.hashes.sha256(&file)?)),
             None => {
                 let known: Vec<_> = self.models.adapters.keys().cloned().collect();
                 Err(ConfigError::Problems(vec![Problem {
@@ -283,12 +284,12 @@ impl Catalog<'_> {
 
 /// What a model in a folder is: sha256 over its weights and the files beside them that decide what
 /// they compute.
-fn revision(weights: &Path) -> std::io::Result<String> {
+fn revision(weights: &Path, files: &FileHashes) -> std::io::Result<String> {
     let beside = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"];
-    let mut hashes = sha256_file(weights)?;
+    let mut hashes = files.sha256(weights)?;
     for file in beside.map(|name| weights.with_file_name(name)) {
         if file.is_file() {
-            hashes += &sha256_file(&file)?;
+            hashes += &files.sha256(&file)?;
         }
     }
     Ok(sha256_hex(hashes.as_bytes()))
@@ -435,7 +436,9 @@ invertible_non_linearity = "preset"
         let path = file("configs/toy.toml", profile);
         let datasets = DatasetManifest::read(&file("datasets.toml", DATASETS)).unwrap();
         let models = ModelManifest::read(&file("models.toml", MODELS)).unwrap();
+        let hashes = FileHashes::default();
         let catalog = Catalog {
+            hashes: &hashes,
             datasets: &datasets,
             root: Path::new(""),
             datasets_folder: Path::new("datasets"),
@@ -465,6 +468,156 @@ invertible_non_linearity = "preset"
             let config = profile.resolve(&profile.cells[0], 7, &set, catalog).unwrap();
             assert_eq!(config.training.learning_rate.to_bits(), 1e-4f64.to_bits());
             assert_eq!(config.data.train_size, Rows::All);
+        });
+    }
+
+    #[test]
+    fn a_recipe_lies_over_the_profile_and_under_the_cell() {
+        let recipes = PROFILE.replace(
+            "[grid]\nseeds = [1, 2]\n",
+            "[recipe.paper]\n[recipe.tuned.training]\nlearning_rate = 1e-3\nwarmup_ratio = 0.1\n\
+             [recipe.tuned.override.lora]\n\"method.alpha\" = 32\n\"method.rank\" = 8\n\
+             [recipe.odd]\n\
+             [grid]\nseeds = [1, 2]\nrecipes = [\"paper\", \"tuned\"]\n",
+        );
+        let recipes = recipes.replace(
+            "    { method = \"vanilla\" },\n",
+            "    { method = \"vanilla\", recipes = [\"odd\", \"paper\"] },\n    \
+             { method = \"lora\", set = { \"method.rank\" = 4 } },\n",
+        );
+        with_profile(&recipes, |path, catalog| {
+            let profile = Profile::read(path).unwrap();
+            let cells: Vec<_> = profile
+                .cells
+                .iter()
+                .map(|cell| (cell.recipe.as_str(), cell.method.as_str(), cell.set.len()))
+                .collect();
+            assert_eq!(
+                cells,
+                [
+                    ("odd", "vanilla", 0),
+                    ("paper", "vanilla", 0),
+                    ("paper", "lora", 1),
+                    ("paper", "vanilla", 1),
+                    ("tuned", "lora", 1),
+                    ("tuned", "vanilla", 1),
+                ]
+            );
+            let resolve = |cell: &Cell, set: &[String]| profile.resolve(cell, 1, set, catalog);
+            let paper = resolve(&profile.cells[2], &[]).unwrap();
+            let tuned = resolve(&profile.cells[4], &[]).unwrap();
+            assert_eq!((paper.recipe.as_str(), tuned.recipe.as_str()), ("paper", "tuned"));
+            let rates = [&paper, &tuned].map(|config| config.training.learning_rate.to_bits());
+            assert_eq!(rates, [2e-5f64, 1e-3].map(f64::to_bits));
+            assert_eq!(tuned.training.warmup_ratio.to_bits(), 0.1f64.to_bits());
+            assert_eq!(tuned.training.num_train_epochs, 4);
+            let lora = |config: &ExperimentConfig| match &config.method {
+                MethodConfig::Lora(lora) => (lora.rank, lora.alpha as u32),
+                _ => panic!(),
+            };
+            assert_eq!((lora(&paper), lora(&tuned)), ((4, 1), (4, 32)));
+            // The recipe lies over the profile's override for vanilla, too.
+            let tuned = resolve(&profile.cells[5], &[]).unwrap();
+            assert_eq!(tuned.training.learning_rate.to_bits(), 1e-3f64.to_bits());
+            let set = ["training.learning_rate=4e-4".to_owned()];
+            let tuned = resolve(&profile.cells[5], &set).unwrap();
+            assert_eq!(tuned.training.learning_rate.to_bits(), 4e-4f64.to_bits());
+
+            assert_eq!(profile.cell("lora", Some("tuned")).unwrap().recipe, "tuned");
+            let message = |recipe| profile.cell("lora", recipe).unwrap_err().to_string();
+            assert!(message(None).contains("expected one of odd, paper, tuned, found none"));
+            assert!(message(Some("best")).contains("found \"best\""));
+        });
+        with_profile(PROFILE, |path, _| {
+            let profile = Profile::read(path).unwrap();
+            assert_eq!(profile.cell("lora", None).unwrap().recipe, "");
+            let error = profile.cell("lora", Some("tuned")).unwrap_err();
+            assert!(error.to_string().contains("the profile has no recipes"), "{error}");
+        });
+    }
+
+    const TRIALS: &str = r#"
+[trials]
+seed = 9
+set = { "data.train_size" = 50, "training.num_train_epochs" = 1 }
+[trials.candidates]
+vanilla = [{ "training.learning_rate" = 2e-5 }, { "training.learning_rate" = 5e-5 }]
+lora = [{ "training.learning_rate" = 1e-3 }, { "training.learning_rate" = 2e-3, "method.alpha" = 2 }]
+"#;
+
+    #[test]
+    fn cells_take_the_keys_of_a_trial_and_keep_their_own() {
+        let profile = PROFILE.replace(
+            "{ method = \"vanilla\" },",
+            "{ method = \"lora\" }, { method = \"adapter\" },",
+        );
+        with_profile(&(profile + TRIALS), |path, catalog| {
+            let profile = Profile::read(path).unwrap();
+            let trials = profile.trials.as_ref().unwrap();
+            let [lora, adapter, vanilla] = profile.cells.as_slice() else { panic!() };
+            assert!(trials.before(adapter).is_empty(), "it has no candidates");
+            let candidates = trials.before(lora);
+            assert_eq!(candidates.len(), 2);
+            assert!(trials.before(&candidates[0]).is_empty(), "a trial waits for nothing");
+            assert_eq!(
+                trials.describe("lora", 1),
+                "method.alpha = 2, training.learning_rate = 0.002"
+            );
+            let trial = profile.resolve(&candidates[1], trials.seed, &[], catalog).unwrap();
+            assert_eq!((trial.recipe.as_str(), trial.seed), ("trial", 9));
+            assert_eq!(trial.data.train_size, Rows::Exactly(50));
+            assert_eq!(trial.training.num_train_epochs, 1);
+            assert_eq!(trial.training.learning_rate.to_bits(), 2e-3f64.to_bits());
+
+            let cell = vanilla.taking(trials, 1);
+            let config = profile.resolve(&cell, 1, &[], catalog).unwrap();
+            assert_eq!((config.recipe.as_str(), config.training.num_train_epochs), ("", 4));
+            assert_eq!(config.training.learning_rate.to_bits(), 5e-5f64.to_bits());
+            assert_eq!(config.data.train_size, Rows::Exactly(100));
+        });
+    }
+
+    #[test]
+    fn trials_give_each_method_as_many_candidates_and_have_a_seed_of_their_own() {
+        let unequal = TRIALS
+            .replace("{ \"training.learning_rate\" = 2e-5 }, ", "")
+            .replace("seed = 9", "seed = 2")
+            .replace("set = {", "sed = {");
+        with_profile(&(PROFILE.to_owned() + &unequal), |path, _| {
+            let message = Profile::read(path).unwrap_err().to_string();
+            for expected in [
+                "`trials.candidates.vanilla`: expected as many candidates for each method, so that \
+                 none is tuned more than another; found lora 2, vanilla 1",
+                "`grid.seeds`: expected seeds other than that of the trials",
+                "`trials.sed`: unknown key; did you mean `seed`?",
+            ] {
+                assert!(message.contains(expected), "{expected}\nis not in\n{message}");
+            }
+        });
+    }
+
+    #[test]
+    fn recipes_and_overrides_that_name_nothing_are_refused_with_their_lines() {
+        let profile = PROFILE
+            .replace("[override.vanilla]", "[override.vanila]")
+            .replace("seeds = [1, 2]", "seeds = [1, 2]\nrecipes = [\"papper\"]")
+            .replace("[grid]", "[recipe.paper]\n[recipe.paper.override.lorra]\n[grid]");
+        with_profile(&profile, |path, _| {
+            let message = Profile::read(path).unwrap_err().to_string();
+            assert!(message.starts_with("3 mistakes"), "{message}");
+            for expected in [
+                "toy.toml:28: `recipe.paper.override.lorra`: expected one of the methods adapter, \
+                 lora, vanilla",
+                "toy.toml:31: `grid.recipes`: expected one or more of paper, found \"papper\"",
+                "toy.toml:36: `override.vanila`: expected one of the methods",
+            ] {
+                assert!(message.contains(expected), "{expected}\nis not in\n{message}");
+            }
+        });
+        let profile = PROFILE.replace("[grid]", "[recipe.paper]\n[grid]");
+        with_profile(&profile, |path, _| {
+            let message = Profile::read(path).unwrap_err().to_string();
+            assert!(message.contains("`grid.cells[0].recipes`: missing, here and in"), "{message}");
         });
     }
 
@@ -527,7 +680,7 @@ invertible_non_linearity = "preset"
                 resolve("lora", &[&set]).unwrap().identity()
             };
             assert_eq!(start("a.bin", "weights"), start("b.bin", "weights"));
-            assert_ne!(start("a.bin", "weights"), start("a.bin", "others"));
+            assert_ne!(start("a.bin", "weights"), start("c.bin", "others"));
         });
     }
 

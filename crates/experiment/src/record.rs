@@ -54,6 +54,10 @@ pub struct RunResults {
     pub steps: usize,
     /// One entry per epoch; of AdapterFusion's second stage.
     pub epochs: Vec<EpochRecord>,
+    /// Seconds of an epoch's training steps, measured again with nothing beside them: of runs that
+    /// shared the machine with others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch_seconds_alone: Option<f64>,
     /// The epoch whose model was tested, from 1.
     pub tested_epoch: usize,
     /// Time of the test pass.
@@ -125,8 +129,11 @@ pub struct EpochRecord {
 }
 
 impl RunResults {
-    /// Mean time per epoch.
+    /// Mean time per epoch; where it was measured alone, that.
     pub fn epoch_seconds(&self) -> f64 {
+        if let Some(alone) = self.epoch_seconds_alone {
+            return alone;
+        }
         let total: f64 = self.epochs.iter().map(|epoch| epoch.train_seconds).sum();
         total / self.epochs.len() as f64
     }

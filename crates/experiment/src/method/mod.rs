@@ -13,12 +13,22 @@ use serde::{Deserialize, Serialize};
 pub enum MethodConfig {
     /// Full fine-tuning: every weight trains.
     Vanilla,
+    /// A frozen base: what its features alone are worth.
+    #[serde(rename = "head")]
+    HeadOnly(HeadOnlyMethod),
     /// Low-rank updates of frozen layers.
     Lora(LoraMethod),
     /// A bottleneck adapter in a frozen base.
     Adapter(AdapterMethod),
     /// Bottleneck adapters under a fusion layer.
     AdapterFusion(AdapterFusionMethod),
+}
+
+/// A head on a frozen base.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeadOnlyMethod {
+    /// What trains.
+    pub trains: Vec<Part>,
 }
 
 /// LoRA. The names are those of PEFT's `LoraConfig`, but `r` is `rank` and `lora_alpha` is `alpha`.
@@ -228,6 +238,7 @@ impl MethodConfig {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Vanilla => "vanilla",
+            Self::HeadOnly(_) => "head",
             Self::Lora(_) => "lora",
             Self::Adapter(_) => "adapter",
             Self::AdapterFusion(_) => "adapterfusion",
@@ -246,6 +257,7 @@ impl MethodConfig {
     pub fn label(&self) -> String {
         match self {
             Self::Vanilla => "Vanilla".into(),
+            Self::HeadOnly(_) => "Head only".into(),
             Self::Lora(lora) => format!("LoRA r={}", lora.rank),
             Self::Adapter(adapter) if adapter.setup == adapter.adapter.name => "Adapter".into(),
             Self::Adapter(adapter) => format!("Adapter, {}", adapter.setup),
@@ -257,7 +269,7 @@ impl MethodConfig {
     /// Trained weights that the run starts from.
     pub fn sources(&self) -> Vec<&Source> {
         match self {
-            Self::Vanilla => Vec::new(),
+            Self::Vanilla | Self::HeadOnly(_) => Vec::new(),
             Self::Lora(lora) => lora.start.iter().collect(),
             Self::Adapter(adapter) => adapter.sources.values().collect(),
             Self::AdapterFusion(fusion) => fusion.sources.values().collect(),
@@ -267,7 +279,7 @@ impl MethodConfig {
     /// Leaves out where files lie.
     pub(crate) fn without_places(mut self) -> Self {
         let sources: Vec<&mut Source> = match &mut self {
-            Self::Vanilla => Vec::new(),
+            Self::Vanilla | Self::HeadOnly(_) => Vec::new(),
             Self::Lora(lora) => lora.start.iter_mut().collect(),
             Self::Adapter(adapter) => adapter.sources.values_mut().collect(),
             Self::AdapterFusion(fusion) => fusion.sources.values_mut().collect(),

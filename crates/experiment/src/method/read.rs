@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::{
     AdapterConfig, AdapterFusionMethod, AdapterKind, AdapterMethod, AdapterTraining, FusionKind,
-    Head, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets, setup_names,
+    Head, HeadOnlyMethod, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
+    setup_names,
 };
 use crate::document::{Node, Value};
 use crate::reader::{FromNode, Reader};
@@ -19,9 +20,8 @@ const NON_LINEARITIES: [(&str, NonLinearity); 6] = [
 ];
 
 pub(crate) fn read_method(method: &mut Reader<'_>) -> MethodConfig {
-    match method
-        .choice("name", &[("vanilla", 0), ("lora", 1), ("adapter", 2), ("adapterfusion", 3)])
-    {
+    let names = [("vanilla", 0), ("lora", 1), ("adapter", 2), ("adapterfusion", 3), ("head", 4)];
+    match method.choice("name", &names) {
         1 => MethodConfig::Lora(read_lora(method)),
         2 => {
             let adapter = AdapterMethod {
@@ -70,6 +70,10 @@ pub(crate) fn read_method(method: &mut Reader<'_>) -> MethodConfig {
             }
             MethodConfig::AdapterFusion(fusion)
         }
+        4 => MethodConfig::HeadOnly(HeadOnlyMethod {
+            trains: method
+                .get_if("trains", "one or more parts", |parts: &Vec<_>| !parts.is_empty()),
+        }),
         _ => MethodConfig::Vanilla,
     }
 }

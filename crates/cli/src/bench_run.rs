@@ -1,0 +1,86 @@
+//! Timing steps of a finished run's own training: its model, method, batches and recipe.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use burn::data::dataloader::DataLoader;
+use burn::optim::ModuleOptimizer;
+use burn::train::TrainStep;
+use nsmc_data::{Batch, EncodedReviews, Order, Review, ReviewLoader};
+use nsmc_experiment::{MethodConfig, RunRecord};
+use nsmc_training::{AdamW, ClassificationTask, clip_grad_norm};
+
+use crate::args::BenchRun;
+use crate::classifier::Classifier;
+use crate::corpus::{Corpus, cache_folder};
+use crate::output::print;
+use crate::{device, logging, method};
+
+/// Trains some steps as the run did, and prints one JSON line: what an epoch takes at that pace. Of
+/// AdapterFusion it is the second stage, as in its record. Changes nothing in the run directory.
+pub(crate) fn run(args: &BenchRun, verbosity: u8) -> Result<()> {
+    logging::start(verbosity, None)?;
+    let record = RunRecord::read(&args.run.join("record.json"))?;
+    let config = &record.config;
+    let named = device::choose(args.device)?;
+    let device = named.device.clone().autodiff();
+
+    let corpus = Corpus::read(&config.data)?;
+    let trained_on: Vec<&Review> =
+        corpus.split.train.iter().map(|&review| &corpus.train[review]).collect();
+    let base = Classifier::base(config, &trained_on, &device)?;
+    let mut model = method::first_stage(base.model, &config.method, config.seed)?;
+    if let MethodConfig::AdapterFusion(fusion) = &config.method {
+        model = method::fusion_stage(model, fusion, config.seed)?;
+    }
+    let cache = cache_folder(args.cache.as_deref());
+    let max_length = config.data.max_length;
+    let encoded = EncodedReviews::encode_cached(&corpus.train, &base.tokenizer, max_length, &cache)
+        .with_context(|| format!("the token cache {}", cache.display()))?;
+    let loader = ReviewLoader::new(
+        corpus.train.clone(),
+        Arc::new(encoded),
+        corpus.split.train.clone(),
+        config.training.train_batch_size,
+        Order::Shuffled { seed: config.seed },
+        device.clone(),
+    );
+
+    let mut task = ClassificationTask { model };
+    let mut optimizer = ModuleOptimizer::from(AdamW::new(&config.training));
+    let (mut step, mut epoch) = (0, 0);
+    let (mut tokens, mut started) = (0, Instant::now());
+    while step < args.warmup + args.steps {
+        loader.position().set(epoch, 0);
+        epoch += 1;
+        for batch in loader.iter().take(args.warmup + args.steps - step) {
+            let batch: Batch = batch.context("the reviews")?;
+            if step == args.warmup {
+                device.sync().context("the device")?;
+                started = Instant::now();
+            }
+            if step >= args.warmup {
+                tokens += batch.lengths.iter().sum::<usize>();
+            }
+            let output = TrainStep::step(&task, batch);
+            let gradients = match step {
+                0 => output.grads,
+                _ => task.model.add_regularizer_gradients(output.grads),
+            };
+            let (gradients, _) = clip_grad_norm(&task, gradients, config.training.max_grad_norm);
+            task = optimizer.step(config.training.learning_rate, task, gradients);
+            step += 1;
+        }
+    }
+    device.sync().context("the device")?;
+    let tokens_per_second = tokens as f64 / started.elapsed().as_secs_f64();
+    print(serde_json::json!({
+        "run": record.run_id,
+        "device": named.name,
+        "steps": args.steps,
+        "tokens_per_s": tokens_per_second,
+        "epoch_s": loader.num_tokens() as f64 / tokens_per_second,
+        "nsmc": env!("CARGO_PKG_VERSION"),
+    }))
+}

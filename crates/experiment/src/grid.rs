@@ -1,0 +1,240 @@
+use std::collections::BTreeMap;
+
+use crate::document::Node;
+use crate::reader::Reader;
+
+/// One cell of a grid: a method, the recipe it follows, and what is particular to the cell.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// A file in `configs/methods/`, without its extension.
+    pub method: String,
+    /// A `[recipe.NAME]` of the profile; empty in a profile without recipes.
+    pub recipe: String,
+    /// One of the runs that a candidate is chosen by ([`Trials`]); no row of a table.
+    pub trial: bool,
+    pub(crate) set: Keys,
+}
+
+/// `[trials]`: candidates per method, run at one size and seed. A method's cells of the recipe take
+/// the keys of its candidate with the highest validation accuracy.
+#[derive(Clone, Debug)]
+pub struct Trials {
+    /// The recipe whose cells wait for the trials; empty in a profile without recipes.
+    pub recipe: String,
+    /// The seed of every trial, none of the grid's.
+    pub seed: u64,
+    set: Keys,
+    candidates: BTreeMap<String, Vec<Keys>>,
+}
+
+/// Dotted keys or whole sections, each with its value, in the order they are laid over one another.
+pub(crate) type Keys = Vec<(String, Node)>;
+
+/// Keys by method: what stands under `[override.METHOD]`.
+pub(crate) type Overrides = BTreeMap<String, Keys>;
+
+/// `[recipe.NAME]`: what one way to train changes in the profile, sections like the profile's own
+/// and overrides by method.
+#[derive(Clone, Debug)]
+pub(crate) struct Recipe {
+    pub(crate) sections: Keys,
+    pub(crate) overrides: Overrides,
+}
+
+/// What a profile holds beside the sections of a configuration.
+pub(crate) struct Grid {
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) seeds: Vec<u64>,
+    pub(crate) overrides: Overrides,
+    pub(crate) recipes: BTreeMap<String, Recipe>,
+    pub(crate) trials: Option<Trials>,
+}
+
+impl Cell {
+    /// The cell of a method without recipe and particulars.
+    pub fn of(method: impl Into<String>) -> Self {
+        Self { method: method.into(), recipe: String::new(), trial: false, set: Vec::new() }
+    }
+
+    /// The cell with the particulars of a trial that was chosen; its own stand above them.
+    #[must_use]
+    pub fn taking(&self, trials: &Trials, candidate: usize) -> Self {
+        let chosen = trials.candidates.get(&self.method).and_then(|keys| keys.get(candidate));
+        let mut set = chosen.cloned().unwrap_or_default();
+        set.extend(self.set.iter().cloned());
+        Self { set, ..self.clone() }
+    }
+}
+
+impl Trials {
+    /// One cell per candidate of the method that `cell` waits for, in the order of the profile; none
+    /// if it waits for none.
+    pub fn before(&self, cell: &Cell) -> Vec<Cell> {
+        if cell.recipe != self.recipe || cell.trial {
+            return Vec::new();
+        }
+        let candidates = self.candidates.get(&cell.method).into_iter().flatten();
+        candidates
+            .map(|keys| Cell {
+                method: cell.method.clone(),
+                recipe: self.recipe.clone(),
+                trial: true,
+                set: self.set.iter().chain(keys).cloned().collect(),
+            })
+            .collect()
+    }
+
+    /// A candidate's keys, for a person.
+    pub fn describe(&self, method: &str, candidate: usize) -> String {
+        let keys = self.candidates.get(method).and_then(|keys| keys.get(candidate));
+        let keys = keys.into_iter().flatten();
+        keys.map(|(key, node)| format!("{key} = {}", node.text())).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Reads `[grid]`, `[override]` and `[recipe]`; `methods` are those that have a file.
+pub(crate) fn read_grid(profile: &mut Reader<'_>, methods: &[String]) -> Option<Grid> {
+    let overrides = read_overrides(profile, methods);
+    let recipes = profile.table_if_any("recipe", |recipes| {
+        let names = recipes.keys().into_iter();
+        names
+            .filter_map(|name| {
+                let recipe = recipes.table(&name, |recipe| Recipe {
+                    overrides: read_overrides(recipe, methods),
+                    sections: recipe.entries(),
+                })?;
+                Some((name, recipe))
+            })
+            .collect()
+    });
+    let recipes: BTreeMap<String, Recipe> = recipes.unwrap_or_default();
+    let trials = profile.table_if_any("trials", |table| read_trials(table, &recipes, methods));
+    let grid = profile.table("grid", |grid| {
+        let crossed = read_recipes(grid, &recipes);
+        let rows = grid.tables("cells", |cell| {
+            let own = read_recipes(cell, &recipes);
+            let follows = own.or_else(|| crossed.clone());
+            if follows.is_none() && !recipes.is_empty() {
+                cell.problem("recipes", "missing, here and in `grid`: the profile has recipes");
+            }
+            let method: String = cell.get("method");
+            let set = cell.table_if_any("set", |set| set.entries()).unwrap_or_default();
+            (follows.unwrap_or_default(), Cell { set, ..Cell::of(method) })
+        });
+        if rows.is_empty() {
+            grid.problem("cells", "expected at least one cell");
+        }
+        let seeds = grid
+            .get_if("seeds", "one or more integers from 0", |seeds: &Vec<u64>| !seeds.is_empty());
+        if trials.as_ref().is_some_and(|trials| seeds.contains(&trials.seed)) {
+            grid.problem("seeds", "expected seeds other than that of the trials");
+        }
+        (cross(&rows), seeds)
+    });
+    let (cells, seeds) = grid?;
+    Some(Grid { cells, seeds, overrides, recipes, trials })
+}
+
+fn read_trials(
+    table: &mut Reader<'_>,
+    recipes: &BTreeMap<String, Recipe>,
+    methods: &[String],
+) -> Trials {
+    let recipe = match (table.has("recipe"), recipes.len()) {
+        (false, 0) => String::new(),
+        (false, 1) => recipes.keys().cloned().collect(),
+        _ => {
+            let known: Vec<&str> = recipes.keys().map(String::as_str).collect();
+            let expected = format!("one of the recipes {}", known.join(", "));
+            table.get_if("recipe", &expected, |name| recipes.contains_key(name))
+        }
+    };
+    let seed = table.get("seed");
+    let set = table.table_if_any("set", |set| set.entries()).unwrap_or_default();
+    let candidates = table.table("candidates", |candidates| {
+        let names = candidates.keys();
+        let read: BTreeMap<String, Vec<Keys>> = names
+            .into_iter()
+            .map(|method| {
+                if !methods.contains(&method) {
+                    let known = methods.join(", ");
+                    candidates.problem(&method, format!("expected one of the methods {known}"));
+                }
+                let keys = candidates.tables(&method, |candidate| candidate.entries());
+                (method, keys)
+            })
+            .collect();
+        let counts: Vec<String> =
+            read.iter().map(|(method, keys)| format!("{method} {}", keys.len())).collect();
+        let equal =
+            read.values().all(|keys| Some(keys.len()) == read.values().next().map(Vec::len));
+        if let (Some(method), false) = (read.keys().next_back(), equal) {
+            let message = format!(
+                "expected as many candidates for each method, so that none is tuned more than \
+                 another; found {}",
+                counts.join(", ")
+            );
+            candidates.problem(method, message);
+        }
+        read
+    });
+    Trials { recipe, seed, set, candidates: candidates.unwrap_or_default() }
+}
+
+/// The recipes that a grid or a cell names; each must be one of the profile's.
+fn read_recipes(table: &mut Reader<'_>, recipes: &BTreeMap<String, Recipe>) -> Option<Vec<String>> {
+    if !table.has("recipes") {
+        return None;
+    }
+    let names: Vec<String> =
+        table.get_if("recipes", "one or more recipes", |names: &Vec<String>| !names.is_empty());
+    let known: Vec<&str> = recipes.keys().map(String::as_str).collect();
+    for name in names.iter().filter(|name| !recipes.contains_key(*name)) {
+        let message = match known.as_slice() {
+            [] => format!("the profile has no [recipe.NAME], found \"{name}\""),
+            known => format!("expected one or more of {}, found \"{name}\"", known.join(", ")),
+        };
+        table.problem("recipes", message);
+    }
+    Some(names)
+}
+
+/// A cell per row and recipe: a recipe's cells stand together, recipes in the order they are first
+/// named.
+fn cross(rows: &[(Vec<String>, Cell)]) -> Vec<Cell> {
+    if rows.iter().all(|(recipes, _)| recipes.is_empty()) {
+        return rows.iter().map(|(_, cell)| cell.clone()).collect();
+    }
+    let mut order: Vec<&String> = Vec::new();
+    for recipe in rows.iter().flat_map(|(recipes, _)| recipes) {
+        if !order.contains(&recipe) {
+            order.push(recipe);
+        }
+    }
+    let of = |recipe: &String| {
+        let recipe = recipe.clone();
+        let follow = rows.iter().filter(move |(recipes, _)| recipes.contains(&recipe));
+        follow.map(|(_, cell)| cell)
+    };
+    order
+        .into_iter()
+        .flat_map(|recipe| of(recipe).map(|cell| Cell { recipe: recipe.clone(), ..cell.clone() }))
+        .collect()
+}
+
+fn read_overrides(table: &mut Reader<'_>, methods: &[String]) -> Overrides {
+    let overrides = table.table_if_any("override", |overrides| {
+        let names = overrides.keys().into_iter();
+        names
+            .filter_map(|method| {
+                if !methods.contains(&method) {
+                    let known = methods.join(", ");
+                    overrides.problem(&method, format!("expected one of the methods {known}"));
+                }
+                let keys = overrides.table(&method, |keys| keys.entries())?;
+                Some((method, keys))
+            })
+            .collect()
+    });
+    overrides.unwrap_or_default()
+}
