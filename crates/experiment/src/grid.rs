@@ -31,6 +31,7 @@ pub(crate) struct Recipe {
 pub(crate) struct Grid {
     pub(crate) cells: Vec<Cell>,
     pub(crate) seeds: Vec<u64>,
+    pub(crate) paper_scale: Option<usize>,
     pub(crate) overrides: Overrides,
     pub(crate) recipes: BTreeMap<String, Recipe>,
 }
@@ -58,7 +59,7 @@ pub(crate) fn read_grid(profile: &mut Reader<'_>, methods: &[String]) -> Option<
             .collect()
     });
     let recipes: BTreeMap<String, Recipe> = recipes.unwrap_or_default();
-    let (cells, seeds) = profile.table("grid", |grid| {
+    let (cells, seeds, paper_scale) = profile.table("grid", |grid| {
         let crossed = read_recipes(grid, &recipes);
         let rows = grid.tables("cells", |cell| {
             let own = read_recipes(cell, &recipes);
@@ -75,9 +76,12 @@ pub(crate) fn read_grid(profile: &mut Reader<'_>, methods: &[String]) -> Option<
         }
         let seeds = grid
             .get_if("seeds", "one or more integers from 0", |seeds: &Vec<u64>| !seeds.is_empty());
-        (cross(&rows), seeds)
+        let paper_scale = grid
+            .has("paper_scale")
+            .then(|| grid.get_if("paper_scale", "an integer from 1", |&scale: &usize| scale > 0));
+        (cross(&rows), seeds, paper_scale)
     })?;
-    Some(Grid { cells, seeds, overrides, recipes })
+    Some(Grid { cells, seeds, paper_scale, overrides, recipes })
 }
 
 /// The recipes that a grid or a cell names; each must be one of the profile's.

@@ -26,6 +26,9 @@ pub struct Profile {
     pub cells: Vec<Cell>,
     /// A cell is run once per seed.
     pub seeds: Vec<u64>,
+    /// A cell stands for the paper's at so many times its training reviews; none if it stands for the
+    /// paper's own or for none.
+    pub paper_scale: Option<usize>,
     shared: Document,
     overrides: Overrides,
     recipes: BTreeMap<String, Recipe>,
@@ -63,9 +66,9 @@ impl Profile {
         let methods = method_files(&methods_folder)?;
         let mut reader = Reader::new(&root.root);
         let grid = read_grid(&mut reader, &methods);
-        let Grid { cells, seeds, overrides, recipes } = reader.finish(grid)?;
+        let Grid { cells, seeds, paper_scale, overrides, recipes } = reader.finish(grid)?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { name, cells, seeds, shared, overrides, recipes, methods_folder })
+        Ok(Self { name, cells, seeds, paper_scale, shared, overrides, recipes, methods_folder })
     }
 
     /// The cell of a method, without particulars. A profile with more than one recipe must be told
