@@ -76,6 +76,9 @@ pub(crate) struct Reproduce {
     /// Print the plan and stop.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Runs at once; they share the processor's cores.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) jobs: u16,
 }
 
 #[derive(clap::Args, Clone)]

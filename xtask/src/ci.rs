@@ -7,9 +7,10 @@ use crate::say;
 use crate::workspace::Workspace;
 
 /// The crates, each of which is tested alone.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 9] = [
     "nsmc-experiment",
     "nsmc-eval",
+    "nsmc-report",
     "nsmc-data",
     "nsmc-bert",
     "nsmc-peft",
@@ -33,6 +34,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         steps.push((name.into(), arguments));
     }
     steps.push(("end to end".into(), vec!["test", "--package", "nsmc-cli", "--test", "e2e"]));
+
+    steps.push(("tables in results/".into(), vec!["xtask", "tables", "--check"]));
 
     for (what, arguments) in steps {
         say(&format!("── {what}: cargo {}", arguments.join(" ")));

@@ -3,6 +3,7 @@
 mod args;
 mod ci;
 mod download;
+mod grid;
 mod hub;
 mod nsmc;
 mod offline;

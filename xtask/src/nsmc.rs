@@ -1,5 +1,5 @@
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,11 +19,7 @@ impl Nsmc {
     ///
     /// `NSMC_BIN` names a program that is built already.
     pub(crate) fn build(workspace: &Workspace, choice: DeviceChoice) -> Result<Self> {
-        let cuda = match choice {
-            DeviceChoice::Cpu => false,
-            DeviceChoice::Cuda => true,
-            DeviceChoice::Auto => has_cuda(),
-        };
+        let cuda = choice.is_cuda();
         let device = if cuda { "cuda" } else { "cpu" };
         if let Some(path) = std::env::var_os("NSMC_BIN").map(PathBuf::from) {
             ensure!(path.is_file(), "NSMC_BIN: {}: no such file", path.display());
@@ -57,12 +53,26 @@ impl Nsmc {
         Ok(Self { path: target.join("release").join("nsmc"), device })
     }
 
+    #[cfg(test)]
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self { path, device: "cpu" }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A subcommand on the device chosen.
+    pub(crate) fn command(&self, workspace: &Workspace, arguments: &[OsString]) -> Command {
+        let mut command = Command::new(&self.path);
+        command.current_dir(&workspace.root).args(arguments).args(["--device", self.device]);
+        command
+    }
+
     /// Runs a subcommand to its end; its output is the terminal's.
     pub(crate) fn run(&self, workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
-        let status = Command::new(&self.path)
-            .current_dir(&workspace.root)
-            .args(arguments)
-            .args(["--device", self.device])
+        let status = self
+            .command(workspace, arguments)
             .status()
             .with_context(|| format!("{}", self.path.display()))?;
         if !status.success() {
@@ -72,7 +82,18 @@ impl Nsmc {
     }
 }
 
-pub(crate) fn has_cuda() -> bool {
+impl DeviceChoice {
+    /// Whether this is a GPU.
+    pub(crate) fn is_cuda(self) -> bool {
+        match self {
+            Self::Cpu => false,
+            Self::Cuda => true,
+            Self::Auto => has_cuda(),
+        }
+    }
+}
+
+fn has_cuda() -> bool {
     Command::new("nvidia-smi")
         .arg("-L")
         .stdin(Stdio::null())

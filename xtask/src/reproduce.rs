@@ -1,12 +1,10 @@
-use anyhow::{Result, bail};
-use nsmc_eval::{EvaluatedRun, Table, paper_table, results_table};
-use nsmc_experiment::Cell;
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::args::Reproduce;
+use crate::grid::{self, Costs, Plan, Starting, Stop, show};
 use crate::nsmc::Nsmc;
-use crate::train::Run;
 use crate::workspace::Workspace;
-use crate::{offline, print, say};
+use crate::{offline, results};
 
 pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
     let profile = workspace.chosen_profile(&args.options)?;
@@ -17,66 +15,49 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
     };
     let seeds: Vec<u64> =
         args.seeds.map_or_else(|| profile.seeds.clone(), |seeds| (0..seeds).collect());
-    let mut plan: Vec<(&Cell, Run)> = Vec::new();
-    for cell in &profile.cells {
-        for &seed in &seeds {
-            plan.push((cell, Run::resolve(workspace, &profile, cell, seed, &options)?));
-        }
-    }
-    print(&plan_table(workspace, &plan).terminal(None));
+    let mut plan = Plan::make(workspace, &profile, &seeds, &options)?;
+    let (runs_folder, jobs) = (workspace.folder(&options.runs), usize::from(args.jobs));
+    let threads = threads_of_each(jobs)?;
+    let costs = Costs::of(workspace, &plan, &runs_folder, options.device.is_cuda(), threads)?;
+    show(workspace, &plan, &costs, &runs_folder, jobs)?;
     if args.dry_run {
         return Ok(());
     }
 
     let mut failures = Vec::new();
-    let mut folders = Vec::new();
-    let mut nsmc = None;
-    for (cell, run) in plan {
-        let folder = run.folder.clone();
-        if !run.is_done() {
-            // One run's failure is no reason to keep the others from running.
-            let id = run.config.run_id();
-            let outcome = run.fetch(workspace, &profile, cell, &options).and_then(|run| {
-                if nsmc.is_none() {
-                    nsmc = Some(Nsmc::build(workspace, args.options.device)?);
-                }
-                run.start(workspace, nsmc.as_ref().expect("it was just built"), false)
-            });
-            if let Err(error) = outcome {
-                say(&format!("error: {error:#}"));
-                failures.push(format!("{id}: {error:#}"));
-            }
-        }
-        folders.push(folder);
+    if plan.is_open() {
+        let failed = plan.fetch(workspace, &options);
+        let nsmc = Nsmc::build(workspace, options.device)?;
+        let starting = Starting {
+            workspace,
+            options: &options,
+            nsmc: &nsmc,
+            jobs,
+            threads: (jobs > 1).then_some(threads),
+            stop: Stop::on_signal()?,
+        };
+        let outcome = grid::run(&mut plan, &starting, &costs.seconds(), failed)?;
+        ensure!(
+            !outcome.stopped,
+            "stopped: {} of {} runs are done; the same command goes on",
+            plan.done(),
+            plan.jobs.len()
+        );
+        failures = outcome.failures;
     }
 
-    let mut runs = Vec::new();
-    for folder in folders.iter().filter(|folder| folder.join("record.json").is_file()) {
-        runs.push(EvaluatedRun::read(folder)?);
-    }
-    print(&results_table(&runs).terminal(None));
-    if let Some(table) = paper_table(&runs) {
-        print("Beside the paper, averaged over batches as it did:");
-        print(&table.terminal(None));
-    }
+    results::present(workspace, &plan, &runs_folder)?;
     if failures.is_empty() {
         return Ok(());
     }
-    bail!("{} of {} runs failed\n{}", failures.len(), folders.len(), failures.join("\n"))
+    bail!("{} of {} runs failed\n{}", failures.len(), plan.jobs.len(), failures.join("\n"))
 }
 
-fn plan_table(workspace: &Workspace, plan: &[(&Cell, Run)]) -> Table {
-    let mut table = Table::new(["run", "method", "reviews", "seed", "state", "to fetch"], 2);
-    for (_, run) in plan {
-        let config = &run.config;
-        table.push([
-            config.run_id(),
-            config.method.label(),
-            config.data.train_size.to_string(),
-            config.seed.to_string(),
-            if run.is_done() { "done".into() } else { "to run".into() },
-            run.missing(workspace).join(", "),
-        ]);
-    }
-    table
+/// The threads of each of so many runs at once.
+fn threads_of_each(jobs: usize) -> Result<usize> {
+    let cores = match std::env::var("RAYON_NUM_THREADS") {
+        Ok(text) => text.parse().with_context(|| format!("RAYON_NUM_THREADS={text}"))?,
+        Err(_) => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    Ok((cores / jobs).max(1))
 }

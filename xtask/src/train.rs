@@ -28,12 +28,14 @@ pub(crate) fn run(workspace: &Workspace, args: &Train) -> Result<()> {
         }
         return Ok(());
     }
-    let run = run.fetch(workspace, &profile, &cell, options)?;
+    run.fetch(workspace, options)?;
+    let run = Run::resolve(workspace, &profile, &cell, seed, options)?;
     let nsmc = Nsmc::build(workspace, args.options.device)?;
     run.start(workspace, &nsmc, args.tui)
 }
 
 /// One run of a profile, resolved.
+#[derive(Clone)]
 pub(crate) struct Run {
     pub(crate) config: ExperimentConfig,
     pub(crate) folder: PathBuf,
@@ -69,7 +71,7 @@ impl Run {
             missing.push(data.dataset.clone());
         }
         if let ModelConfig::Pretrained { name, path, .. } = &self.config.model
-            && !workspace.root.join(path).is_dir()
+            && !is_here(workspace, path)
         {
             missing.push(name.clone());
         }
@@ -81,19 +83,23 @@ impl Run {
         missing
     }
 
-    /// Fetches what the run needs, and resolves it again with the places it lies at.
-    pub(crate) fn fetch(
-        self,
-        workspace: &Workspace,
-        profile: &Profile,
-        cell: &Cell,
-        options: &Options,
-    ) -> Result<Self> {
+    /// The names of what the run reads: data set, model, adapters.
+    pub(crate) fn needs(&self) -> Vec<String> {
+        let mut needs = vec![self.config.data.dataset.clone()];
+        if let ModelConfig::Pretrained { name, .. } = &self.config.model {
+            needs.push(name.clone());
+        }
+        needs.extend(self.config.method.sources().iter().map(|source| source.from.clone()));
+        needs
+    }
+
+    /// Fetches what the run needs; it is to be resolved again with the places it lies at.
+    pub(crate) fn fetch(&self, workspace: &Workspace, options: &Options) -> Result<()> {
         if let Some(entry) = workspace.datasets()?.datasets.get(&self.config.data.dataset) {
             download::dataset(workspace, &self.config.data.dataset, entry, &options.source)?;
         }
         if let ModelConfig::Pretrained { name, path, .. } = &self.config.model
-            && !workspace.root.join(path).is_dir()
+            && !is_here(workspace, path)
             && let Some(entry) = workspace.models()?.models.get(name)
         {
             hub::fetch(name, entry)?;
@@ -104,11 +110,12 @@ impl Run {
                 download::adapter(workspace, &source.from, entry, &options.source)?;
             }
         }
-        Self::resolve(workspace, profile, cell, self.config.seed, options)
+        Ok(())
     }
 
-    /// Runs it to its end as a process of `nsmc`.
-    pub(crate) fn start(&self, workspace: &Workspace, nsmc: &Nsmc, tui: bool) -> Result<()> {
+    /// Makes ready to run it, and gives the file with its configuration, to be removed after the
+    /// run, and the arguments of `nsmc`.
+    pub(crate) fn prepare(&self) -> Result<(PathBuf, Vec<OsString>)> {
         // A run that was stopped goes on where it was.
         let same = ExperimentConfig::read(&self.folder.join("config.toml"))
             .is_ok_and(|found| found.identity() == self.config.identity());
@@ -121,13 +128,19 @@ impl Run {
         let resolved = parent.join(format!("{}.toml", self.config.run_id()));
         fs_err::write(&resolved, self.config.to_toml())?;
         let path = |path: &Path| OsString::from(path);
-        let mut arguments = vec![
+        let arguments = vec![
             OsString::from("train"),
             "--config".into(),
             path(&resolved),
             "--out".into(),
             path(&self.folder),
         ];
+        Ok((resolved, arguments))
+    }
+
+    /// Runs it to its end as a process of `nsmc`.
+    pub(crate) fn start(&self, workspace: &Workspace, nsmc: &Nsmc, tui: bool) -> Result<()> {
+        let (resolved, mut arguments) = self.prepare()?;
         if tui {
             arguments.push("--tui".into());
         }
@@ -136,4 +149,9 @@ impl Run {
         fs_err::remove_file(&resolved)?;
         outcome.with_context(|| format!("run {}", self.config.run_id()))
     }
+}
+
+/// Whether a model's folder is on this machine; one that is not has none.
+fn is_here(workspace: &Workspace, folder: &Path) -> bool {
+    !folder.as_os_str().is_empty() && workspace.root.join(folder).is_dir()
 }

@@ -1,15 +1,17 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use nsmc_experiment::{Catalog, DatasetManifest, ModelManifest, Profile};
+use nsmc_experiment::{
+    Catalog, DatasetManifest, ExperimentConfig, FileHashes, ModelConfig, ModelManifest, Profile,
+};
 
-use crate::args::{DeviceChoice, Options};
-use crate::nsmc::has_cuda;
+use crate::args::Options;
 use crate::{hub, say};
 
 /// Where things lie.
 pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
+    hashes: FileHashes,
 }
 
 impl Workspace {
@@ -17,7 +19,13 @@ impl Workspace {
         // cargo sets the variable for a program it runs; the built-in path serves a copy of it.
         let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-        Self { root: manifest.parent().map_or_else(|| manifest.clone(), Path::to_path_buf) }
+        let root = manifest.parent().map_or_else(|| manifest.clone(), Path::to_path_buf);
+        Self { root, hashes: FileHashes::default() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn at(root: &Path) -> Self {
+        Self { root: root.into(), hashes: FileHashes::default() }
     }
 
     pub(crate) fn datasets(&self) -> Result<DatasetManifest> {
@@ -43,11 +51,7 @@ impl Workspace {
         if let Some(name) = &options.profile {
             return self.profile(name);
         }
-        let cuda = match options.device {
-            DeviceChoice::Cuda => true,
-            DeviceChoice::Cpu => false,
-            DeviceChoice::Auto => has_cuda(),
-        };
+        let cuda = options.device.is_cuda();
         say(if cuda {
             "profile: paper (there is a CUDA GPU; `--profile` chooses another)"
         } else {
@@ -83,7 +87,17 @@ impl Workspace {
             models: &models,
             model_folder: &model_folder,
             adapters_folder: Self::adapters_folder(),
+            hashes: &self.hashes,
         })
+    }
+
+    /// A configuration with its model's folder as seen from here: runs see it from the root.
+    pub(crate) fn located(&self, config: &ExperimentConfig) -> ExperimentConfig {
+        let mut config = config.clone();
+        if let ModelConfig::Pretrained { path, .. } = &mut config.model {
+            *path = self.root.join(&path);
+        }
+        config
     }
 
     /// A folder given on the command line, which may be relative to the root.

@@ -72,6 +72,9 @@ pub(crate) struct Train {
     /// Show burn's dashboard instead of a progress bar, on a terminal.
     #[arg(long)]
     pub(crate) tui: bool,
+    /// Say on stderr how far the run is as a JSON object a line, for another program.
+    #[arg(long, conflicts_with = "tui")]
+    pub(crate) progress_json: bool,
     /// Keep tokens here instead of in the user's cache folder.
     #[arg(long, value_name = "DIR", env = "NSMC_CACHE")]
     pub(crate) cache: Option<PathBuf>,

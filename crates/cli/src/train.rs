@@ -125,7 +125,7 @@ fn train_and_test(
         encoded: &encoded,
         tokenizer: &base.tokenizer,
         device: &device,
-        dashboard: dashboard(args.tui),
+        dashboard: if args.progress_json { Dashboard::Json } else { dashboard(args.tui) },
         interrupter,
     };
     let (model, adapter_stage) = match &config.method {
@@ -198,9 +198,9 @@ impl Trainer<'_> {
         let AdapterTraining { num_train_epochs, learning_rate } = method.adapter_training;
         let training =
             TrainingConfig { num_train_epochs, learning_rate, ..self.config.training.clone() };
-        self.dashboard.say(&format!("stage 1 of 2: the adapter `{}`", method.adapter.name));
+        self.dashboard.stage(1, 2, &format!("the adapter `{}`", method.adapter.name));
         let fitted = self.fit(model, &training, &folder)?;
-        self.dashboard.say(&format!("stage 2 of 2: {}", method.setup));
+        self.dashboard.stage(2, 2, &method.setup);
         let checkpoint = checkpoint(&folder, training.selection);
         let device = self.device.clone().autodiff();
         let Classifier { model, .. } = Classifier::trained(&checkpoint, self.config, &device)?;
@@ -275,7 +275,7 @@ pub(crate) fn test(
     );
     let mut progress = Progress::start(dashboard, "test", corpus.tested.len());
     let predicted = predict(&classifier.model, &loader, device, |done| {
-        progress.update(done, "");
+        progress.update(done, None);
     })?;
     progress.finish();
     let rows = predicted.logits.into_iter().map(|(review, logits)| {

@@ -187,6 +187,27 @@ impl Node {
         }
     }
 
+    /// The value as TOML has it, or nearly so.
+    pub(crate) fn text(&self) -> String {
+        match &self.value {
+            Value::String(text) => format!("\"{text}\""),
+            Value::Integer(value) => value.to_string(),
+            // The shortest form that reads back: 5e-5, 0.001.
+            Value::Float(value) => format!("{value:?}"),
+            Value::Boolean(value) => value.to_string(),
+            Value::Array(items) => {
+                let items: Vec<String> = items.iter().map(Self::text).collect();
+                format!("[{}]", items.join(", "))
+            }
+            Value::Table(entries) => {
+                let entries: Vec<String> =
+                    entries.iter().map(|(key, node)| format!("{key} = {}", node.text())).collect();
+                format!("{{ {} }}", entries.join(", "))
+            }
+            Value::Other(kind) => (*kind).into(),
+        }
+    }
+
     /// What the value is, in words.
     pub(crate) fn describe(&self) -> String {
         match &self.value {

@@ -10,7 +10,21 @@ pub struct Cell {
     pub method: String,
     /// A `[recipe.NAME]` of the profile; empty in a profile without recipes.
     pub recipe: String,
+    /// One of the runs that a candidate is chosen by ([`Trials`]); no row of a table.
+    pub trial: bool,
     pub(crate) set: Keys,
+}
+
+/// `[trials]`: candidates per method, run at one size and seed. A method's cells of the recipe take
+/// the keys of its candidate with the highest validation accuracy.
+#[derive(Clone, Debug)]
+pub struct Trials {
+    /// The recipe whose cells wait for the trials; empty in a profile without recipes.
+    pub recipe: String,
+    /// The seed of every trial, none of the grid's.
+    pub seed: u64,
+    set: Keys,
+    candidates: BTreeMap<String, Vec<Keys>>,
 }
 
 /// Dotted keys or whole sections, each with its value, in the order they are laid over one another.
@@ -34,12 +48,48 @@ pub(crate) struct Grid {
     pub(crate) paper_scale: Option<usize>,
     pub(crate) overrides: Overrides,
     pub(crate) recipes: BTreeMap<String, Recipe>,
+    pub(crate) trials: Option<Trials>,
 }
 
 impl Cell {
     /// The cell of a method without recipe and particulars.
     pub fn of(method: impl Into<String>) -> Self {
-        Self { method: method.into(), recipe: String::new(), set: Vec::new() }
+        Self { method: method.into(), recipe: String::new(), trial: false, set: Vec::new() }
+    }
+
+    /// The cell with the particulars of a trial that was chosen; its own stand above them.
+    #[must_use]
+    pub fn taking(&self, trials: &Trials, candidate: usize) -> Self {
+        let chosen = trials.candidates.get(&self.method).and_then(|keys| keys.get(candidate));
+        let mut set = chosen.cloned().unwrap_or_default();
+        set.extend(self.set.iter().cloned());
+        Self { set, ..self.clone() }
+    }
+}
+
+impl Trials {
+    /// One cell per candidate of the method that `cell` waits for, in the order of the profile; none
+    /// if it waits for none.
+    pub fn before(&self, cell: &Cell) -> Vec<Cell> {
+        if cell.recipe != self.recipe || cell.trial {
+            return Vec::new();
+        }
+        let candidates = self.candidates.get(&cell.method).into_iter().flatten();
+        candidates
+            .map(|keys| Cell {
+                method: cell.method.clone(),
+                recipe: self.recipe.clone(),
+                trial: true,
+                set: self.set.iter().chain(keys).cloned().collect(),
+            })
+            .collect()
+    }
+
+    /// A candidate's keys, for a person.
+    pub fn describe(&self, method: &str, candidate: usize) -> String {
+        let keys = self.candidates.get(method).and_then(|keys| keys.get(candidate));
+        let keys = keys.into_iter().flatten();
+        keys.map(|(key, node)| format!("{key} = {}", node.text())).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -59,7 +109,8 @@ pub(crate) fn read_grid(profile: &mut Reader<'_>, methods: &[String]) -> Option<
             .collect()
     });
     let recipes: BTreeMap<String, Recipe> = recipes.unwrap_or_default();
-    let (cells, seeds, paper_scale) = profile.table("grid", |grid| {
+    let trials = profile.table_if_any("trials", |table| read_trials(table, &recipes, methods));
+    let grid = profile.table("grid", |grid| {
         let crossed = read_recipes(grid, &recipes);
         let rows = grid.tables("cells", |cell| {
             let own = read_recipes(cell, &recipes);
@@ -76,12 +127,62 @@ pub(crate) fn read_grid(profile: &mut Reader<'_>, methods: &[String]) -> Option<
         }
         let seeds = grid
             .get_if("seeds", "one or more integers from 0", |seeds: &Vec<u64>| !seeds.is_empty());
+        if trials.as_ref().is_some_and(|trials| seeds.contains(&trials.seed)) {
+            grid.problem("seeds", "expected seeds other than that of the trials");
+        }
         let paper_scale = grid
             .has("paper_scale")
             .then(|| grid.get_if("paper_scale", "an integer from 1", |&scale: &usize| scale > 0));
         (cross(&rows), seeds, paper_scale)
-    })?;
-    Some(Grid { cells, seeds, paper_scale, overrides, recipes })
+    });
+    let (cells, seeds, paper_scale) = grid?;
+    Some(Grid { cells, seeds, paper_scale, overrides, recipes, trials })
+}
+
+fn read_trials(
+    table: &mut Reader<'_>,
+    recipes: &BTreeMap<String, Recipe>,
+    methods: &[String],
+) -> Trials {
+    let recipe = match (table.has("recipe"), recipes.len()) {
+        (false, 0) => String::new(),
+        (false, 1) => recipes.keys().cloned().collect(),
+        _ => {
+            let known: Vec<&str> = recipes.keys().map(String::as_str).collect();
+            let expected = format!("one of the recipes {}", known.join(", "));
+            table.get_if("recipe", &expected, |name| recipes.contains_key(name))
+        }
+    };
+    let seed = table.get("seed");
+    let set = table.table_if_any("set", |set| set.entries()).unwrap_or_default();
+    let candidates = table.table("candidates", |candidates| {
+        let names = candidates.keys();
+        let read: BTreeMap<String, Vec<Keys>> = names
+            .into_iter()
+            .map(|method| {
+                if !methods.contains(&method) {
+                    let known = methods.join(", ");
+                    candidates.problem(&method, format!("expected one of the methods {known}"));
+                }
+                let keys = candidates.tables(&method, |candidate| candidate.entries());
+                (method, keys)
+            })
+            .collect();
+        let counts: Vec<String> =
+            read.iter().map(|(method, keys)| format!("{method} {}", keys.len())).collect();
+        let equal =
+            read.values().all(|keys| Some(keys.len()) == read.values().next().map(Vec::len));
+        if let (Some(method), false) = (read.keys().next_back(), equal) {
+            let message = format!(
+                "expected as many candidates for each method, so that none is tuned more than \
+                 another; found {}",
+                counts.join(", ")
+            );
+            candidates.problem(method, message);
+        }
+        read
+    });
+    Trials { recipe, seed, set, candidates: candidates.unwrap_or_default() }
 }
 
 /// The recipes that a grid or a cell names; each must be one of the profile's.

@@ -17,6 +17,7 @@ mod manifest;
 mod method;
 mod pretraining;
 mod profile;
+mod progress;
 mod reader;
 mod record;
 
@@ -26,7 +27,7 @@ pub use config::{
 };
 pub use document::Document;
 pub use error::{ConfigError, Origin, Problem};
-pub use grid::Cell;
+pub use grid::{Cell, Trials};
 pub use manifest::{
     AdapterEntry, DatasetEntry, DatasetManifest, FileEntry, ModelEntry, ModelManifest, RawEntry,
 };
@@ -36,10 +37,13 @@ pub use method::{
 };
 pub use pretraining::{CorpusConfig, PretrainingConfig, PretrainingEvaluation, PretrainingRecipe};
 pub use profile::{Catalog, Profile};
+pub use progress::ProgressEvent;
 pub use record::{EpochRecord, FusionAttention, RunRecord, RunResults, RunStatus, StageRecord};
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -53,6 +57,23 @@ pub fn sha256_file(path: &Path) -> std::io::Result<String> {
             0 => return Ok(hex(&hasher.finalize())),
             read => hasher.update(&buffer[..read]),
         }
+    }
+}
+
+/// sha256 of files that are asked for again and again, for instance by each run of a grid: each file
+/// is read once.
+#[derive(Debug, Default)]
+pub struct FileHashes(RefCell<HashMap<PathBuf, String>>);
+
+impl FileHashes {
+    /// [`sha256_file`] as it was when the file was first asked for.
+    pub fn sha256(&self, path: &Path) -> std::io::Result<String> {
+        if let Some(hash) = self.0.borrow().get(path) {
+            return Ok(hash.clone());
+        }
+        let hash = sha256_file(path)?;
+        self.0.borrow_mut().insert(path.into(), hash.clone());
+        Ok(hash)
     }
 }
 

@@ -2,12 +2,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::document::{Node, Value};
-use crate::grid::{Grid, Overrides, Recipe, read_grid};
+use crate::grid::{Grid, Overrides, Recipe, Trials, read_grid};
 use crate::method::setup_names;
 use crate::reader::Reader;
 use crate::{
-    Cell, ConfigError, DatasetManifest, Document, ExperimentConfig, ModelManifest, Origin, Problem,
-    sha256_file, sha256_hex,
+    Cell, ConfigError, DatasetManifest, Document, ExperimentConfig, FileHashes, ModelManifest,
+    Origin, Problem, sha256_hex,
 };
 
 /// A grid of runs: one TOML file in `configs/`.
@@ -29,6 +29,8 @@ pub struct Profile {
     /// A cell stands for the paper's at so many times its training reviews; none if it stands for the
     /// paper's own or for none.
     pub paper_scale: Option<usize>,
+    /// What chooses among candidates before the cells, if the profile says so.
+    pub trials: Option<Trials>,
     shared: Document,
     overrides: Overrides,
     recipes: BTreeMap<String, Recipe>,
@@ -50,6 +52,8 @@ pub struct Catalog<'a> {
     pub model_folder: &'a dyn Fn(&str) -> Option<PathBuf>,
     /// Folder of the manifest's adapters.
     pub adapters_folder: &'a Path,
+    /// Of local models and adapters.
+    pub hashes: &'a FileHashes,
 }
 
 impl Profile {
@@ -57,7 +61,7 @@ impl Profile {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let mut shared = Document::read(path)?;
         let mut root = Document::empty(shared.root.origin.clone());
-        for key in ["grid", "override", "recipe"] {
+        for key in ["grid", "override", "recipe", "trials"] {
             if let Some(node) = shared.remove(&[key]) {
                 root.insert(key, node);
             }
@@ -66,9 +70,19 @@ impl Profile {
         let methods = method_files(&methods_folder)?;
         let mut reader = Reader::new(&root.root);
         let grid = read_grid(&mut reader, &methods);
-        let Grid { cells, seeds, paper_scale, overrides, recipes } = reader.finish(grid)?;
+        let Grid { cells, seeds, paper_scale, overrides, recipes, trials } = reader.finish(grid)?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { name, cells, seeds, paper_scale, shared, overrides, recipes, methods_folder })
+        Ok(Self {
+            name,
+            cells,
+            seeds,
+            paper_scale,
+            trials,
+            shared,
+            overrides,
+            recipes,
+            methods_folder,
+        })
     }
 
     /// The cell of a method, without particulars. A profile with more than one recipe must be told
@@ -126,8 +140,13 @@ impl Profile {
         for (key, node) in layers.into_iter().flatten().flatten() {
             upper.insert(key, node.clone());
         }
-        if !cell.recipe.is_empty() {
-            upper.insert_text("recipe", &cell.recipe);
+        let label = match (cell.recipe.as_str(), cell.trial) {
+            (recipe, false) => recipe.to_owned(),
+            ("", true) => "trial".into(),
+            (recipe, true) => format!("{recipe}, trial"),
+        };
+        if !label.is_empty() {
+            upper.insert_text("recipe", &label);
         }
         for assignment in assignments {
             upper.set(assignment)?;
@@ -196,7 +215,7 @@ impl Catalog<'_> {
                         ),
                     }])
                 })?;
-                (revision(&weights)?, folder)
+                (revision(&weights, self.hashes)?, folder)
             }
         };
         let text = |text: String| Node { value: Value::String(text), origin: origin.clone() };
@@ -258,7 +277,7 @@ impl Catalog<'_> {
         let place = self.root.join(&path);
         let file = if place.is_dir() { weights(&place, &names) } else { Some(place) };
         match file.filter(|file| file.is_file()) {
-            Some(file) => Ok((path, sha256_file(&file)?)),
+            Some(file) => Ok((path, self.hashes.sha256(&file)?)),
             None => {
                 let known: Vec<_> = self.models.adapters.keys().cloned().collect();
                 Err(ConfigError::Problems(vec![Problem {
@@ -278,12 +297,12 @@ impl Catalog<'_> {
 
 /// What a model in a folder is: sha256 over its weights and the files beside them that decide what
 /// they compute.
-fn revision(weights: &Path) -> std::io::Result<String> {
+fn revision(weights: &Path, files: &FileHashes) -> std::io::Result<String> {
     let beside = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"];
-    let mut hashes = sha256_file(weights)?;
+    let mut hashes = files.sha256(weights)?;
     for file in beside.map(|name| weights.with_file_name(name)) {
         if file.is_file() {
-            hashes += &sha256_file(&file)?;
+            hashes += &files.sha256(&file)?;
         }
     }
     Ok(sha256_hex(hashes.as_bytes()))
@@ -430,7 +449,9 @@ invertible_non_linearity = "preset"
         let path = file("configs/toy.toml", profile);
         let datasets = DatasetManifest::read(&file("datasets.toml", DATASETS)).unwrap();
         let models = ModelManifest::read(&file("models.toml", MODELS)).unwrap();
+        let hashes = FileHashes::default();
         let catalog = Catalog {
+            hashes: &hashes,
             datasets: &datasets,
             root: Path::new(""),
             datasets_folder: Path::new("datasets"),
@@ -528,6 +549,66 @@ invertible_non_linearity = "preset"
         });
     }
 
+    const TRIALS: &str = r#"
+[trials]
+seed = 9
+set = { "data.train_size" = 50, "training.num_train_epochs" = 1 }
+[trials.candidates]
+vanilla = [{ "training.learning_rate" = 2e-5 }, { "training.learning_rate" = 5e-5 }]
+lora = [{ "training.learning_rate" = 1e-3 }, { "training.learning_rate" = 2e-3, "method.alpha" = 2 }]
+"#;
+
+    #[test]
+    fn cells_take_the_keys_of_a_trial_and_keep_their_own() {
+        let profile = PROFILE.replace(
+            "{ method = \"vanilla\" },",
+            "{ method = \"lora\" }, { method = \"adapter\" },",
+        );
+        with_profile(&(profile + TRIALS), |path, catalog| {
+            let profile = Profile::read(path).unwrap();
+            let trials = profile.trials.as_ref().unwrap();
+            let [lora, adapter, vanilla] = profile.cells.as_slice() else { panic!() };
+            assert!(trials.before(adapter).is_empty(), "it has no candidates");
+            let candidates = trials.before(lora);
+            assert_eq!(candidates.len(), 2);
+            assert!(trials.before(&candidates[0]).is_empty(), "a trial waits for nothing");
+            assert_eq!(
+                trials.describe("lora", 1),
+                "method.alpha = 2, training.learning_rate = 0.002"
+            );
+            let trial = profile.resolve(&candidates[1], trials.seed, &[], catalog).unwrap();
+            assert_eq!((trial.recipe.as_str(), trial.seed), ("trial", 9));
+            assert_eq!(trial.data.train_size, Rows::Exactly(50));
+            assert_eq!(trial.training.num_train_epochs, 1);
+            assert_eq!(trial.training.learning_rate.to_bits(), 2e-3f64.to_bits());
+
+            let cell = vanilla.taking(trials, 1);
+            let config = profile.resolve(&cell, 1, &[], catalog).unwrap();
+            assert_eq!((config.recipe.as_str(), config.training.num_train_epochs), ("", 4));
+            assert_eq!(config.training.learning_rate.to_bits(), 5e-5f64.to_bits());
+            assert_eq!(config.data.train_size, Rows::Exactly(100));
+        });
+    }
+
+    #[test]
+    fn trials_give_each_method_as_many_candidates_and_have_a_seed_of_their_own() {
+        let unequal = TRIALS
+            .replace("{ \"training.learning_rate\" = 2e-5 }, ", "")
+            .replace("seed = 9", "seed = 2")
+            .replace("set = {", "sed = {");
+        with_profile(&(PROFILE.to_owned() + &unequal), |path, _| {
+            let message = Profile::read(path).unwrap_err().to_string();
+            for expected in [
+                "`trials.candidates.vanilla`: expected as many candidates for each method, so that \
+                 none is tuned more than another; found lora 2, vanilla 1",
+                "`grid.seeds`: expected seeds other than that of the trials",
+                "`trials.sed`: unknown key; did you mean `seed`?",
+            ] {
+                assert!(message.contains(expected), "{expected}\nis not in\n{message}");
+            }
+        });
+    }
+
     #[test]
     fn recipes_and_overrides_that_name_nothing_are_refused_with_their_lines() {
         let profile = PROFILE
@@ -612,7 +693,7 @@ invertible_non_linearity = "preset"
                 resolve("lora", &[&set]).unwrap().identity()
             };
             assert_eq!(start("a.bin", "weights"), start("b.bin", "weights"));
-            assert_ne!(start("a.bin", "weights"), start("a.bin", "others"));
+            assert_ne!(start("a.bin", "weights"), start("c.bin", "others"));
         });
     }
 

@@ -16,8 +16,7 @@ fn study(folder: &Path) -> Study {
     let (runs, results) = (folder.join("runs"), folder.join("results"));
     let configs = fabricated::grid(&runs);
     let runs_of_plan = configs.iter().map(PlannedRun::of).collect();
-    let plan =
-        Plan { profile: "fabricated".into(), paper_scale: Some(100), runs: runs_of_plan };
+    let plan = Plan { profile: "fabricated".into(), paper_scale: Some(100), runs: runs_of_plan };
     collect(&plan, &runs, &results).unwrap();
     Study::read_results(&results).unwrap()
 }

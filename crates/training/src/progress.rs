@@ -1,5 +1,5 @@
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::train::Interrupter;
 use burn::train::logger::{EvaluationProgressLogger, TrainingProgressLogger};
@@ -10,6 +10,10 @@ use burn::train::renderer::{
     MetricsRendererTraining,
 };
 use indicatif::{ProgressBar, ProgressStyle};
+use nsmc_experiment::ProgressEvent;
+
+/// A bar cannot be read faster.
+const BETWEEN_EVENTS: Duration = Duration::from_millis(200);
 
 /// What a person sees of a training, on stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub enum Dashboard {
     Bar,
     /// A line now and then, for a log.
     Lines,
+    /// A JSON object a line ([`ProgressEvent`]), for the program that started this one.
+    Json,
     /// Nothing.
     Silent,
 }
@@ -27,9 +33,18 @@ pub enum Dashboard {
 impl Dashboard {
     /// Tells a person something that stays on the screen.
     pub fn say(self, line: &str) {
-        if matches!(self, Self::Bar | Self::Lines) {
-            // A closed stderr is no reason to stop training.
-            let _ = writeln!(std::io::stderr(), "{line}");
+        match self {
+            Self::Bar | Self::Lines => write_line(line),
+            Self::Json => send(&ProgressEvent::Said { text: line.into() }),
+            Self::Tui | Self::Silent => {}
+        }
+    }
+
+    /// Tells which of a run's trainings begins, from 1.
+    pub fn stage(self, stage: usize, stages: usize, what: &str) {
+        match self {
+            Self::Json => send(&ProgressEvent::Stage { stage, stages }),
+            _ => self.say(&format!("stage {stage} of {stages}: {what}")),
         }
     }
 
@@ -41,6 +56,15 @@ impl Dashboard {
     }
 }
 
+/// A closed stderr is no reason to stop training.
+fn write_line(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn send(event: &ProgressEvent) {
+    write_line(&serde_json::to_string(event).expect("an event is representable in JSON"));
+}
+
 /// Progress through a known number of reviews: a bar, lines or nothing.
 pub struct Progress {
     label: String,
@@ -50,6 +74,7 @@ pub struct Progress {
 
 enum Shown {
     Bar(ProgressBar),
+    Json { sent: Option<Instant> },
     Lines { started: Instant, tenths: usize },
     Nothing,
 }
@@ -66,18 +91,27 @@ impl Progress {
                 Shown::Bar(bar.with_style(style))
             }
             Dashboard::Lines => Shown::Lines { started: Instant::now(), tenths: 0 },
+            Dashboard::Json => Shown::Json { sent: None },
             Dashboard::Tui | Dashboard::Silent => Shown::Nothing,
         };
         Self { label: label.into(), total, shown }
     }
 
-    /// `done` reviews are done; `message` is shown beside.
-    pub fn update(&mut self, done: usize, message: &str) {
+    /// `done` reviews are done, with this mean loss, if it is known.
+    pub fn update(&mut self, done: usize, loss: Option<f64>) {
         let (label, total) = (&self.label, self.total);
+        let message = loss.map(|loss| format!("loss {loss:.4}")).unwrap_or_default();
         match &mut self.shown {
+            Shown::Json { sent } => {
+                let due = sent.is_none_or(|sent| sent.elapsed() >= BETWEEN_EVENTS);
+                if due || done == total {
+                    *sent = Some(Instant::now());
+                    send(&ProgressEvent::Progress { label: label.clone(), done, total, loss });
+                }
+            }
             Shown::Bar(bar) => {
                 bar.set_position(done as u64);
-                bar.set_message(message.to_owned());
+                bar.set_message(message);
             }
             Shown::Lines { started, tenths } => {
                 let reached = (done * 10).checked_div(total).unwrap_or(10);
@@ -86,11 +120,9 @@ impl Progress {
                     let seconds = started.elapsed().as_secs_f64();
                     let rate = done as f64 / seconds.max(1e-9);
                     let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
-                    // A closed stderr is no reason to stop training.
-                    let _ = writeln!(
-                        std::io::stderr(),
+                    write_line(&format!(
                         "{label}: {done}/{total} reviews, {rate:.0}/s, {left:.0} s left  {message}"
-                    );
+                    ));
                 }
             }
             Shown::Nothing => {}
@@ -131,15 +163,9 @@ impl MeanLoss {
             self.reviews += count;
         }
     }
-}
 
-impl std::fmt::Display for MeanLoss {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.reviews == 0 {
-            Ok(())
-        } else {
-            write!(f, "loss {:.4}", self.sum / self.reviews as f64)
-        }
+    fn mean(&self) -> Option<f64> {
+        (self.reviews > 0).then(|| self.sum / self.reviews as f64)
     }
 }
 
@@ -195,7 +221,7 @@ impl TrainingProgressLogger for TrainingProgress {
     fn update_split(&mut self, done: usize) {
         self.done = done;
         if let Some(split) = &mut self.split {
-            split.update(done, &self.loss.to_string());
+            split.update(done, self.loss.mean());
         }
     }
 

@@ -161,7 +161,12 @@ fn recipe_verdict(study: &Study, setting: &str, recipe: &str) -> Option<RecipeVe
         let finding = collapse(&study.contrasts[contrast]);
         verdict.collapses.push(Collapse { train_size, contrast, finding });
         if recipe == BASE_RECIPE {
-            verdict.causes.extend(causes(study, *first, *second));
+            let of_size = |(_, cell): &&(usize, &Cell)| {
+                cell.key.method == "lora" && cell.key.train_size == train_size
+            };
+            for (lora, _) in cells.iter().filter(of_size) {
+                verdict.causes.extend(causes(study, *first, *lora));
+            }
         }
     }
     (!verdict.orders.is_empty()).then_some(verdict)

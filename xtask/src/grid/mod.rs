@@ -1,0 +1,18 @@
+//! The grid behind `cargo xtask reproduce`: a plan of runs with what each waits for and costs, and
+//! the runs of it, one process each, several at once.
+
+mod display;
+mod estimate;
+mod plan;
+mod process;
+mod room;
+mod schedule;
+mod show;
+mod stop;
+#[cfg(all(test, unix))]
+mod tests;
+
+pub(crate) use plan::Plan;
+pub(crate) use schedule::{Starting, run};
+pub(crate) use show::{Costs, show};
+pub(crate) use stop::Stop;

@@ -1,0 +1,213 @@
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use nsmc_experiment::{Cell, ExperimentConfig, Profile, RunRecord, Trials};
+
+use crate::args::Options;
+use crate::train::Run;
+use crate::workspace::Workspace;
+
+/// The runs of a profile, in the order they are started, and what each waits for.
+pub(crate) struct Plan {
+    pub(crate) profile: Profile,
+    pub(crate) jobs: Vec<Job>,
+    /// What trials that are done have chosen, for a person.
+    pub(crate) choices: Vec<String>,
+}
+
+/// One run of a plan.
+#[derive(Clone)]
+pub(crate) struct Job {
+    pub(crate) cell: Cell,
+    /// As far as it is known: a cell that waits for trials takes their choice when they are done.
+    pub(crate) run: Run,
+    /// Places in the plan of the trials that decide the run's configuration.
+    pub(crate) waits_for: Vec<usize>,
+    /// The cell's place in the profile: tables are in its order.
+    place: usize,
+}
+
+impl Job {
+    pub(crate) fn state(&self) -> State {
+        if !self.waits_for.is_empty() {
+            return State::Waits;
+        }
+        if self.run.is_done() {
+            return State::Done;
+        }
+        let config = ExperimentConfig::read(&self.run.folder.join("config.toml"));
+        match config.is_ok_and(|config| config.identity() == self.run.config.identity()) {
+            true => State::Stopped,
+            false => State::New,
+        }
+    }
+}
+
+/// How far a job was when it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It has a record.
+    Done,
+    /// It was stopped, and goes on.
+    Stopped,
+    /// It is not known yet: trials come first.
+    Waits,
+    /// It has not been started.
+    New,
+}
+
+impl Plan {
+    /// Every cell with every seed: all cells with the first seed, then all with the next, so that a
+    /// grid that is stopped has whole tables; before a cell, the trials that it waits for. A
+    /// configuration that stands in the profile twice is run once.
+    pub(crate) fn make(
+        workspace: &Workspace,
+        profile: &Profile,
+        seeds: &[u64],
+        options: &Options,
+    ) -> Result<Self> {
+        let mut plan = Self { profile: profile.clone(), jobs: Vec::new(), choices: Vec::new() };
+        let mut known = HashMap::new();
+        let mut add = |plan: &mut Self, job: Job| {
+            let key = (job.run.config.identity(), job.waits_for.clone());
+            *known.entry(key).or_insert_with(|| {
+                plan.jobs.push(job);
+                plan.jobs.len() - 1
+            })
+        };
+        if let Some(trials) = &profile.trials {
+            ensure!(
+                !seeds.contains(&trials.seed),
+                "`--seeds`: the seed {} is that of the trials of the profile `{}`; a run cannot be \
+                 both a trial and a row of a table",
+                trials.seed,
+                profile.name
+            );
+        }
+        for &seed in seeds {
+            for (place, cell) in profile.cells.iter().enumerate() {
+                let mut waits_for = Vec::new();
+                if let Some(trials) = &profile.trials {
+                    for trial in trials.before(cell) {
+                        let run = Run::resolve(workspace, profile, &trial, trials.seed, options)?;
+                        let job = Job { cell: trial, run, waits_for: Vec::new(), place };
+                        waits_for.push(add(&mut plan, job));
+                    }
+                }
+                let run = Run::resolve(workspace, profile, cell, seed, options)?;
+                let job = Job { cell: cell.clone(), run, waits_for, place };
+                let job = plan.settled(workspace, options, job)?;
+                add(&mut plan, job);
+            }
+        }
+        Ok(plan)
+    }
+
+    /// How many runs are done.
+    pub(crate) fn done(&self) -> usize {
+        self.jobs.iter().filter(|job| job.state() == State::Done).count()
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.done() < self.jobs.len()
+    }
+
+    /// Fetches what the open runs need, each thing once, and resolves them with the places it lies
+    /// at. Gives those that cannot run, with why.
+    pub(crate) fn fetch(
+        &mut self,
+        workspace: &Workspace,
+        options: &Options,
+    ) -> BTreeMap<usize, String> {
+        let mut fetched: BTreeMap<Vec<String>, Option<String>> = BTreeMap::new();
+        let mut failed = BTreeMap::new();
+        for place in 0..self.jobs.len() {
+            let job = &self.jobs[place];
+            if job.state() == State::Done {
+                continue;
+            }
+            let why = fetched.entry(job.run.needs()).or_insert_with(|| {
+                job.run.fetch(workspace, options).err().map(|error| format!("{error:#}"))
+            });
+            let resolved = || {
+                let seed = job.run.config.seed;
+                Run::resolve(workspace, &self.profile, &job.cell, seed, options)
+            };
+            let why = match why.clone().map_or_else(resolved, |why| Err(anyhow!(why))) {
+                Ok(run) => {
+                    self.jobs[place].run = run;
+                    continue;
+                }
+                Err(error) => format!("{error:#}"),
+            };
+            failed.insert(place, why);
+        }
+        failed
+    }
+
+    /// The places of the jobs in the order of the tables: cells as in the profile, each with its
+    /// seeds, and no trials.
+    pub(crate) fn rows(&self) -> Vec<usize> {
+        let mut rows: Vec<usize> =
+            (0..self.jobs.len()).filter(|&job| !self.jobs[job].cell.trial).collect();
+        rows.sort_by_key(|&job| self.jobs[job].place);
+        rows
+    }
+
+    /// The job with the choice of its trials, if they are done.
+    pub(crate) fn settled(
+        &mut self,
+        workspace: &Workspace,
+        options: &Options,
+        job: Job,
+    ) -> Result<Job> {
+        let trials_done = job.waits_for.iter().all(|&trial| self.jobs[trial].run.is_done());
+        let (Some(trials), false, true) =
+            (&self.profile.trials, job.waits_for.is_empty(), trials_done)
+        else {
+            return Ok(job);
+        };
+        let (candidate, choice) = self.choice(trials, &job)?;
+        let cell = job.cell.taking(trials, candidate);
+        let seed = job.run.config.seed;
+        let run = Run::resolve(workspace, &self.profile, &cell, seed, options)?;
+        if !self.choices.contains(&choice) {
+            self.choices.push(choice);
+        }
+        Ok(Job { cell, run, waits_for: Vec::new(), ..job })
+    }
+
+    /// The candidate with the highest validation accuracy, the earliest of equals.
+    fn choice(&self, trials: &Trials, job: &Job) -> Result<(usize, String)> {
+        let mut best: Option<(usize, f64)> = None;
+        for (candidate, &trial) in job.waits_for.iter().enumerate() {
+            let accuracy = validation_accuracy(&self.jobs[trial].run)?;
+            if best.is_none_or(|(_, highest)| accuracy > highest) {
+                best = Some((candidate, accuracy));
+            }
+        }
+        let (candidate, accuracy) = best.context("a cell that waits, waits for a trial")?;
+        let method = &job.cell.method;
+        let choice = format!(
+            "{method} takes {}: validation accuracy {accuracy:.4}, the highest of {} trials",
+            trials.describe(method, candidate),
+            job.waits_for.len()
+        );
+        Ok((candidate, choice))
+    }
+}
+
+fn validation_accuracy(run: &Run) -> Result<f64> {
+    let path = run.folder.join("record.json");
+    let record = RunRecord::read(&path)?;
+    let accuracy = record.results.as_ref().and_then(|results| {
+        let epoch = results.epochs.get(results.tested_epoch.checked_sub(1)?)?;
+        epoch.validation_accuracy
+    });
+    accuracy.with_context(|| {
+        format!(
+            "{}: a trial needs a validation split; set `data.validation_fraction`",
+            path.display()
+        )
+    })
+}

@@ -1,0 +1,153 @@
+use nsmc_experiment::{
+    AdapterConfig, AdapterKind, ExperimentConfig, MethodConfig, ModelConfig, Part, Targets,
+};
+use serde_json::Value;
+
+/// The sizes of a BERT that decide what a run takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Shape {
+    hidden: f64,
+    layers: f64,
+    intermediate: f64,
+    vocabulary: f64,
+    positions: f64,
+}
+
+/// Bytes that a run takes, roughly.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Room {
+    /// On disk, when it is done.
+    pub(crate) kept: f64,
+    /// On disk beside that while it trains: the checkpoint to go on from.
+    pub(crate) passing: f64,
+    /// In memory.
+    pub(crate) memory: f64,
+}
+
+const FLOAT: f64 = 4.0;
+/// The program and the reviews with their tokens.
+const PROGRAM: f64 = 150e6;
+
+impl Shape {
+    /// The shape of a model; none if it is neither here nor known.
+    pub(crate) fn of(model: &ModelConfig) -> Option<Self> {
+        match model {
+            ModelConfig::Scratch(shape) => Some(Self {
+                hidden: shape.hidden_size as f64,
+                layers: shape.num_hidden_layers as f64,
+                intermediate: shape.intermediate_size as f64,
+                vocabulary: shape.vocab_size as f64,
+                positions: shape.max_position_embeddings as f64,
+            }),
+            ModelConfig::Pretrained { name, path, .. } => {
+                let text = fs_err::read_to_string(path.join("config.json")).ok();
+                let read = text.and_then(|text| Self::read(&serde_json::from_str(&text).ok()?));
+                // Known before it is fetched.
+                let mbert = (name == "bert-base-multilingual-cased").then_some(Self {
+                    hidden: 768.0,
+                    layers: 12.0,
+                    intermediate: 3072.0,
+                    vocabulary: 119_547.0,
+                    positions: 512.0,
+                });
+                read.or(mbert)
+            }
+        }
+    }
+
+    fn read(config: &Value) -> Option<Self> {
+        let number = |key: &str| config.get(key)?.as_f64();
+        Some(Self {
+            hidden: number("hidden_size")?,
+            layers: number("num_hidden_layers")?,
+            intermediate: number("intermediate_size")?,
+            vocabulary: number("vocab_size")?,
+            positions: number("max_position_embeddings")?,
+        })
+    }
+
+    /// Parameters of the encoder's matrices.
+    pub(crate) fn encoder(&self) -> f64 {
+        self.layers * self.hidden * (4.0 * self.hidden + 2.0 * self.intermediate)
+    }
+
+    fn embeddings(&self) -> f64 {
+        self.hidden * (self.vocabulary + self.positions + 2.0)
+    }
+
+    fn pooler(&self) -> f64 {
+        self.hidden * (self.hidden + 1.0)
+    }
+
+    fn bottleneck(&self, adapter: &AdapterConfig) -> f64 {
+        let places = match adapter.config {
+            AdapterKind::Pfeiffer => 1.0,
+            AdapterKind::Houlsby => 2.0,
+        };
+        places * self.layers * 2.0 * self.hidden * self.hidden / adapter.reduction_factor
+    }
+
+    /// Parameters that train, matrices alone.
+    fn trainable(&self, method: &MethodConfig) -> f64 {
+        let parts = |parts: &[Part]| {
+            let size = |part: &Part| match part {
+                Part::Head => 2.0 * self.hidden,
+                Part::Pooler => self.pooler(),
+                Part::LayerNorm => 4.0 * self.layers * self.hidden,
+                Part::Embeddings => self.embeddings(),
+            };
+            parts.iter().map(size).sum::<f64>()
+        };
+        match method {
+            MethodConfig::Vanilla => self.encoder() + self.embeddings() + self.pooler(),
+            MethodConfig::Lora(lora) => {
+                let names = match &lora.target_modules {
+                    Targets::List(names) => names.iter().map(String::as_str).collect(),
+                    Targets::Text(_) => vec!["query", "key", "value", "dense"],
+                };
+                let square = 2.0 * self.hidden;
+                let width = names.iter().map(|name| match *name {
+                    // The output of attention and both layers of the feed-forward network.
+                    "dense" => square + 2.0 * (self.hidden + self.intermediate),
+                    _ => square,
+                });
+                self.layers * lora.rank as f64 * width.sum::<f64>() + parts(&lora.trains)
+            }
+            MethodConfig::Adapter(adapter) => {
+                self.bottleneck(&adapter.adapter) + parts(&adapter.trains)
+            }
+            MethodConfig::AdapterFusion(fusion) => {
+                3.0 * self.layers * self.hidden * self.hidden + parts(&fusion.trains)
+            }
+        }
+    }
+}
+
+impl Room {
+    /// What a run takes; none if its model is not known.
+    pub(crate) fn of(config: &ExperimentConfig) -> Option<Self> {
+        let shape = Shape::of(&config.model)?;
+        let base = shape.encoder() + shape.embeddings() + shape.pooler();
+        let trainable = shape.trainable(&config.method);
+        let (added, first_stage) = match &config.method {
+            MethodConfig::Vanilla => (0.0, 0.0),
+            MethodConfig::Lora(_) | MethodConfig::Adapter(_) => (trainable, 0.0),
+            MethodConfig::AdapterFusion(fusion) => {
+                let adapter = shape.bottleneck(&fusion.adapter);
+                // A language adapter of reduction factor 2 is fused, too.
+                let language = shape.layers * shape.hidden * shape.hidden;
+                (trainable + adapter + language, adapter)
+            }
+        };
+        let saved = if config.method == MethodConfig::Vanilla { base } else { added };
+        // The last checkpoint and the best.
+        let checkpoints = if config.data.validation_fraction > 0.0 { 2.0 } else { 1.0 };
+        Some(Self {
+            kept: FLOAT * checkpoints * (saved + first_stage),
+            // Weights and both of AdamW's moments.
+            passing: FLOAT * 3.0 * trainable,
+            // Weights, gradients, moments.
+            memory: FLOAT * (base + added + 3.0 * trainable) + PROGRAM,
+        })
+    }
+}

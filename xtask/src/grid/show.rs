@@ -1,0 +1,220 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+use nsmc_eval::{Table, minutes_and_seconds};
+use nsmc_experiment::ExperimentConfig;
+
+use crate::grid::estimate::{Estimate, Speeds};
+use crate::grid::plan::{Job, Plan, State};
+use crate::grid::room::Room;
+use crate::print;
+use crate::workspace::Workspace;
+
+/// What a plan is expected to take.
+pub(crate) struct Costs {
+    estimates: Vec<Option<Estimate>>,
+    rooms: Vec<Option<Room>>,
+}
+
+impl Costs {
+    /// From the records in `runs` where there are some, from the models' sizes where not.
+    pub(crate) fn of(
+        workspace: &Workspace,
+        plan: &Plan,
+        runs: &Path,
+        cuda: bool,
+        threads: usize,
+    ) -> Result<Self> {
+        let speeds = Speeds::read(runs, workspace.datasets()?, cuda)?;
+        let configs: Vec<ExperimentConfig> =
+            plan.jobs.iter().map(|job| workspace.located(&job.run.config)).collect();
+        Ok(Self {
+            estimates: configs.iter().map(|config| speeds.estimate(config, threads)).collect(),
+            rooms: configs.iter().map(Room::of).collect(),
+        })
+    }
+
+    pub(crate) fn seconds(&self) -> Vec<Option<f64>> {
+        self.estimates.iter().map(|estimate| Some((*estimate)?.seconds)).collect()
+    }
+}
+
+/// Prints a plan: its runs in their order, what is to be fetched, and what it takes.
+pub(crate) fn show(
+    workspace: &Workspace,
+    plan: &Plan,
+    costs: &Costs,
+    runs: &Path,
+    jobs: usize,
+) -> Result<()> {
+    let states: Vec<State> = plan.jobs.iter().map(Job::state).collect();
+    let header = ["run", "recipe", "method", "reviews", "rate", "seed", "state", "time"];
+    let mut table = Table::new(header, 3);
+    for ((job, state), estimate) in plan.jobs.iter().zip(&states).zip(&costs.estimates) {
+        table.push(row(job, *state, *estimate));
+    }
+    print(&table.terminal(None));
+    for choice in &plan.choices {
+        print(choice);
+    }
+
+    let open: Vec<usize> = (0..plan.jobs.len()).filter(|&job| states[job] != State::Done).collect();
+    let count = |state| states.iter().filter(|&&found| found == state).count();
+    let trials = open.iter().filter(|&&job| plan.jobs[job].cell.trial).count();
+    let mut runs_line = format!("runs: {} in all, {} done", plan.jobs.len(), count(State::Done));
+    for (count, what) in [
+        (count(State::Stopped), "were stopped and go on"),
+        (trials, "are trials, which choose what others take"),
+    ] {
+        if count > 0 {
+            runs_line += &format!(", {count} {what}");
+        }
+    }
+    print(&runs_line);
+    print(&format!("to fetch: {}", to_fetch(workspace, plan, &open)?));
+    print(&time(costs, &open, jobs));
+    print(&room(costs, &open, runs, jobs));
+    Ok(())
+}
+
+fn row(job: &Job, state: State, estimate: Option<Estimate>) -> [String; 8] {
+    let config = &job.run.config;
+    // The configuration of a run that waits is not known, and so its name is not.
+    let (id, state) = match state {
+        State::Done => (config.run_id(), "done".into()),
+        State::Stopped => (config.run_id(), "goes on".into()),
+        State::New => (config.run_id(), "to run".into()),
+        State::Waits => {
+            let id = config.run_id();
+            let known = id.rsplit_once('-').map_or(id.as_str(), |(known, _)| known).to_owned();
+            (known + "-…", format!("after {} trials", job.waits_for.len()))
+        }
+    };
+    let rate = match job.waits_for.is_empty() {
+        true => format!("{:e}", config.training.learning_rate),
+        false => "?".into(),
+    };
+    let time = match estimate {
+        Some(Estimate { seconds, measured: 0 }) => format!("{} *", duration(seconds)),
+        Some(Estimate { seconds, .. }) => duration(seconds),
+        None => "?".into(),
+    };
+    [
+        id,
+        config.recipe.clone(),
+        config.method.label(),
+        config.data.train_size.to_string(),
+        rate,
+        config.seed.to_string(),
+        state,
+        time,
+    ]
+}
+
+/// What is not on this machine, with sizes.
+fn to_fetch(workspace: &Workspace, plan: &Plan, open: &[usize]) -> Result<String> {
+    let (datasets, models) = (workspace.datasets()?, workspace.models()?);
+    let mut missing: BTreeMap<String, Option<u64>> = BTreeMap::new();
+    for &job in open {
+        for name in plan.jobs[job].run.missing(workspace) {
+            let data = datasets.datasets.get(&name);
+            let bytes = data.map(|data| data.train.bytes + data.test.bytes);
+            let bytes = bytes.or_else(|| Some(models.models.get(&name)?.bytes));
+            missing.insert(name, bytes);
+        }
+    }
+    if missing.is_empty() {
+        return Ok("nothing".into());
+    }
+    let lines = missing.iter().map(|(name, size)| match size {
+        Some(size) => format!("{name} ({})", bytes(*size as f64)),
+        None => format!("{name} (size not known)"),
+    });
+    Ok(lines.collect::<Vec<_>>().join(", "))
+}
+
+fn time(costs: &Costs, open: &[usize], jobs: usize) -> String {
+    if open.is_empty() {
+        return "time: none, everything is done".into();
+    }
+    let estimates: Vec<Estimate> = open.iter().filter_map(|&job| costs.estimates[job]).collect();
+    let seconds: f64 = estimates.iter().map(|estimate| estimate.seconds).sum::<f64>();
+    let guessed = estimates.iter().filter(|estimate| estimate.measured == 0).count();
+    let unknown = open.len() - estimates.len();
+    let mut line = format!("time: about {}", duration(seconds / jobs.min(open.len()) as f64));
+    if jobs > 1 {
+        line += &format!(", {jobs} runs at once");
+    }
+    line += match guessed {
+        0 => "; by earlier runs on this machine",
+        _ if guessed == estimates.len() => "; * a guess by the models' sizes, for no like run was",
+        _ => "; by earlier runs on this machine, and * a guess by the models' sizes where none was",
+    };
+    if unknown > 0 {
+        line += &format!("; {unknown} runs not counted, for their model's size is not known");
+    }
+    line
+}
+
+fn room(costs: &Costs, open: &[usize], runs: &Path, jobs: usize) -> String {
+    let rooms: Vec<Room> = open.iter().filter_map(|&job| costs.rooms[job]).collect();
+    let largest = |part: fn(&Room) -> f64| {
+        let mut parts: Vec<f64> = rooms.iter().map(part).collect();
+        parts.sort_by(f64::total_cmp);
+        parts.iter().rev().take(jobs).sum::<f64>()
+    };
+    let kept: f64 = rooms.iter().map(|room| room.kept).sum();
+    let disk = kept + largest(|room| room.passing);
+    let memory = largest(|room| room.memory);
+    let free =
+        |free: Option<f64>| free.map_or(String::new(), |free| format!(" of {} free", bytes(free)));
+    format!(
+        "room: about {} on disk{}, {} in memory{}",
+        bytes(disk),
+        free(free_disk(runs)),
+        bytes(memory),
+        free(free_memory())
+    )
+}
+
+/// Bytes free for this user where `folder` is or will be.
+#[cfg(unix)]
+fn free_disk(folder: &Path) -> Option<f64> {
+    let existing = folder.ancestors().find(|folder| folder.is_dir())?;
+    let found = nix::sys::statvfs::statvfs(existing).ok()?;
+    Some(found.blocks_available() as f64 * found.fragment_size() as f64)
+}
+
+#[cfg(not(unix))]
+fn free_disk(_: &Path) -> Option<f64> {
+    None
+}
+
+/// Bytes that Linux says are available.
+fn free_memory() -> Option<f64> {
+    let text = fs_err::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib * 1024.0)
+}
+
+/// Bytes in the unit that suits them.
+fn bytes(bytes: f64) -> String {
+    match bytes {
+        bytes if bytes < 1e6 => format!("{:.0} kB", (bytes / 1e3).ceil()),
+        bytes if bytes < 9.95e8 => format!("{:.0} MB", bytes / 1e6),
+        bytes => format!("{:.1} GB", bytes / 1e9),
+    }
+}
+
+/// Seconds in the units that suit them.
+pub(crate) fn duration(seconds: f64) -> String {
+    let minutes = (seconds / 60.0).round() as u64;
+    match minutes {
+        0 => format!("{seconds:.0} s"),
+        1..10 => minutes_and_seconds(seconds),
+        10..120 => format!("{minutes} min"),
+        _ => format!("{} h {:02} min", minutes / 60, minutes % 60),
+    }
+}

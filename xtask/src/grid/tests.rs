@@ -1,0 +1,383 @@
+//! Grids of runs whose program is a script: it leaves the records that a test put ready for it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use clap::Parser;
+use nsmc_experiment::{EpochRecord, ExperimentConfig, RunRecord, RunResults, RunStatus};
+
+use super::estimate::Speeds;
+use super::plan::{Plan, State};
+use super::schedule::{Outcome, Starting, run};
+use super::stop::Stop;
+use crate::args::{Args, Command, Options};
+use crate::nsmc::Nsmc;
+use crate::train::Run;
+use crate::workspace::Workspace;
+
+const PROFILE: &str = r#"
+[model]
+source = "scratch"
+vocab_size = 100
+hidden_size = 8
+num_hidden_layers = 1
+num_attention_heads = 1
+intermediate_size = 8
+max_position_embeddings = 16
+hidden_dropout_prob = 0.0
+attention_probs_dropout_prob = 0.0
+[data]
+dataset = "toy"
+train_size = 100
+test_size = "all"
+validation_fraction = 0.1
+max_length = 16
+[training]
+num_train_epochs = 2
+train_batch_size = 10
+learning_rate = 1e-3
+warmup_ratio = 0.0
+optimizer = "adamw_torch"
+adam_beta1 = 0.9
+adam_beta2 = 0.999
+adam_epsilon = 1e-8
+weight_decay = 0.0
+max_grad_norm = 1.0
+selection = "best"
+save_steps = 0
+[evaluation]
+eval_batch_size = 10
+metric_batch_size = 10
+[recipe.plain]
+[recipe.tuned.training]
+weight_decay = 0.1
+[recipe.tuned.override.vanilla]
+"training.warmup_ratio" = 0.1
+[grid]
+seeds = [1, 2]
+recipes = ["plain", "tuned"]
+cells = [
+    { method = "vanilla" },
+    { method = "vanilla", set = { "data.train_size" = 50 } },
+]
+[trials]
+recipe = "tuned"
+seed = 9
+set = { "data.train_size" = 50 }
+[trials.candidates]
+vanilla = [{ "training.learning_rate" = 2e-3 }, { "training.learning_rate" = 4e-3 }]
+"#;
+
+const DATASETS: &str = r#"
+[toy]
+title = "Toy"
+licence = "CC0-1.0"
+id_column = "id"
+text_column = "document"
+label_column = "label"
+labels = ["0", "1"]
+label_names = ["negative", "positive"]
+delimiter = "\t"
+quoting = false
+[toy.train]
+name = "train.txt"
+url = ""
+sha256 = "0000000000000000000000000000000000000000000000000000000000000000"
+bytes = 1
+rows = 400
+class_counts = [200, 200]
+[toy.test]
+name = "test.txt"
+url = ""
+sha256 = "0000000000000000000000000000000000000000000000000000000000000000"
+bytes = 1
+rows = 60
+class_counts = [30, 30]
+"#;
+
+/// `nsmc train --config FILE --out DIR --progress-json --device cpu`: notes that it was started, and
+/// does what the file `records/ID` says.
+const PROGRAM: &str = r#"#!/bin/sh
+root=$(dirname "$0")
+id=$(basename "$5")
+echo "$id" >> "$root/started"
+mkdir -p "$5"
+cp "$3" "$5/config.toml"
+echo '{"event":"progress","label":"epoch 1/2","done":10,"total":90,"loss":0.5}' >&2
+if [ -e "$root/wait" ]; then
+    trap 'echo "$id" >> "$root/signalled"; echo "error: interrupted" >&2; exit 1' TERM
+    echo "$id" >> "$root/waiting"
+    while true; do sleep 0.05; done
+fi
+if [ ! -e "$root/records/$id.json" ]; then
+    echo "a warning" >&2
+    echo "error: run $id: it broke" >&2
+    echo "  on its second line" >&2
+    exit 1
+fi
+cp "$root/records/$id.json" "$5/record.json"
+"#;
+
+struct World {
+    folder: tempfile::TempDir,
+    workspace: Workspace,
+    options: Options,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Workspace::at(folder.path());
+        let arguments = ["xtask", "reproduce", "--device", "cpu"];
+        let Command::Reproduce(reproduce) = Args::try_parse_from(arguments).unwrap().command else {
+            panic!()
+        };
+        let world = Self { folder, workspace, options: reproduce.options };
+        world.write("configs/toy.toml", PROFILE);
+        world.write("configs/methods/vanilla.toml", "[method]\nname = \"vanilla\"\n");
+        world.write("datasets/manifest.toml", DATASETS);
+        world.write("models/manifest.toml", "[models]\n[adapters]\n");
+        world.write("nsmc", PROGRAM);
+        let permissions = std::fs::Permissions::from_mode(0o755);
+        fs_err::set_permissions(world.path("nsmc"), permissions).unwrap();
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(path, text).unwrap();
+    }
+
+    fn lines(&self, name: &str) -> Vec<String> {
+        let text = fs_err::read_to_string(self.path(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn plan(&self) -> Plan {
+        let profile = self.workspace.profile("toy").unwrap();
+        Plan::make(&self.workspace, &profile, &profile.seeds, &self.options).unwrap()
+    }
+
+    /// Puts the record ready that a run will leave.
+    fn succeeds(&self, config: &ExperimentConfig, accuracies: [f64; 2]) {
+        let path = self.path(&format!("records/{}.json", config.run_id()));
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        record(config, accuracies).write(&path).unwrap();
+    }
+
+    fn run(&self, plan: &mut Plan, jobs: usize, stop: &Stop) -> Outcome {
+        let starting = Starting {
+            workspace: &self.workspace,
+            options: &self.options,
+            nsmc: &Nsmc::at(self.path("nsmc")),
+            jobs,
+            threads: Some(1),
+            stop: stop.clone(),
+        };
+        let seconds = vec![Some(1.0); plan.jobs.len()];
+        run(plan, &starting, &seconds, BTreeMap::new()).unwrap()
+    }
+}
+
+/// The record of a run of two epochs with these validation accuracies; the second is tested.
+fn record(config: &ExperimentConfig, accuracies: [f64; 2]) -> RunRecord {
+    let epoch = |(index, accuracy): (usize, &f64)| EpochRecord {
+        epoch: index + 1,
+        steps: 9,
+        train_seconds: 3.0 + index as f64,
+        tokens: 900,
+        train_loss: 0.5,
+        validation_loss: Some(0.5),
+        validation_accuracy: Some(*accuracy),
+    };
+    let results = RunResults {
+        trainable_parameters: 1,
+        total_parameters: 1,
+        train_reviews: 90,
+        validation_reviews: 40,
+        test_reviews: 60,
+        truncated_reviews: 0,
+        adapter_stage: None,
+        steps: 18,
+        epochs: accuracies.iter().enumerate().map(epoch).collect(),
+        tested_epoch: 2,
+        test_seconds: 0.6,
+        peak_memory_mib: None,
+        predictions_sha256: String::new(),
+    };
+    RunRecord {
+        run_id: config.run_id(),
+        identity: config.identity(),
+        status: RunStatus::Success,
+        started: 0,
+        total_seconds: 9.0,
+        device: "CPU, 2 threads (burn-flex)".into(),
+        threads: 2,
+        version: String::new(),
+        results: Some(results),
+        config: config.clone(),
+    }
+}
+
+/// What a job is, in words.
+fn told(plan: &Plan, job: usize) -> (String, String, u64, f64) {
+    let config = &plan.jobs[job].run.config;
+    let training = &config.training;
+    (config.recipe.clone(), config.data.train_size.to_string(), config.seed, training.learning_rate)
+}
+
+#[test]
+fn a_plan_has_trials_before_the_cells_that_wait_for_them_and_whole_tables_first() {
+    let world = World::new();
+    let plan = world.plan();
+    let found: Vec<(String, String, u64, usize)> = plan
+        .jobs
+        .iter()
+        .enumerate()
+        .map(|(job, it)| {
+            let (recipe, size, seed, _) = told(&plan, job);
+            (recipe, size, seed, it.waits_for.len())
+        })
+        .collect();
+    let expected = [
+        ("plain", "100", 1, 0),
+        ("plain", "50", 1, 0),
+        ("tuned, trial", "50", 9, 0),
+        ("tuned, trial", "50", 9, 0),
+        ("tuned", "100", 1, 2),
+        ("tuned", "50", 1, 2),
+        ("plain", "100", 2, 0),
+        ("plain", "50", 2, 0),
+        ("tuned", "100", 2, 2),
+        ("tuned", "50", 2, 2),
+    ];
+    let expected: Vec<_> = expected
+        .map(|(recipe, size, seed, waits)| (recipe.to_owned(), size.to_owned(), seed, waits))
+        .into();
+    assert_eq!(found, expected);
+    assert_eq!(plan.jobs[4].waits_for, [2, 3]);
+    assert_eq!(plan.jobs[4].state(), State::Waits);
+    // Tables have a cell's seeds together, and no trials.
+    assert_eq!(plan.rows(), [0, 6, 1, 7, 4, 8, 5, 9]);
+}
+
+#[test]
+fn cells_take_the_trial_with_the_highest_accuracy_of_its_tested_epoch_and_a_second_plan_is_done() {
+    let world = World::new();
+    let mut plan = world.plan();
+    // The first's best accuracy is higher, but in an epoch that was not taken.
+    let accuracies = [[0.9, 0.6], [0.5, 0.7]];
+    for (job, accuracies) in [2, 3].into_iter().zip(accuracies) {
+        world.succeeds(&plan.jobs[job].run.config, accuracies);
+    }
+    let trials = plan.profile.trials.clone().unwrap();
+    for job in [0, 1, 4, 5, 6, 7, 8, 9] {
+        let cell = match plan.jobs[job].waits_for.is_empty() {
+            true => plan.jobs[job].cell.clone(),
+            false => plan.jobs[job].cell.taking(&trials, 1),
+        };
+        let (workspace, seed) = (&world.workspace, plan.jobs[job].run.config.seed);
+        let run = Run::resolve(workspace, &plan.profile, &cell, seed, &world.options).unwrap();
+        world.succeeds(&run.config, [0.5, 0.5]);
+    }
+    let outcome = world.run(&mut plan, 2, &Stop::default());
+    assert_eq!((outcome.failures, outcome.stopped), (Vec::<String>::new(), false));
+    assert_eq!(plan.done(), 10);
+    assert_eq!(
+        plan.choices,
+        [
+            "vanilla takes training.learning_rate = 0.004: validation accuracy 0.7000, the highest of \
+          2 trials"
+        ]
+    );
+    assert_eq!(told(&plan, 8), ("tuned".into(), "100".into(), 2, 4e-3));
+    assert_eq!(told(&plan, 6), ("plain".into(), "100".into(), 2, 1e-3));
+    assert_eq!(world.lines("started").len(), 10);
+
+    let again = world.plan();
+    assert!(!again.is_open());
+    assert_eq!(again.choices, plan.choices);
+    assert!(again.jobs.iter().all(|job| job.state() == State::Done));
+}
+
+#[test]
+fn a_run_that_fails_stops_only_those_that_wait_for_it() {
+    let world = World::new();
+    let mut plan = world.plan();
+    // Of the trials, the second fails; of the others, all but the first cell.
+    for job in [0, 2] {
+        world.succeeds(&plan.jobs[job].run.config, [0.5, 0.5]);
+    }
+    let ids: Vec<String> = plan.jobs.iter().map(|job| job.run.config.run_id()).collect();
+    let outcome = world.run(&mut plan, 1, &Stop::default());
+    assert!(!outcome.stopped);
+    let mut started = ids.clone();
+    for waiting in [9, 8, 5, 4] {
+        started.remove(waiting);
+    }
+    assert_eq!(world.lines("started"), started, "in the plan's order, without those that wait");
+    let failures = outcome.failures;
+    assert_eq!(failures.len(), 8);
+    let broke = format!("{}: run {}: it broke\n  on its second line", ids[1], ids[1]);
+    assert_eq!(failures[0], broke);
+    let waits = format!("{}: not started, for its trial {} failed", ids[4], ids[3]);
+    assert!(failures.contains(&waits), "{failures:?}");
+    assert_eq!(plan.done(), 2);
+    assert_eq!(plan.jobs[1].state(), State::Stopped, "it goes on when it is started again");
+}
+
+#[test]
+fn a_signal_reaches_each_run_at_work_once_and_starts_no_more() {
+    let world = World::new();
+    world.write("wait", "");
+    let mut plan = world.plan();
+    let stop = Stop::default();
+    let outcome = std::thread::scope(|scope| {
+        let (stopping, waiting) = (stop.clone(), world.path("waiting"));
+        scope.spawn(move || {
+            let count = || fs_err::read_to_string(&waiting).map_or(0, |text| text.lines().count());
+            while count() < 2 {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            stopping.ask();
+        });
+        world.run(&mut plan, 2, &stop)
+    });
+    assert!(outcome.stopped && outcome.failures.is_empty(), "{outcome:?}");
+    let (mut started, mut signalled) = (world.lines("started"), world.lines("signalled"));
+    started.sort();
+    signalled.sort();
+    assert_eq!((started.len(), &started), (2, &signalled));
+    assert_eq!(plan.jobs[0].state(), State::Stopped);
+}
+
+#[test]
+fn an_estimate_is_what_earlier_runs_took_by_reviews_and_threads() {
+    let world = World::new();
+    let plan = world.plan();
+    let config = &plan.jobs[0].run.config;
+    let speeds = |cuda| {
+        Speeds::read(&world.path("runs"), world.workspace.datasets().unwrap(), cuda).unwrap()
+    };
+    let guess = speeds(false).estimate(config, 2).unwrap();
+    assert_eq!(guess.measured, 0);
+
+    world.write("runs/one/x", "");
+    record(config, [0.5, 0.5]).write(&world.path("runs/one/record.json")).unwrap();
+    let measured = speeds(false).estimate(config, 2).unwrap();
+    assert_eq!(measured.measured, 1);
+    // Two epochs of 90 reviews at 3 s (the lower median), and 60 tested and 2 · 40 validated reviews
+    // at 0.01 s; 40 are held out of 400. Five seconds for the rest.
+    assert!((measured.seconds - (6.0 + 1.4 + 5.0)).abs() < 1e-9, "{measured:?}");
+    let one_thread = speeds(false).estimate(config, 1).unwrap();
+    assert!((one_thread.seconds - (12.0 + 2.8 + 5.0)).abs() < 1e-9, "{one_thread:?}");
+    assert_eq!(speeds(true).estimate(config, 2).unwrap().measured, 0, "a GPU is another machine");
+}
