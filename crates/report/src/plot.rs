@@ -7,14 +7,15 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::palette::{self, Colour, INK, MUTED, RULE};
+use crate::palette::{self, Colour, INK, MUTED, PAPER, RULE};
 
 /// Width of a plot in its own units; on a telephone one unit is a little less than a pixel.
-const WIDTH: u32 = 400;
-const HEIGHT: u32 = 290;
-const TEXT: u32 = 13;
+const WIDTH: u32 = 380;
+const HEIGHT: u32 = 300;
+/// plotters writes a size of 1.24 units as one.
+const TEXT: u32 = 16;
 /// Mean width of a character of [`TEXT`], for the legend.
-const CHARACTER: f64 = 7.0;
+const CHARACTER: f64 = 6.8;
 
 /// How a series looks.
 #[derive(Clone, Copy, Debug)]
@@ -109,8 +110,8 @@ impl Plot {
         let mut chart = ChartBuilder::on(&below)
             .margin_right(14)
             .margin_top(6)
-            .x_label_area_size(42)
-            .y_label_area_size(52)
+            .x_label_area_size(48)
+            .y_label_area_size(60)
             .build_cartesian_2d(self.x.clone(), self.y.clone())?;
         let fine = self.y.end - self.y.start < 0.05;
         chart
@@ -162,10 +163,10 @@ impl Plot {
 }
 
 impl Forest {
-    const ROW: u32 = 38;
+    const ROW: u32 = 40;
 
     pub(crate) fn svg(&self) -> String {
-        let height = 92 + Self::ROW * self.rows.len() as u32;
+        let height = 96 + Self::ROW * self.rows.len() as u32;
         render(height, |root| self.draw(root))
     }
 
@@ -180,7 +181,7 @@ impl Forest {
         let mut chart = ChartBuilder::on(&below)
             .margin_right(14)
             .margin_left(8)
-            .x_label_area_size(42)
+            .x_label_area_size(48)
             .build_cartesian_2d(x.clone(), rows..0.0)?;
         chart
             .configure_mesh()
@@ -212,7 +213,11 @@ impl Forest {
                 marker(&area, place(other, y), row.look, false)?;
             }
             let at = place(x.start, index as f64 + 0.12);
-            area.draw(&Text::new(row.name.clone(), (4, at.1), text(TEXT - 1, INK)))?;
+            // The lines of the grid stop at the text.
+            let width = (row.name.chars().count() as f64 * CHARACTER) as i32;
+            let ground = [(0, at.1 - 2), (width + 6, at.1 + 14)];
+            area.draw(&Rectangle::new(ground, PAPER.rgb().filled()))?;
+            area.draw(&Text::new(row.name.clone(), (2, at.1), text(TEXT - 1, INK)))?;
         }
         Ok(())
     }
@@ -228,9 +233,9 @@ fn title_and_legend(
     title: &str,
     names: &[(&str, Look)],
 ) -> Result<u32, DrawingAreaErrorKind<std::io::Error>> {
-    let style = ("sans-serif", TEXT + 1).into_font().style(FontStyle::Bold).color(&INK.rgb());
+    let style = ("sans-serif", TEXT + 2).into_font().style(FontStyle::Bold).color(&INK.rgb());
     root.draw(&Text::new(title.to_owned(), (8, 6), style))?;
-    let (mut x, mut y) = (14, 32);
+    let (mut x, mut y) = (14, 34);
     if names.is_empty() {
         return Ok(30);
     }

@@ -140,11 +140,8 @@ fn collapse(study: &Study, verdict: &RecipeVerdict) -> Option<Words> {
         .collect();
     let smallest = gaps.iter().copied().reduce(f64::min)?;
     let largest = gaps.iter().copied().reduce(f64::max)?;
-    let range = if gaps.len() == 1 {
-        format!("{:.1}", smallest * 100.0)
-    } else {
-        format!("{:.1} to {:.1}", smallest * 100.0, largest * 100.0)
-    };
+    let [from, to] = [smallest, largest].map(|gap| points(gap * 100.0));
+    let range = if from == to { from } else { format!("{from} to {to}") };
     let range_ko = range.replace(" to ", "~");
     let (en, ko) = match verdict.collapse() {
         Finding::Holds => (
@@ -156,16 +153,22 @@ fn collapse(study: &Study, verdict: &RecipeVerdict) -> Option<Words> {
                 "LoRA가 무너집니다. vanilla보다 정확도가 {range_ko}점 낮습니다(논문: 14.5~21.4)."
             ),
         ),
-        Finding::Reversed => (
-            format!(
-                "LoRA does not collapse at every size: it lies {range} points of accuracy below \
-                 vanilla (the paper: 14.5 to 21.4)."
-            ),
-            format!(
-                "LoRA가 모든 크기에서 무너지지는 않습니다. vanilla보다 정확도가 {range_ko}점 \
-                 낮습니다(논문: 14.5~21.4)."
-            ),
-        ),
+        Finding::Reversed => {
+            let some =
+                verdict.collapses.iter().any(|collapse| collapse.finding != Finding::Reversed);
+            let (where_en, where_ko) = if some {
+                ("LoRA does not collapse at every size", "LoRA가 모든 크기에서 무너지지는 않습니다")
+            } else {
+                ("LoRA does not collapse", "LoRA는 무너지지 않습니다")
+            };
+            (
+                format!(
+                    "{where_en}: it lies {range} points of accuracy below vanilla (the paper: 14.5 to \
+                     21.4)."
+                ),
+                format!("{where_ko}. vanilla보다 정확도가 {range_ko}점 낮습니다(논문: 14.5~21.4)."),
+            )
+        }
         _ => (
             format!(
                 "Whether LoRA collapses is not decided: it lies {range} points of accuracy below \
@@ -202,8 +205,10 @@ fn causes(study: &Study, verdict: &RecipeVerdict) -> Option<Words> {
         let factor = &study.contrasts[cause.contrast].factors[0];
         let key = key(&factor.key);
         let change = format!("{} → {}", factor.first, factor.second);
-        let closed =
-            cause.closed.map_or_else(|| "–".into(), |closed| format!("{:.0} %", closed * 100.0));
+        let closed = cause.closed.map_or_else(
+            || "–".into(),
+            |closed| format!("{} %", points((closed * 100.0).round()).trim_end_matches(".0")),
+        );
         words(
             format!("{} ({change}) closes {closed} of the gap", key.en),
             format!("{}({change})은(는) 차이의 {closed}를 메웁니다", key.ko),
@@ -234,11 +239,44 @@ fn causes(study: &Study, verdict: &RecipeVerdict) -> Option<Words> {
                 explaining.ko, other.ko
             ),
         ),
-        (true, _) => words(
-            format!("None of the changes explains half of it alone: {}.", other.en),
-            format!("하나만으로 절반을 설명하는 변화는 없습니다: {}.", other.ko),
-        ),
+        (true, _) => {
+            let together = together(study, verdict);
+            words(
+                format!(
+                    "None of the changes explains half of it alone: {}.{}",
+                    other.en, together.en
+                ),
+                format!("하나만으로 절반을 설명하는 변화는 없습니다: {}.{}", other.ko, together.ko),
+            )
+        }
     })
+}
+
+/// The fewest keys that explain it together; nothing if none do.
+fn together(study: &Study, verdict: &RecipeVerdict) -> Words {
+    // Causes of a size stand in the order of how many keys they change.
+    let several = |cause: &&Cause| !cause.is_single(study) && cause.explains(study);
+    let fewest = verdict
+        .causes
+        .iter()
+        .filter(several)
+        .min_by_key(|cause| study.contrasts[cause.contrast].factors.len());
+    let Some(cause) = fewest else { return words("", "") };
+    let factors = &study.contrasts[cause.contrast].factors;
+    let keys: Vec<Words> = factors.iter().map(|factor| key(&factor.key)).collect();
+    let closed = points((cause.closed.unwrap_or_default() * 100.0).round());
+    let closed = closed.trim_end_matches(".0");
+    let list =
+        |language: fn(&Words) -> &str| keys.iter().map(language).collect::<Vec<_>>().join(", ");
+    words(
+        format!(" Together, {} close {closed} % of it.", list(|key| &key.en)),
+        format!(" {}을(를) 함께 바꾸면 {closed} %를 메웁니다.", list(|key| &key.ko)),
+    )
+}
+
+/// A figure in points, with a minus sign that is one.
+fn points(value: f64) -> String {
+    format!("{value:.1}").replace('-', "−")
 }
 
 /// Which conclusion depends on the recipe.
@@ -315,8 +353,8 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
     if chance + failed + missing > 0 {
         caveats.push(words(
             format!(
-                "{chance} runs are stuck at chance and count like all others; {failed} failed; \
-                 {missing} were not run."
+                "Runs stuck at chance, which count like all others: {chance}. Failed: {failed}. Planned \
+                 and not run: {missing}."
             ),
             format!(
                 "우연 수준에 머문 실험 {chance}개는 다른 것과 똑같이 셉니다. 실패 {failed}개, 실행하지 않은 것 \
