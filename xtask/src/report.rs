@@ -56,7 +56,7 @@ fn texts(workspace: &Workspace, study: &Study) -> Result<BTreeMap<String, String
     let runs = study.runs();
     let Some(run) = runs.first() else { return Ok(BTreeMap::new()) };
     let data = &run.record.config.data;
-    let path = test_file(workspace, data);
+    let path = test_file(workspace, data)?;
     if wanted.is_empty() || data.id_column.is_empty() || data.quoting || !path.is_file() {
         return Ok(BTreeMap::new());
     }
@@ -79,8 +79,16 @@ fn texts(workspace: &Workspace, study: &Study) -> Result<BTreeMap<String, String
     Ok(texts)
 }
 
-fn test_file(workspace: &Workspace, data: &DataConfig) -> PathBuf {
-    workspace.root.join(&data.test.path)
+/// Where the run found the test file, or, for a record names no places, where downloads put it.
+fn test_file(workspace: &Workspace, data: &DataConfig) -> Result<PathBuf> {
+    let path = workspace.root.join(&data.test.path);
+    if path.is_file() {
+        return Ok(path);
+    }
+    let folder = workspace.root.join(Workspace::datasets_folder()).join(&data.dataset);
+    let datasets = workspace.datasets()?;
+    let entry = datasets.datasets.get(&data.dataset);
+    Ok(entry.map_or(path, |entry| folder.join(&entry.test.name)))
 }
 
 /// Shows a file in the browser.

@@ -103,7 +103,7 @@ fn claims(study: &Study, verdict: &Verdict) -> Markup {
                 "논문의 순서를 주장별로 본 것. 차이의 부트스트랩 구간이 0보다 위에 있고, 그 설정의 모든 비교에 대해 \
                  Holm으로 보정한 McNemar p가 0.05보다 작으면 성립으로 봅니다.",
             ))) }
-            div.scroll { table {
+            div.scroll tabindex="0" { table {
                 thead { tr {
                     th { (both(&words("recipe", "설정"))) }
                     th.number { (both(&words("reviews", "리뷰"))) }
@@ -154,7 +154,7 @@ fn study_table(StudyTable { title, note, table, .. }: &StudyTable) -> Markup {
 fn html_table(table: &Table) -> Markup {
     let class = |index: usize| (index >= table.left()).then_some("number");
     html! {
-        div.scroll { table {
+        div.scroll tabindex="0" { table {
             thead { tr { @for (index, title) in table.header().iter().enumerate() {
                 th class=[class(index)] {
                     @for (line, part) in title.split('\n').enumerate() {
@@ -291,7 +291,7 @@ fn disagreements(report: &Report<'_>) -> Markup {
         section #disagreements {
             (heading("Where the methods disagree", "방법들이 엇갈리는 리뷰"))
             figure.table {
-                div.scroll { table.reviews {
+                div.scroll tabindex="0" { table.reviews {
                     thead { tr {
                         th { (both(&words("review", "리뷰"))) }
                         th { (both(&words("class", "클래스"))) }

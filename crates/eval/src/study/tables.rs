@@ -65,7 +65,7 @@ impl Study {
         .into();
         if let Some(paper) = paper {
             let whose = match self.paper_scale {
-                Some(_) => format!("paper (mBERT,\n{})", with_thousands(paper.train_size)),
+                Some(_) => format!("paper\n(mBERT,\n{})", with_thousands(paper.train_size)),
                 None => "paper".into(),
             };
             let figures = ["accuracy", "precision", "recall", "F1"];
