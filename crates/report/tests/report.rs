@@ -1,5 +1,7 @@
 //! A report of fabricated runs, looked at in a browser.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot write its data fails")]
+
 #[path = "../../eval/tests/fabricated/mod.rs"]
 mod fabricated;
 

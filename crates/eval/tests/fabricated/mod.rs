@@ -1,6 +1,7 @@
 //! Fabricated runs. Nothing here was trained: the figures are made up, so that a test knows them.
 
 #![allow(dead_code, reason = "each test uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot write its data fails")]
 
 use std::fmt::Write;
 use std::path::Path;
