@@ -6,7 +6,8 @@
 mod fabricated;
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -121,10 +122,13 @@ fn a_browser_shows_the_page_without_overflow_requests_or_errors() {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     fs_err::write(folder.join("report.html"), &html).unwrap();
     let Some(browser) = browser() else {
-        println!(
-            "NOT CHECKED in a browser: no chromium, chromium-browser or google-chrome, and no \
-             CHROMIUM. The other tests of this file check the page's text."
-        );
+        // Not `println!`, whose words cargo keeps to itself when a test passes.
+        std::io::stderr()
+            .write_all(
+                b"NOT CHECKED in a browser: no chromium, chromium-browser or google-chrome, and no \
+                  CHROMIUM. The other tests of this file check the page's text.\n",
+            )
+            .unwrap();
         return;
     };
 
