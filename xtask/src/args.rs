@@ -20,8 +20,12 @@ pub(crate) enum Command {
     Reproduce(Reproduce),
     /// Pre-train a BERT on the reviews that NSMC was drawn from; goes on where it stopped.
     Pretrain(Pretrain),
-    /// Print the tables of finished runs.
+    /// Print the tables of runs.
     Tables(Tables),
+    /// Collect a profile's runs into results/PROFILE, with their tables and report.
+    Results(Results),
+    /// Make a report of runs, one HTML file.
+    Report(Report),
     /// Check everything: formatting, lints, docs, each crate alone, end to end.
     Ci,
 }
@@ -111,14 +115,67 @@ pub(crate) struct Pretrain {
     pub(crate) source: Source,
 }
 
+/// Which runs are meant.
+#[derive(clap::Args)]
+pub(crate) struct Which {
+    /// The results of a profile, collected in results/PROFILE.
+    #[arg(long, conflicts_with_all = ["results", "runs"])]
+    pub(crate) profile: Option<String>,
+    /// A folder of collected results.
+    #[arg(long, value_name = "DIR", conflicts_with = "runs")]
+    pub(crate) results: Option<PathBuf>,
+    /// A folder of run directories; `runs` if nothing else is given.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) runs: Option<PathBuf>,
+}
+
 #[derive(clap::Args)]
 pub(crate) struct Tables {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Print Markdown.
+    #[arg(long, group = "format")]
+    pub(crate) markdown: bool,
+    /// Print every figure in long format, as CSV.
+    #[arg(long, group = "format")]
+    pub(crate) csv: bool,
+    /// Print LaTeX.
+    #[arg(long, group = "format")]
+    pub(crate) latex: bool,
+    /// Check that the tables in results/ are those of the runs in it; write nothing.
+    #[arg(long, conflicts_with_all = ["format", "runs"])]
+    pub(crate) check: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Results {
+    /// A file in configs/, without its extension.
+    #[arg(long)]
+    pub(crate) profile: String,
     /// Folder of the run directories.
     #[arg(long, value_name = "DIR", default_value = "runs")]
     pub(crate) runs: PathBuf,
-    /// Print Markdown.
+    /// Where to; results/PROFILE if not given.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Collect each cell with the seeds 0 to N-1 instead of the profile's.
+    #[arg(long, value_name = "N")]
+    pub(crate) seeds: Option<u64>,
+    /// Set one key of the configuration, as the runs were made with; may be given more than once.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Report {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// The file to write; beside the results, or runs/report.html, if not given.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Show it in the browser.
     #[arg(long)]
-    pub(crate) markdown: bool,
+    pub(crate) open: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -7,9 +7,10 @@ use crate::say;
 use crate::workspace::Workspace;
 
 /// The crates, each of which is tested alone.
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 10] = [
     "nsmc-experiment",
     "nsmc-eval",
+    "nsmc-report",
     "nsmc-data",
     "nsmc-ops",
     "nsmc-bert",
@@ -34,6 +35,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         steps.push((name.into(), arguments));
     }
     steps.push(("end to end".into(), vec!["test", "--package", "nsmc-cli", "--test", "e2e"]));
+
+    steps.push(("tables in results/".into(), vec!["xtask", "tables", "--check"]));
 
     for (what, arguments) in steps {
         say(&format!("── {what}: cargo {}", arguments.join(" ")));

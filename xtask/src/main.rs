@@ -8,7 +8,9 @@ mod hub;
 mod nsmc;
 mod offline;
 mod pretrain;
+mod report;
 mod reproduce;
+mod results;
 mod tables;
 #[cfg(test)]
 mod tidy;
@@ -31,6 +33,8 @@ fn main() -> ExitCode {
         Command::Reproduce(reproduce) => reproduce::run(&workspace, &reproduce),
         Command::Pretrain(pretrain) => pretrain::run(&workspace, &pretrain),
         Command::Tables(tables) => tables::run(&workspace, &tables),
+        Command::Results(results) => results::run(&workspace, &results),
+        Command::Report(report) => report::run(&workspace, &report),
         Command::Ci => ci::run(&workspace),
     };
     match result {

@@ -1,13 +1,10 @@
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, bail, ensure};
-use nsmc_eval::{EvaluatedRun, paper_table, results_table};
 
 use crate::args::Reproduce;
 use crate::grid::{self, Costs, Plan, Starting, Stop, show, time, to_time};
 use crate::nsmc::Nsmc;
 use crate::workspace::Workspace;
-use crate::{offline, print, say};
+use crate::{offline, results, say};
 
 pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
     let profile = workspace.chosen_profile(&args.options)?;
@@ -55,17 +52,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
         }
     }
 
-    let folders: Vec<PathBuf> =
-        plan.rows().into_iter().map(|job| plan.jobs[job].run.folder.clone()).collect();
-    let mut runs = Vec::new();
-    for folder in folders.iter().filter(|folder| folder.join("record.json").is_file()) {
-        runs.push(EvaluatedRun::read(folder)?);
-    }
-    print(&results_table(&runs).terminal(None));
-    if let Some(table) = paper_table(&runs) {
-        print("Beside the paper, averaged over batches as it did:");
-        print(&table.terminal(None));
-    }
+    results::present(workspace, &plan, &runs_folder)?;
     if failures.is_empty() {
         return Ok(());
     }

@@ -16,6 +16,17 @@ pub enum EvalError {
         /// What was expected and what was found.
         message: String,
     },
+    /// A file is not what it should be.
+    #[error("{path}: {source}", path = path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A statistic could not be computed.
+    #[error(transparent)]
+    Statistics(#[from] crate::statistics::StatisticsError),
     /// There is nothing to compute a metric from.
     #[error("{path}: no predictions", path = path.display())]
     Empty {

@@ -11,6 +11,7 @@ mod prediction;
 mod report;
 mod results;
 pub mod statistics;
+pub mod study;
 mod table;
 
 pub use confusion::{ClassMetrics, ConfusionMatrix};

@@ -43,14 +43,26 @@ impl ClassificationReport {
     ///
     /// If there are no predictions, or `metric_batch_size` is 0.
     pub fn new(predictions: &Predictions, metric_batch_size: usize) -> Self {
-        let Predictions { num_labels, rows } = predictions;
+        let rows = predictions.rows.iter();
+        let rows: Vec<_> = rows.map(|row| (row.label, row.class(), row.in_training)).collect();
+        Self::of(predictions.num_labels, &rows, metric_batch_size)
+    }
+
+    /// The same of rows of (true class, predicted class, whether the document stands in the training
+    /// file).
+    ///
+    /// # Panics
+    ///
+    /// If there are no rows, a class is not below `num_labels`, or `metric_batch_size` is 0.
+    pub fn of(num_labels: usize, rows: &[(usize, usize, bool)], metric_batch_size: usize) -> Self {
         assert!(!rows.is_empty(), "a report needs predictions");
-        let pairs: Vec<(usize, usize)> = rows.iter().map(|row| (row.label, row.class())).collect();
-        let confusion = ConfusionMatrix::new(*num_labels, pairs.iter().copied());
+        let pairs: Vec<(usize, usize)> =
+            rows.iter().map(|&(label, class, _)| (label, class)).collect();
+        let confusion = ConfusionMatrix::new(num_labels, pairs.iter().copied());
         let unseen =
-            rows.iter().zip(&pairs).filter(|(row, _)| !row.in_training).map(|(_, &pair)| pair);
-        let unseen = ConfusionMatrix::new(*num_labels, unseen);
-        let binary = *num_labels == 2;
+            rows.iter().filter(|(.., seen)| !seen).map(|&(label, class, _)| (label, class));
+        let unseen = ConfusionMatrix::new(num_labels, unseen);
+        let binary = num_labels == 2;
         Self {
             accuracy: confusion.accuracy(),
             binary: binary.then(|| confusion.of_class(1)),

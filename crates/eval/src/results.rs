@@ -169,7 +169,19 @@ fn model_name(config: &ExperimentConfig) -> String {
     }
 }
 
-fn paper_row(config: &ExperimentConfig) -> Option<&'static PaperRow> {
+/// Model, revision and test set of a run, in words: what runs must share to be compared.
+pub(crate) fn setting(config: &ExperimentConfig) -> String {
+    let model = match &config.model {
+        ModelConfig::Pretrained { name, revision, .. } => {
+            format!("{name} ({})", revision.get(..7).unwrap_or(revision))
+        }
+        ModelConfig::Scratch(_) => model_name(config),
+    };
+    let data = &config.data;
+    format!("{model} on {}, {} test reviews", data.dataset, data.test_size)
+}
+
+pub(crate) fn paper_row(config: &ExperimentConfig) -> Option<&'static PaperRow> {
     let ModelConfig::Pretrained { name, .. } = &config.model else {
         return None;
     };

@@ -40,6 +40,51 @@ impl Table {
         self.build(ASCII_MARKDOWN, " ").to_string()
     }
 
+    /// The header's cells; a cell may hold line breaks.
+    pub fn header(&self) -> &[String] {
+        &self.header
+    }
+
+    /// The rows' cells.
+    pub fn rows(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
+    /// How many columns hold words; the others hold numbers.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
+    /// As a floating LaTeX table in the style of booktabs, scaled down to the line's width if it is
+    /// wider.
+    pub fn latex(&self, caption: &str, label: &str) -> String {
+        let columns = "l".repeat(self.left) + &"r".repeat(self.header.len() - self.left);
+        let cells = |row: &[String]| {
+            let row: Vec<String> = row.iter().map(|cell| latex_text(cell)).collect();
+            format!("{} \\\\\n", row.join(" & "))
+        };
+        let rows: String = self.rows.iter().map(|row| cells(row)).collect();
+        // Header cells break their lines as they do on a terminal.
+        let header: Vec<String> = self
+            .header
+            .iter()
+            .enumerate()
+            .map(|(index, title)| {
+                let at = if index < self.left { 'l' } else { 'r' };
+                let lines: Vec<String> = title.split('\n').map(latex_text).collect();
+                format!("\\shortstack[{at}]{{{}}}", lines.join(" \\\\ "))
+            })
+            .collect();
+        let header = header.join(" & ");
+        format!(
+            "\n\\begin{{table}}\n\\centering\n\\caption{{{}}}\n\\label{{{label}}}\n\
+             \\resizebox{{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}}{{!}}{{%\n\
+             \\begin{{tabular}}{{{columns}}}\n\\toprule\n{header} \\\\\n\\midrule\n{rows}\
+             \\bottomrule\n\\end{{tabular}}}}\n\\end{{table}}\n",
+            latex_text(caption)
+        )
+    }
+
     fn build(&self, style: TableStyle, line_break: &str) -> comfy_table::Table {
         let mut table = comfy_table::Table::new();
         table
@@ -51,6 +96,30 @@ impl Table {
         }
         table
     }
+}
+
+/// Text with what LaTeX reads as commands, and what its fonts lack, in LaTeX's own way.
+fn latex_text(text: &str) -> String {
+    let mut out = String::new();
+    for character in text.chars() {
+        match character {
+            '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', character]),
+            '\\' => out += "\\textbackslash{}",
+            '~' => out += "\\textasciitilde{}",
+            '^' => out += "\\textasciicircum{}",
+            '±' => out += "$\\pm$",
+            '−' => out += "$-$",
+            '→' => out += "$\\to$",
+            '×' => out += "$\\times$",
+            'χ' => out += "$\\chi$",
+            '<' | '>' => out += &format!("${character}$"),
+            '–' => out += "--",
+            '"' => out += "''",
+            '\n' => out.push(' '),
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 /// Seconds as `mm:ss`, as the paper prints them; tenths below ten seconds.

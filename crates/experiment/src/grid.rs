@@ -45,6 +45,7 @@ pub(crate) struct Recipe {
 pub(crate) struct Grid {
     pub(crate) cells: Vec<Cell>,
     pub(crate) seeds: Vec<u64>,
+    pub(crate) paper_scale: Option<usize>,
     pub(crate) overrides: Overrides,
     pub(crate) recipes: BTreeMap<String, Recipe>,
     pub(crate) trials: Option<Trials>,
@@ -129,10 +130,13 @@ pub(crate) fn read_grid(profile: &mut Reader<'_>, methods: &[String]) -> Option<
         if trials.as_ref().is_some_and(|trials| seeds.contains(&trials.seed)) {
             grid.problem("seeds", "expected seeds other than that of the trials");
         }
-        (cross(&rows), seeds)
+        let paper_scale = grid
+            .has("paper_scale")
+            .then(|| grid.get_if("paper_scale", "an integer from 1", |&scale: &usize| scale > 0));
+        (cross(&rows), seeds, paper_scale)
     });
-    let (cells, seeds) = grid?;
-    Some(Grid { cells, seeds, overrides, recipes, trials })
+    let (cells, seeds, paper_scale) = grid?;
+    Some(Grid { cells, seeds, paper_scale, overrides, recipes, trials })
 }
 
 fn read_trials(

@@ -26,6 +26,9 @@ pub struct Profile {
     pub cells: Vec<Cell>,
     /// A cell is run once per seed.
     pub seeds: Vec<u64>,
+    /// A cell stands for the paper's at so many times its training reviews; none if it stands for the
+    /// paper's own or for none.
+    pub paper_scale: Option<usize>,
     /// What chooses among candidates before the cells, if the profile says so.
     pub trials: Option<Trials>,
     shared: Document,
@@ -67,9 +70,19 @@ impl Profile {
         let methods = method_files(&methods_folder)?;
         let mut reader = Reader::new(&root.root);
         let grid = read_grid(&mut reader, &methods);
-        let Grid { cells, seeds, overrides, recipes, trials } = reader.finish(grid)?;
+        let Grid { cells, seeds, paper_scale, overrides, recipes, trials } = reader.finish(grid)?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { name, cells, seeds, trials, shared, overrides, recipes, methods_folder })
+        Ok(Self {
+            name,
+            cells,
+            seeds,
+            paper_scale,
+            trials,
+            shared,
+            overrides,
+            recipes,
+            methods_folder,
+        })
     }
 
     /// The cell of a method, without particulars. A profile with more than one recipe must be told

@@ -1,16 +1,18 @@
 //! Methods beside each other on the same test reviews: accuracies, differences and their tests.
 
 mod error;
+mod group;
 mod member;
 
 pub use error::{CompareError, Ids};
+pub use group::{Candidate, group};
 pub use member::{Member, Outcome};
 
 use self::member::ids;
 use crate::Table;
 use crate::statistics::{
     Agreement, BootstrapDifference, Interval, McNemar, Resampling, SeedPairing, SeedSummary,
-    bootstrap_difference, holm, sign_flip_p, wilson_interval,
+    StatisticsError, bootstrap_difference, holm, sign_flip_p, wilson_interval,
 };
 
 /// A method: one trained model per seed.
@@ -76,8 +78,8 @@ pub struct Comparison {
     pub pairs: Vec<Pair>,
 }
 
-/// A method's runs, in the order of their seeds if all are known.
-struct Matched {
+/// A method's runs on the same reviews, in the order of their seeds.
+pub(crate) struct Matched {
     /// None unless every run's seed is known.
     seeds: Option<Vec<u64>>,
     /// `[run][review]`.
@@ -86,6 +88,22 @@ struct Matched {
     counts: Vec<u64>,
     /// Index of the run of median accuracy.
     median: usize,
+}
+
+impl Matched {
+    /// Runs by seed, each with whether it predicted each review rightly. At least one, and all of as
+    /// many reviews.
+    pub(crate) fn new(mut runs: Vec<(Option<u64>, Vec<bool>)>) -> Self {
+        runs.sort_by_key(|(seed, _)| *seed);
+        let seeds = runs.iter().map(|(seed, _)| *seed).collect();
+        let right: Vec<Vec<bool>> = runs.into_iter().map(|(_, right)| right).collect();
+        let counts: Vec<u64> =
+            right.iter().map(|run| run.iter().filter(|right| **right).count() as u64).collect();
+        let mut order: Vec<usize> = (0..counts.len()).collect();
+        order.sort_by_key(|&run| counts[run]);
+        let median = order[(order.len() - 1) / 2];
+        Self { seeds, right, counts, median }
+    }
 }
 
 impl Comparison {
@@ -190,13 +208,9 @@ fn match_group(
             return Err(CompareError::Seed { group, first, second, seed });
         }
     }
-    let right: Vec<Vec<bool>> =
-        members.iter().map(|member| right(member, reference)).collect::<Result<_, _>>()?;
-    let counts: Vec<u64> =
-        right.iter().map(|run| run.iter().filter(|right| **right).count() as u64).collect();
-    let mut order: Vec<usize> = (0..counts.len()).collect();
-    order.sort_by_key(|&run| counts[run]);
-    let median = order[(order.len() - 1) / 2];
+    let runs = members.iter().map(|member| Ok((member.seed, right(member, reference)?)));
+    let matched = Matched::new(runs.collect::<Result<_, CompareError>>()?);
+    let Matched { counts, median, .. } = &matched;
 
     let reviews = reference.outcomes.len() as u64;
     let shares: Vec<f64> = counts.iter().map(|&count| count as f64 / reviews as f64).collect();
@@ -205,10 +219,9 @@ fn match_group(
         Some(spread) => spread.interval,
         None => wilson_interval(counts[0], reviews)?,
     };
-    let median_member = members[median].name.clone();
-    let seeds = members.iter().map(|member| member.seed).collect();
+    let median_member = members[*median].name.clone();
     let accuracy = GroupAccuracy { name: group.name.clone(), accuracy, interval, median_member };
-    Ok((accuracy, Matched { seeds, right, counts, median }))
+    Ok((accuracy, matched))
 }
 
 /// Whether each review of `reference`, in its order, was predicted rightly by `member`.
@@ -236,7 +249,11 @@ fn right(member: &Member, reference: &Member) -> Result<Vec<bool>, CompareError>
 }
 
 /// Compares two methods; the caller fills in their indices and Holm's p.
-fn compare(a: &Matched, b: &Matched, resampling: Resampling) -> Result<Pair, CompareError> {
+pub(crate) fn compare(
+    a: &Matched,
+    b: &Matched,
+    resampling: Resampling,
+) -> Result<Pair, StatisticsError> {
     let paired = a.seeds.is_some() && a.seeds == b.seeds;
     let pairing = if paired { SeedPairing::Paired } else { SeedPairing::Independent };
     let differences: Vec<i64> =
@@ -255,7 +272,7 @@ fn compare(a: &Matched, b: &Matched, resampling: Resampling) -> Result<Pair, Com
     Ok(Pair { first: 0, second: 0, pairing, bootstrap, seeds, agreement, mcnemar, holm_p: 1.0 })
 }
 
-fn p_value(p: f64) -> String {
+pub(crate) fn p_value(p: f64) -> String {
     if p < 0.0001 { "< 0.0001".into() } else { format!("{p:.4}") }
 }
 

@@ -1,0 +1,283 @@
+use std::sync::Arc;
+
+use nsmc_experiment::{ExperimentConfig, Rows, RunStatus};
+
+use super::{Answers, Plan, StudyRun, cell_identity, factors};
+use crate::PaperRow;
+use crate::results::paper_row;
+use crate::statistics::{Interval, SeedSummary, wilson_interval};
+
+/// What makes a cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CellKey {
+    /// Model and test set, in words.
+    pub setting: String,
+    /// The recipe; empty if there is none.
+    pub recipe: String,
+    /// The method's name.
+    pub method: String,
+    /// The method as tables show it, with what tells it from others of that name.
+    pub label: String,
+    /// LoRA's rank.
+    pub rank: Option<usize>,
+    /// Training reviews.
+    pub train_size: Rows,
+    /// [`cell_identity`].
+    pub identity: String,
+}
+
+/// A recipe, a method and a training size: runs that differ in their seeds alone.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// What makes it.
+    pub key: CellKey,
+    /// Its runs by their seeds, those that failed among them.
+    pub runs: Vec<Arc<StudyRun>>,
+    /// Seeds of the plan that left no record.
+    pub missing: Vec<u64>,
+}
+
+/// A figure that each run has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Metric {
+    Accuracy,
+    Precision,
+    Recall,
+    F1,
+    BatchMeanAccuracy,
+    BatchMeanPrecision,
+    BatchMeanRecall,
+    BatchMeanF1,
+    UnseenAccuracy,
+    EpochSeconds,
+    TotalSeconds,
+    TrainableParameters,
+    Parameters,
+    PeakMemoryMib,
+}
+
+impl Metric {
+    /// All of them, in the order of tables.
+    pub const ALL: [Self; 14] = [
+        Self::Accuracy,
+        Self::Precision,
+        Self::Recall,
+        Self::F1,
+        Self::BatchMeanAccuracy,
+        Self::BatchMeanPrecision,
+        Self::BatchMeanRecall,
+        Self::BatchMeanF1,
+        Self::UnseenAccuracy,
+        Self::EpochSeconds,
+        Self::TotalSeconds,
+        Self::TrainableParameters,
+        Self::Parameters,
+        Self::PeakMemoryMib,
+    ];
+
+    /// Its name in a data file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accuracy => "accuracy",
+            Self::Precision => "precision",
+            Self::Recall => "recall",
+            Self::F1 => "f1",
+            Self::BatchMeanAccuracy => "batch_mean_accuracy",
+            Self::BatchMeanPrecision => "batch_mean_precision",
+            Self::BatchMeanRecall => "batch_mean_recall",
+            Self::BatchMeanF1 => "batch_mean_f1",
+            Self::UnseenAccuracy => "unseen_accuracy",
+            Self::EpochSeconds => "epoch_seconds",
+            Self::TotalSeconds => "total_seconds",
+            Self::TrainableParameters => "trainable_parameters",
+            Self::Parameters => "parameters",
+            Self::PeakMemoryMib => "peak_memory_mib",
+        }
+    }
+
+    /// Its value for a run; none if the run failed or has none.
+    pub fn of(self, run: &StudyRun) -> Option<f64> {
+        let (report, results) = (run.report.as_ref()?, run.record.results.as_ref()?);
+        let pooled = report.binary.unwrap_or(report.macro_average);
+        let mean = report.batch_mean;
+        match self {
+            Self::Accuracy => Some(report.accuracy),
+            Self::Precision => Some(pooled.precision),
+            Self::Recall => Some(pooled.recall),
+            Self::F1 => Some(pooled.f1),
+            Self::BatchMeanAccuracy => mean.map(|mean| mean.accuracy),
+            Self::BatchMeanPrecision => mean.map(|mean| mean.binary.precision),
+            Self::BatchMeanRecall => mean.map(|mean| mean.binary.recall),
+            Self::BatchMeanF1 => mean.map(|mean| mean.binary.f1),
+            Self::UnseenAccuracy => report.unseen_accuracy,
+            Self::EpochSeconds => Some(results.epoch_seconds()),
+            Self::TotalSeconds => Some(run.record.total_seconds),
+            Self::TrainableParameters => Some(results.trainable_parameters as f64),
+            Self::Parameters => Some(results.total_parameters as f64),
+            Self::PeakMemoryMib => results.peak_memory_mib,
+        }
+    }
+}
+
+impl Cell {
+    /// The runs that came to their end.
+    pub fn finished(&self) -> impl Iterator<Item = &StudyRun> {
+        self.runs.iter().map(AsRef::as_ref).filter(|run| run.report.is_some())
+    }
+
+    /// Their answers.
+    pub fn answers(&self) -> Vec<&Answers> {
+        self.finished().filter_map(|run| run.answers.as_ref()).collect()
+    }
+
+    /// The configuration of its first run.
+    pub fn config(&self) -> Option<&ExperimentConfig> {
+        self.runs.first().map(|run| &run.record.config)
+    }
+
+    /// A figure over the seeds; none if no run has it.
+    pub fn summary(&self, metric: Metric) -> Option<SeedSummary> {
+        let values: Vec<f64> = self.finished().filter_map(|run| metric.of(run)).collect();
+        SeedSummary::new(&values).ok()
+    }
+
+    /// The mean of a figure over the seeds.
+    pub fn mean(&self, metric: Metric) -> Option<f64> {
+        Some(self.summary(metric)?.mean)
+    }
+
+    /// 95 % interval of the accuracy: Student's over seeds, or Wilson's over reviews for one seed.
+    pub fn accuracy_interval(&self) -> Option<Interval> {
+        let summary = self.summary(Metric::Accuracy)?;
+        if let Some(spread) = summary.spread {
+            return Some(spread.interval);
+        }
+        let right = self.answers().first()?.right();
+        wilson_interval(right.iter().filter(|right| **right).count() as u64, right.len() as u64)
+            .ok()
+    }
+
+    /// Seeds whose run learned nothing ([`StudyRun::is_at_chance`]).
+    pub fn at_chance(&self) -> Vec<u64> {
+        let stuck = self.finished().filter(|run| run.is_at_chance());
+        stuck.map(|run| run.record.config.seed).collect()
+    }
+
+    /// Seeds whose run failed, and why.
+    pub fn failed(&self) -> Vec<(u64, &str)> {
+        let mut failed = Vec::new();
+        for run in &self.runs {
+            if let RunStatus::Failed { error } = &run.record.status {
+                failed.push((run.record.config.seed, error.as_str()));
+            }
+        }
+        failed
+    }
+
+    /// The paper's row for the cell: that of the paper's own cell, or with a scale that of the method
+    /// at so many times the training reviews.
+    pub fn paper(&self, scale: Option<usize>) -> Option<&'static PaperRow> {
+        match (scale, self.key.train_size) {
+            (Some(scale), Rows::Exactly(size)) => {
+                PaperRow::find(&self.key.method, self.key.rank, size * scale)
+            }
+            _ => paper_row(self.config()?),
+        }
+    }
+}
+
+/// The cells of a plan, recipe by recipe, the largest training size first, vanilla first.
+pub(super) fn cells(plan: &Plan, runs: Vec<StudyRun>) -> Vec<Cell> {
+    let runs: Vec<Arc<StudyRun>> = runs.into_iter().map(Arc::new).collect();
+    let mut cells: Vec<Cell> = Vec::new();
+    for planned in &plan.runs {
+        let found = cells.iter().position(|cell| {
+            (&cell.key.recipe, &cell.key.identity) == (&planned.recipe, &planned.cell)
+        });
+        let index = found.unwrap_or_else(|| {
+            let key = CellKey {
+                setting: planned.setting.clone(),
+                recipe: planned.recipe.clone(),
+                method: planned.method.clone(),
+                label: planned.label.clone(),
+                rank: planned.rank,
+                train_size: planned.train_size,
+                identity: planned.cell.clone(),
+            };
+            cells.push(Cell { key, runs: Vec::new(), missing: Vec::new() });
+            cells.len() - 1
+        });
+        let cell = &mut cells[index];
+        match runs.iter().find(|run| run.record.identity == planned.identity) {
+            Some(run) => cell.runs.push(run.clone()),
+            None => cell.missing.push(planned.seed),
+        }
+    }
+    for cell in &mut cells {
+        cell.runs.sort_by_key(|run| run.record.config.seed);
+        debug_assert!(
+            cell.runs.iter().all(|run| { cell_identity(&run.record.config) == cell.key.identity })
+        );
+    }
+    let first = |seen: &[String], name: &String| seen.iter().position(|known| known == name);
+    let (mut settings, mut recipes) = (Vec::new(), Vec::new());
+    for cell in &cells {
+        for (seen, name) in [(&mut settings, &cell.key.setting), (&mut recipes, &cell.key.recipe)] {
+            if !seen.contains(name) {
+                seen.push(name.clone());
+            }
+        }
+    }
+    cells.sort_by_key(|cell| {
+        let key = &cell.key;
+        let size = match key.train_size {
+            Rows::All => usize::MAX,
+            Rows::Exactly(size) => size,
+        };
+        let order = ["vanilla", "adapterfusion", "adapter", "lora"];
+        let method = order.iter().position(|method| *method == key.method);
+        (
+            first(&settings, &key.setting),
+            first(&recipes, &key.recipe),
+            std::cmp::Reverse(size),
+            method,
+            std::cmp::Reverse(key.rank),
+        )
+    });
+    tell_apart(&mut cells);
+    cells
+}
+
+/// Gives cells that would be called the same what their configurations differ in.
+fn tell_apart(cells: &mut [Cell]) {
+    const SHOWN: usize = 3;
+    let same = |a: &CellKey, b: &CellKey| {
+        (&a.setting, &a.recipe, &a.label, a.train_size)
+            == (&b.setting, &b.recipe, &b.label, b.train_size)
+    };
+    let keys: Vec<CellKey> = cells.iter().map(|cell| cell.key.clone()).collect();
+    for index in 0..cells.len() {
+        let alike: Vec<usize> =
+            (0..keys.len()).filter(|&other| same(&keys[other], &keys[index])).collect();
+        if alike.len() < 2 {
+            continue;
+        }
+        let mut names: Vec<String> = Vec::new();
+        if let Some(own) = cells[index].config() {
+            for other in alike.iter().filter_map(|&other| cells[other].config()) {
+                for factor in factors(own, other) {
+                    let key = factor.key.rsplit('.').next().unwrap_or_default();
+                    let name = format!("{key} {}", factor.first);
+                    if !names.contains(&name) {
+                        names.push(name);
+                    }
+                }
+            }
+        }
+        if names.is_empty() || names.len() > SHOWN {
+            names = vec![keys[index].identity[..8].to_owned()];
+        }
+        cells[index].key.label = format!("{} ({})", keys[index].label, names.join(", "));
+    }
+}

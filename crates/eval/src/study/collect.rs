@@ -1,0 +1,299 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nsmc_experiment::{
+    ExperimentConfig, FusionAttention, MethodConfig, ModelConfig, Rows, RunRecord, RunStatus,
+    Source,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Answers, StudyRun, TestSet, cell_identity};
+use crate::EvalError;
+use crate::results::setting;
+
+/// The runs that a study is made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The profile, or the folder that runs were found in.
+    pub profile: String,
+    /// A cell stands for the paper's at so many times its training reviews.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paper_scale: Option<usize>,
+    /// In the order they are run.
+    pub runs: Vec<PlannedRun>,
+}
+
+/// One run of a plan. A run may stand for more than one recipe, where those agree on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedRun {
+    /// [`ExperimentConfig::run_id`].
+    pub run_id: String,
+    /// [`ExperimentConfig::identity`].
+    pub identity: String,
+    /// [`cell_identity`].
+    pub cell: String,
+    /// The recipe; empty if there is none.
+    pub recipe: String,
+    /// The method's name.
+    pub method: String,
+    /// The method as tables show it.
+    pub label: String,
+    /// LoRA's rank.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<usize>,
+    /// Training reviews.
+    pub train_size: Rows,
+    /// The seed.
+    pub seed: u64,
+    /// Model and test set, in words.
+    pub setting: String,
+}
+
+impl PlannedRun {
+    /// The run of a configuration.
+    pub fn of(config: &ExperimentConfig) -> Self {
+        Self {
+            run_id: config.run_id(),
+            identity: config.identity(),
+            cell: cell_identity(config),
+            recipe: config.recipe.clone(),
+            method: config.method.name().into(),
+            label: config.method.label(),
+            rank: config.method.rank(),
+            train_size: config.data.train_size,
+            seed: config.seed,
+            setting: setting(config),
+        }
+    }
+}
+
+impl Plan {
+    /// The plan's file in a folder of collected results.
+    pub const FILE: &'static str = "plan.json";
+
+    /// The plan that runs found in a folder amount to.
+    pub fn of_runs(name: String, runs: &[StudyRun]) -> Self {
+        let runs = runs.iter().map(|run| PlannedRun::of(&run.record.config)).collect();
+        Self { profile: name, paper_scale: None, runs }
+    }
+
+    /// Reads the plan's file.
+    pub fn read(path: &Path) -> Result<Self, EvalError> {
+        read_json(path)
+    }
+}
+
+/// What [`collect`] found and did not find.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Collection {
+    /// Runs collected.
+    pub runs: Vec<String>,
+    /// Of those, runs that failed; they are collected as failed.
+    pub failed: Vec<String>,
+    /// Runs of the plan without a record.
+    pub missing: Vec<String>,
+}
+
+/// Where the parts of collected results lie in their folder.
+#[derive(Clone, Debug)]
+pub struct Collected {
+    folder: PathBuf,
+}
+
+/// A run's file in a folder of collected results.
+#[derive(Serialize, Deserialize)]
+struct CollectedRun {
+    /// First digits of the test set's sha256, as in its file's name; none if the run failed.
+    test_set: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    fusion_attention: Vec<FusionAttention>,
+    /// `record.json`: what was found, the learning curve, the configuration.
+    record: RunRecord,
+}
+
+impl Collected {
+    /// Of the results in `folder`.
+    pub fn of(folder: &Path) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    /// A run's record.
+    pub fn record(&self, run_id: &str) -> PathBuf {
+        self.folder.join("runs").join(format!("{run_id}.json"))
+    }
+
+    fn answers(&self, run_id: &str) -> PathBuf {
+        self.folder.join("predictions").join(format!("{run_id}.tsv.gz"))
+    }
+
+    fn test(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("test-{name}.tsv.gz"))
+    }
+
+    /// Reads a run; `tests` holds the test sets read before.
+    pub(super) fn read(
+        &self,
+        run_id: &str,
+        tests: &mut BTreeMap<String, Arc<TestSet>>,
+    ) -> Result<StudyRun, EvalError> {
+        let CollectedRun { test_set, fusion_attention, record } = read_json(&self.record(run_id))?;
+        let mut answers = None;
+        if let Some(name) = test_set {
+            let path = self.test(&name);
+            let test = match tests.get(&name) {
+                Some(test) => test.clone(),
+                None => {
+                    let test = Arc::new(TestSet::read(&path)?);
+                    if test.sha256()[..name.len()] != name {
+                        return Err(EvalError::Line {
+                            path,
+                            line: 0,
+                            message: format!("not the test set {name}: its sha256 is another"),
+                        });
+                    }
+                    tests.insert(name, test.clone());
+                    test
+                }
+            };
+            let num_labels = record.config.data.labels.len();
+            answers = Some(Answers::read(&self.answers(run_id), test, num_labels)?);
+        }
+        Ok(StudyRun::new(record, answers, fusion_attention))
+    }
+
+    fn write(&self, run: &StudyRun) -> Result<(), EvalError> {
+        let mut test_set = None;
+        if let Some(answers) = &run.answers {
+            let name = answers.test.sha256()[..8].to_owned();
+            let path = self.test(&name);
+            if !path.is_file() {
+                answers.test.write(&path)?;
+            }
+            answers.write(&self.answers(&run.record.run_id))?;
+            test_set = Some(name);
+        }
+        let record = RunRecord { config: without_places(&run.record.config), ..run.record.clone() };
+        let fusion_attention = run.fusion_attention.clone();
+        let run = CollectedRun { test_set, fusion_attention, record };
+        write_json(&self.record(&run.record.run_id), &run)
+    }
+}
+
+/// Collects the runs of `plan` from the run directories in `runs` into `folder`. Runs that were
+/// collected before and are no longer in `runs` stay; those that are not of the plan are removed.
+pub fn collect(plan: &Plan, runs: &Path, folder: &Path) -> Result<Collection, EvalError> {
+    let collected = Collected::of(folder);
+    for part in ["runs", "predictions"] {
+        fs_err::create_dir_all(folder.join(part))?;
+    }
+    let mut collection = Collection::default();
+    let mut tests = BTreeMap::new();
+    for planned in &plan.runs {
+        let id = &planned.run_id;
+        if collection.runs.contains(id) || collection.missing.contains(id) {
+            continue;
+        }
+        let path = runs.join(id);
+        if path.join("record.json").is_file() {
+            let run = StudyRun::read(&path, &mut tests)?;
+            if run.record.identity == planned.identity {
+                if let RunStatus::Failed { error } = &run.record.status {
+                    collection.failed.push(format!("{id}: {error}"));
+                }
+                collected.write(&run)?;
+                collection.runs.push(id.clone());
+                continue;
+            }
+        }
+        if collected.record(id).is_file() {
+            collection.runs.push(id.clone());
+        } else {
+            collection.missing.push(id.clone());
+        }
+    }
+    for part in ["runs", "predictions"] {
+        for entry in fs_err::read_dir(folder.join(part))? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let id = name.split('.').next().unwrap_or_default();
+            if !collection.runs.iter().any(|run| run == id) {
+                fs_err::remove_file(&path)?;
+            }
+        }
+    }
+    write_json(&folder.join(Plan::FILE), plan)?;
+    Ok(collection)
+}
+
+/// The configuration without the places of files outside the workspace, which are this machine's.
+fn without_places(config: &ExperimentConfig) -> ExperimentConfig {
+    let mut config = config.clone();
+    let mut places = vec![&mut config.data.train.path, &mut config.data.test.path];
+    if let ModelConfig::Pretrained { path, .. } = &mut config.model {
+        places.push(path);
+    }
+    let sources: Vec<&mut Source> = match &mut config.method {
+        MethodConfig::Vanilla | MethodConfig::HeadOnly(_) => Vec::new(),
+        MethodConfig::Lora(lora) => lora.start.iter_mut().collect(),
+        MethodConfig::Adapter(adapter) => adapter.sources.values_mut().collect(),
+        MethodConfig::AdapterFusion(fusion) => fusion.sources.values_mut().collect(),
+    };
+    places.extend(sources.into_iter().map(|source| &mut source.path));
+    for place in places.into_iter().filter(|place| place.is_absolute()) {
+        *place = PathBuf::new();
+    }
+    config
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, EvalError> {
+    let text = fs_err::read_to_string(path)?;
+    serde_json::from_str(&text).map_err(|source| EvalError::Json { path: path.into(), source })
+}
+
+/// Writes a file that appears whole or not at all.
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), EvalError> {
+    let text = serde_json::to_string_pretty(value).expect("plain data is representable in JSON");
+    let partial = path.with_extension("json.partial");
+    fs_err::write(&partial, text + "\n")?;
+    Ok(fs_err::rename(partial, path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::{Study, fabricated};
+
+    #[test]
+    fn results_say_what_the_runs_say_and_name_no_place_of_the_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let (runs, results) = (folder.path().join("runs"), folder.path().join("results"));
+        let configs = fabricated::grid(&runs);
+        let mut planned: Vec<PlannedRun> = configs.iter().map(PlannedRun::of).collect();
+        planned.push(PlannedRun::of(&fabricated::config("paper", 250, 0)));
+        let plan = Plan { profile: "test".into(), paper_scale: Some(100), runs: planned };
+        let collection = collect(&plan, &runs, &results).unwrap();
+        assert_eq!(collection.runs.len(), configs.len());
+        let [failed] = collection.failed.as_slice() else { panic!("one run failed") };
+        assert!(failed.contains("out of memory"), "{failed}");
+        let [missing] = collection.missing.as_slice() else { panic!("one run was not made") };
+        assert!(missing.starts_with("vanilla-250-s0-"), "{missing}");
+
+        let from_runs = Study::read_runs(&runs, Some(plan.clone())).unwrap();
+        let from_results = Study::read_results(&results).unwrap();
+        assert_eq!(from_runs.csv(), from_results.csv());
+        assert_eq!(from_runs.markdown(), from_results.markdown());
+        for config in &configs {
+            let text = fs_err::read_to_string(
+                results.join("runs").join(format!("{}.json", config.run_id())),
+            );
+            assert!(!text.unwrap().contains("/place/of/this/machine"));
+        }
+        // Again, without the runs: what was collected stays. Of another plan: it goes.
+        fs_err::remove_dir_all(&runs).unwrap();
+        assert_eq!(collect(&plan, &runs, &results).unwrap().runs, collection.runs);
+        let less = Plan { runs: plan.runs[..3].to_vec(), ..plan };
+        assert_eq!(collect(&less, &runs, &results).unwrap().runs.len(), 3);
+        assert_eq!(fs_err::read_dir(results.join("predictions")).unwrap().count(), 3);
+    }
+}

@@ -1,0 +1,153 @@
+use std::collections::BTreeMap;
+
+use super::{Cell, Factor, Study, factors};
+use crate::EvalError;
+use crate::compare::{Matched, Pair, compare};
+use crate::statistics::holm;
+
+/// Two cells of one training size on the same test reviews.
+#[derive(Clone, Debug)]
+pub struct Contrast {
+    /// Index of the first cell in [`Study::cells`].
+    pub first: usize,
+    /// Index of the second.
+    pub second: usize,
+    /// What their configurations differ in, if they are of two recipes; empty for two methods of one.
+    pub factors: Vec<Factor>,
+    /// First less second; none unless both cells have a finished run on the same reviews. Its p is
+    /// corrected by Holm for the number of contrasts of the recipe, or for that of all between
+    /// recipes.
+    pub pair: Option<Pair>,
+}
+
+/// What the data say of a claim that the first of two cells is more accurate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// It is: the bootstrap interval of the difference lies above 0, and McNemar's p, corrected by
+    /// Holm, below 0.05.
+    Holds,
+    /// The second is, by the same measure.
+    Reversed,
+    /// Neither can be said.
+    Undecided,
+    /// There are no runs to say it from.
+    Missing,
+}
+
+impl Finding {
+    /// The level that corrected p-values are compared with.
+    pub const LEVEL: f64 = 0.05;
+
+    /// That of several claims together: the worst of them.
+    pub fn of_all(findings: impl IntoIterator<Item = Self>) -> Self {
+        let findings: Vec<Self> = findings.into_iter().collect();
+        let any = |finding| findings.contains(&finding);
+        if findings.is_empty() || findings.iter().all(|found| *found == Self::Missing) {
+            Self::Missing
+        } else if any(Self::Reversed) {
+            Self::Reversed
+        } else if any(Self::Undecided) || any(Self::Missing) {
+            Self::Undecided
+        } else {
+            Self::Holds
+        }
+    }
+}
+
+impl Contrast {
+    /// Whether the first cell is more accurate than the second.
+    pub fn finding(&self) -> Finding {
+        let Some(pair) = &self.pair else { return Finding::Missing };
+        let interval = pair.bootstrap.interval;
+        if pair.holm_p >= Finding::LEVEL {
+            Finding::Undecided
+        } else if interval.low > 0.0 {
+            Finding::Holds
+        } else if interval.high < 0.0 {
+            Finding::Reversed
+        } else {
+            Finding::Undecided
+        }
+    }
+
+    /// Whether it is between two methods of one recipe.
+    pub fn is_of_methods(&self) -> bool {
+        self.factors.is_empty()
+    }
+}
+
+/// The recipe that others are compared with.
+pub(super) const BASE_RECIPE: &str = "paper";
+
+/// Vanilla with each other method, and AdapterFusion with each LoRA, in every recipe and size; and
+/// every cell of another recipe with the same of the paper's.
+pub(super) fn contrasts(cells: &[Cell]) -> Result<Vec<Contrast>, EvalError> {
+    let mut contrasts = Vec::new();
+    let runs: Vec<Option<Matched>> = cells.iter().map(matched).collect();
+    // A family of tests that Holm's correction counts: a recipe, or all between recipes.
+    let mut families: BTreeMap<(String, Option<String>), Vec<usize>> = BTreeMap::new();
+    for (first, a) in cells.iter().enumerate() {
+        for (second, b) in cells.iter().enumerate() {
+            let (one, two) = (&a.key, &b.key);
+            if first == second || (&one.setting, one.train_size) != (&two.setting, two.train_size) {
+                continue;
+            }
+            let methods = one.recipe == two.recipe
+                && match (one.method.as_str(), two.method.as_str()) {
+                    ("vanilla", method) => method != "vanilla",
+                    ("adapterfusion", "lora") => true,
+                    _ => false,
+                };
+            let recipes = one.recipe != BASE_RECIPE
+                && two.recipe == BASE_RECIPE
+                && (&one.method, one.rank) == (&two.method, two.rank)
+                && one.identity != two.identity;
+            if !methods && !recipes {
+                continue;
+            }
+            let mut differing = Vec::new();
+            if let (true, Some(one), Some(two)) = (recipes, a.config(), b.config()) {
+                differing = factors(two, one);
+            }
+            if recipes && differing.is_empty() {
+                continue;
+            }
+            let pair = match (&runs[first], &runs[second]) {
+                (Some(one), Some(two)) if same_reviews(a, b) => {
+                    Some(compare(one, two, Study::RESAMPLING)?)
+                }
+                _ => None,
+            };
+            if pair.is_some() {
+                let family = (one.setting.clone(), methods.then(|| one.recipe.clone()));
+                families.entry(family).or_default().push(contrasts.len());
+            }
+            contrasts.push(Contrast { first, second, factors: differing, pair });
+        }
+    }
+    for members in families.values() {
+        let p =
+            |index: &usize| contrasts[*index].pair.as_ref().map_or(1.0, |pair| pair.mcnemar.p());
+        let p_values: Vec<f64> = members.iter().map(p).collect();
+        for (&index, p) in members.iter().zip(holm(&p_values)?) {
+            if let Some(pair) = &mut contrasts[index].pair {
+                pair.holm_p = p;
+            }
+        }
+    }
+    Ok(contrasts)
+}
+
+fn matched(cell: &Cell) -> Option<Matched> {
+    let runs: Vec<_> = cell
+        .finished()
+        .filter_map(|run| Some((Some(run.record.config.seed), run.answers.as_ref()?.right())))
+        .collect();
+    (!runs.is_empty()).then(|| Matched::new(runs))
+}
+
+fn same_reviews(a: &Cell, b: &Cell) -> bool {
+    let (a, b) = (a.answers(), b.answers());
+    let Some(reference) = a.first() else { return false };
+    a.iter().chain(&b).all(|answers| answers.test == reference.test)
+}

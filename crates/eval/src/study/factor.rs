@@ -1,0 +1,110 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use nsmc_experiment::ExperimentConfig;
+use serde_json::Value;
+
+/// One key in which two configurations differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Factor {
+    /// The dotted key, for instance `training.learning_rate`.
+    pub key: String,
+    /// Its value in the first; `–` where it has none.
+    pub first: String,
+    /// Its value in the second; `–` where it has none.
+    pub second: String,
+}
+
+/// Keys that decide no result, or name a run: the recipe's label, the seed, places of files.
+const LEFT_OUT: [&str; 4] = ["seed", "recipe", "training.save_steps", "evaluation.eval_batch_size"];
+
+/// The keys in which two runs differ, the seed and what decides no result left out.
+pub fn factors(first: &ExperimentConfig, second: &ExperimentConfig) -> Vec<Factor> {
+    let (first, second) = (leaves(first), leaves(second));
+    let keys: BTreeSet<&String> = first.keys().chain(second.keys()).collect();
+    let text = |leaves: &BTreeMap<String, String>, key: &String| {
+        leaves.get(key).cloned().unwrap_or_else(|| "–".into())
+    };
+    let factor = |key: &String| Factor {
+        key: key.clone(),
+        first: text(&first, key),
+        second: text(&second, key),
+    };
+    keys.into_iter().map(factor).filter(|factor| factor.first != factor.second).collect()
+}
+
+/// What makes two runs the same but for their seeds: [`ExperimentConfig::identity`] without it.
+pub fn cell_identity(config: &ExperimentConfig) -> String {
+    ExperimentConfig { seed: 0, ..config.clone() }.identity()
+}
+
+/// The configuration's leaves by their dotted keys; a list is one leaf.
+fn leaves(config: &ExperimentConfig) -> BTreeMap<String, String> {
+    let mut leaves = BTreeMap::new();
+    let value = serde_json::to_value(config).expect("a configuration is representable in JSON");
+    collect(&value, String::new(), &mut leaves);
+    leaves.retain(|key, _| {
+        let place = key.ends_with(".path") || key.ends_with(".from");
+        !place && !LEFT_OUT.contains(&key.as_str())
+    });
+    leaves
+}
+
+fn collect(value: &Value, key: String, leaves: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(entries) => {
+            for (name, value) in entries {
+                let dot = if key.is_empty() { "" } else { "." };
+                collect(value, format!("{key}{dot}{name}"), leaves);
+            }
+        }
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(text).collect();
+            leaves.insert(key, format!("[{}]", items.join(", ")));
+        }
+        leaf => {
+            leaves.insert(key, text(leaf));
+        }
+    }
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => match number.as_f64() {
+            // As TOML has them: 2e-5, and 16 for 16.0.
+            Some(float) if float != 0.0 && float.abs() < 1e-3 => format!("{float:e}"),
+            Some(float) => float.to_string(),
+            None => number.to_string(),
+        },
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::fabricated::{config, lora};
+
+    #[test]
+    fn what_differs_is_named_and_seeds_and_places_are_not() {
+        let paper = lora(config("paper", 1000, 0), 64, 1.0);
+        let mut other = ExperimentConfig { seed: 7, recipe: "other".into(), ..paper.clone() };
+        other.data.train.path = "/elsewhere".into();
+        other.training.save_steps += 1;
+        assert_eq!(factors(&paper, &other), []);
+        assert_eq!(cell_identity(&paper), cell_identity(&other));
+        let mut other = lora(other, 64, 128.0);
+        other.training.learning_rate = 5e-4;
+        let factor = |key: &str, first: &str, second: &str| Factor {
+            key: key.into(),
+            first: first.into(),
+            second: second.into(),
+        };
+        let expected =
+            [factor("method.alpha", "1", "128"), factor("training.learning_rate", "2e-5", "5e-4")];
+        assert_eq!(factors(&paper, &other), expected);
+        assert_ne!(cell_identity(&paper), cell_identity(&other));
+        let vanilla = config("paper", 1000, 0);
+        assert!(factors(&vanilla, &paper).contains(&factor("method.rank", "–", "64")));
+    }
+}

@@ -1,0 +1,270 @@
+use nsmc_experiment::Rows;
+
+use super::contrast::BASE_RECIPE;
+use super::{Cell, Contrast, Finding, Metric, Study};
+
+/// How far below vanilla LoRA must lie to be said to collapse: five points of accuracy, about a third
+/// of the least gap in the paper (0.145).
+pub const COLLAPSE: f64 = 0.05;
+
+/// What a study says of the paper's conclusions.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// Per setting and recipe that holds vanilla and another method, in the study's order.
+    pub recipes: Vec<RecipeVerdict>,
+}
+
+/// What one recipe says of the paper's order, vanilla > AdapterFusion > LoRA.
+#[derive(Clone, Debug)]
+pub struct RecipeVerdict {
+    /// Model and test set, in words.
+    pub setting: String,
+    /// The recipe; empty if there is none.
+    pub recipe: String,
+    /// Two per training size, the largest first.
+    pub orders: Vec<OrderClaim>,
+    /// One per training size, the largest first.
+    pub collapses: Vec<Collapse>,
+    /// What changes the paper's LoRA, if this is the paper's recipe; the largest size first.
+    pub causes: Vec<Cause>,
+    /// The fewest seeds of a cell that the claims are about.
+    pub seeds: usize,
+    /// Runs planned for these cells that are not there or failed.
+    pub absent: usize,
+}
+
+/// "At this size, this method is more accurate than that one."
+#[derive(Clone, Debug)]
+pub struct OrderClaim {
+    /// Training reviews.
+    pub train_size: Rows,
+    /// The method that the paper found better.
+    pub better: String,
+    /// The other.
+    pub worse: String,
+    /// Index in [`Study::contrasts`]; none if one of the two was not planned.
+    pub contrast: Option<usize>,
+    /// What the data say.
+    pub finding: Finding,
+}
+
+/// Whether LoRA collapses: lies [`COLLAPSE`] or more below vanilla.
+#[derive(Clone, Debug)]
+pub struct Collapse {
+    /// Training reviews.
+    pub train_size: Rows,
+    /// Index of the contrast of vanilla with LoRA in [`Study::contrasts`].
+    pub contrast: usize,
+    /// Holds if the interval of the gap lies above [`COLLAPSE`], reversed if below.
+    pub finding: Finding,
+}
+
+/// A change of the paper's LoRA and how much of its gap to vanilla it closes.
+#[derive(Clone, Debug)]
+pub struct Cause {
+    /// Training reviews.
+    pub train_size: Rows,
+    /// Index in [`Study::contrasts`]: the changed LoRA with the paper's.
+    pub contrast: usize,
+    /// (changed − paper's LoRA) / (paper's vanilla − paper's LoRA), of mean accuracies; none if there
+    /// is no gap to close.
+    pub closed: Option<f64>,
+}
+
+impl RecipeVerdict {
+    /// Whether the whole order holds at every size.
+    pub fn order(&self) -> Finding {
+        Finding::of_all(self.orders.iter().map(|claim| claim.finding))
+    }
+
+    /// Whether LoRA collapses at every size.
+    pub fn collapse(&self) -> Finding {
+        Finding::of_all(self.collapses.iter().map(|collapse| collapse.finding))
+    }
+}
+
+impl Cause {
+    /// Whether a single key changed.
+    pub fn is_single(&self, study: &Study) -> bool {
+        study.contrasts[self.contrast].factors.len() == 1
+    }
+
+    /// Whether the change alone closes half of the gap or more, beyond chance.
+    pub fn explains(&self, study: &Study) -> bool {
+        self.closed.is_some_and(|closed| closed >= 0.5)
+            && study.contrasts[self.contrast].finding() == Finding::Holds
+    }
+}
+
+impl Verdict {
+    /// Of a study.
+    pub fn new(study: &Study) -> Self {
+        let mut recipes: Vec<RecipeVerdict> = Vec::new();
+        for cell in study.cells.iter().filter(|cell| cell.key.method == "vanilla") {
+            let (setting, recipe) = (&cell.key.setting, &cell.key.recipe);
+            let known =
+                |verdict: &RecipeVerdict| (&verdict.setting, &verdict.recipe) == (setting, recipe);
+            if !recipes.iter().any(known) {
+                recipes.extend(recipe_verdict(study, setting, recipe));
+            }
+        }
+        Self { recipes }
+    }
+
+    /// That of the paper's own recipe.
+    pub fn paper(&self) -> Option<&RecipeVerdict> {
+        self.recipes.iter().find(|verdict| verdict.recipe == BASE_RECIPE)
+    }
+}
+
+fn recipe_verdict(study: &Study, setting: &str, recipe: &str) -> Option<RecipeVerdict> {
+    let of_recipe = |cell: &&Cell| cell.key.setting == setting && cell.key.recipe == recipe;
+    let cells: Vec<(usize, &Cell)> =
+        study.cells.iter().enumerate().filter(|(_, cell)| of_recipe(cell)).collect();
+    let mut sizes: Vec<Rows> = Vec::new();
+    for (_, cell) in &cells {
+        if !sizes.contains(&cell.key.train_size) {
+            sizes.push(cell.key.train_size);
+        }
+    }
+    let mut verdict = RecipeVerdict {
+        setting: setting.into(),
+        recipe: recipe.into(),
+        orders: Vec::new(),
+        collapses: Vec::new(),
+        causes: Vec::new(),
+        seeds: usize::MAX,
+        absent: 0,
+    };
+    for train_size in sizes {
+        // Cells of a size begin with those of the highest rank.
+        let find = |method: &str| {
+            let mut found = cells.iter();
+            found.find(|(_, cell)| cell.key.method == method && cell.key.train_size == train_size)
+        };
+        let (vanilla, fusion, lora) = (find("vanilla"), find("adapterfusion"), find("lora"));
+        for (better, worse) in [(vanilla, fusion), (fusion, lora)] {
+            let (Some((first, a)), Some((second, b))) = (better, worse) else { continue };
+            let contrast = contrast_of(study, *first, *second);
+            let finding =
+                contrast.map_or(Finding::Missing, |index| study.contrasts[index].finding());
+            let (better, worse) = (a.key.label.clone(), b.key.label.clone());
+            verdict.orders.push(OrderClaim { train_size, better, worse, contrast, finding });
+        }
+        for (_, cell) in [vanilla, fusion, lora].into_iter().flatten() {
+            let finished = cell.finished().count();
+            verdict.seeds = verdict.seeds.min(finished);
+            verdict.absent += cell.missing.len() + cell.runs.len() - finished;
+        }
+        let (Some((first, _)), Some((second, _))) = (vanilla, lora) else { continue };
+        let Some(contrast) = contrast_of(study, *first, *second) else { continue };
+        let finding = collapse(&study.contrasts[contrast]);
+        verdict.collapses.push(Collapse { train_size, contrast, finding });
+        if recipe == BASE_RECIPE {
+            let of_size = |(_, cell): &&(usize, &Cell)| {
+                cell.key.method == "lora" && cell.key.train_size == train_size
+            };
+            for (lora, _) in cells.iter().filter(of_size) {
+                verdict.causes.extend(causes(study, *first, *lora));
+            }
+        }
+    }
+    (!verdict.orders.is_empty()).then_some(verdict)
+}
+
+fn contrast_of(study: &Study, first: usize, second: usize) -> Option<usize> {
+    study.contrasts.iter().position(|contrast| (contrast.first, contrast.second) == (first, second))
+}
+
+fn collapse(contrast: &Contrast) -> Finding {
+    let Some(pair) = &contrast.pair else { return Finding::Missing };
+    let interval = pair.bootstrap.interval;
+    if interval.low > COLLAPSE {
+        Finding::Holds
+    } else if interval.high < COLLAPSE {
+        Finding::Reversed
+    } else {
+        Finding::Undecided
+    }
+}
+
+/// The contrasts of other recipes' LoRA with that of the paper's; single changes first.
+fn causes(study: &Study, vanilla: usize, lora: usize) -> Vec<Cause> {
+    let accuracy = |cell: usize| study.cells[cell].mean(Metric::Accuracy);
+    let mut causes: Vec<Cause> = Vec::new();
+    for (index, contrast) in study.contrasts.iter().enumerate() {
+        if contrast.second != lora || contrast.is_of_methods() {
+            continue;
+        }
+        let closed = match (accuracy(contrast.first), accuracy(vanilla), accuracy(lora)) {
+            (Some(changed), Some(vanilla), Some(lora)) if vanilla > lora => {
+                Some((changed - lora) / (vanilla - lora))
+            }
+            _ => None,
+        };
+        let train_size = study.cells[lora].key.train_size;
+        causes.push(Cause { train_size, contrast: index, closed });
+    }
+    causes.sort_by_key(|cause| study.contrasts[cause.contrast].factors.len());
+    causes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::fabricated;
+
+    fn study() -> Study {
+        let folder = tempfile::tempdir().unwrap();
+        fabricated::grid(folder.path());
+        Study::read_runs(folder.path(), None).unwrap()
+    }
+
+    #[test]
+    fn the_order_holds_with_the_papers_recipe_and_is_undecided_with_tuned_rates() {
+        let study = study();
+        let verdict = Verdict::new(&study);
+        assert_eq!(verdict.recipes.len(), 2);
+        let paper = verdict.paper().unwrap();
+        assert_eq!((paper.order(), paper.orders.len()), (Finding::Holds, 4));
+        assert_eq!((paper.collapse(), paper.collapses.len()), (Finding::Holds, 2));
+        assert_eq!((paper.seeds, paper.absent), (2, 1), "one run of LoRA failed");
+        let tuned = verdict.recipes.iter().find(|verdict| verdict.recipe == "tuned").unwrap();
+        assert_eq!(tuned.order(), Finding::Undecided);
+        assert_eq!(tuned.collapse(), Finding::Reversed);
+        assert!(tuned.causes.is_empty());
+    }
+
+    #[test]
+    fn alpha_is_found_to_explain_the_collapse_and_the_head_is_not() {
+        let study = study();
+        let verdict = Verdict::new(&study);
+        let causes = &verdict.paper().unwrap().causes;
+        let cause = |key: &str| {
+            let mut single = causes.iter().filter(|cause| cause.is_single(&study));
+            single.find(|cause| study.contrasts[cause.contrast].factors[0].key == key).unwrap()
+        };
+        // The gap is 0.86 − 0.62; alpha brings LoRA to 0.82, the head to 0.64.
+        let alpha = cause("method.alpha");
+        assert!((alpha.closed.unwrap() - 0.2 / 0.24).abs() < 0.05, "{:?}", alpha.closed);
+        assert!(alpha.explains(&study));
+        assert!(!cause("method.trains").explains(&study));
+        assert!(!cause("training.learning_rate").explains(&study), "one of its runs is at chance");
+        let rate = &study.cells[study.contrasts[cause("training.learning_rate").contrast].first];
+        assert_eq!(rate.at_chance(), [0]);
+        let several = causes.iter().filter(|cause| !cause.is_single(&study)).count();
+        assert_eq!(several, 2, "tuned LoRA differs in several keys, at two sizes");
+    }
+
+    #[test]
+    fn claims_without_runs_are_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let paper = fabricated::config("paper", 1000, 0);
+        fabricated::run(folder.path(), &paper, 0.8, 1.0);
+        fabricated::failed(folder.path(), &fabricated::fusion(paper), "stopped");
+        let study = Study::read_runs(folder.path(), None).unwrap();
+        let verdict = Verdict::new(&study);
+        assert_eq!(verdict.paper().unwrap().order(), Finding::Missing);
+        assert_eq!(verdict.paper().unwrap().seeds, 0);
+    }
+}

@@ -1,0 +1,613 @@
+//! What is plotted.
+
+use nsmc_eval::study::{Calibration, Cell, CellKey, Metric, Study};
+use nsmc_eval::{PAPER, PaperRow, with_thousands};
+use nsmc_experiment::{EpochRecord, Rows};
+
+use crate::palette::{FUSION, LORA, LORA_SECOND, LORA_THIRD, OTHER, VANILLA};
+use crate::plot::{Forest, ForestRow, Look, Marker, Plot, Point, Series};
+use crate::words;
+
+/// A plot and the name of its file.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    /// Without extension.
+    pub name: String,
+    /// The SVG.
+    pub svg: String,
+}
+
+/// How a method looks: colour and marker, the same in every plot.
+pub(crate) fn look(method: &str, rank: Option<usize>) -> Look {
+    let (colour, marker) = match (method, rank) {
+        ("vanilla", _) => (VANILLA, Marker::Circle),
+        ("adapterfusion", _) => (FUSION, Marker::Square),
+        ("lora", Some(48..) | None) => (LORA, Marker::Triangle),
+        ("lora", Some(24..)) => (LORA_SECOND, Marker::Diamond),
+        ("lora", _) => (LORA_THIRD, Marker::Cross),
+        _ => (OTHER, Marker::Diamond),
+    };
+    Look { colour, marker }
+}
+
+/// Cells that a plot shows together: those of a setting and recipe.
+pub(crate) struct Panel<'a> {
+    pub(crate) title: String,
+    pub(crate) name: String,
+    pub(crate) cells: Vec<&'a Cell>,
+}
+
+/// A panel per setting and recipe that compares methods.
+pub(crate) fn panels(study: &Study) -> Vec<Panel<'_>> {
+    let mut groups: Vec<(&str, &str)> = Vec::new();
+    for cell in &study.cells {
+        let group = (cell.key.setting.as_str(), cell.key.recipe.as_str());
+        if !groups.contains(&group) {
+            groups.push(group);
+        }
+    }
+    let settings = groups.iter().filter(|(setting, _)| *setting != groups[0].0).count() > 0;
+    let mut panels = Vec::new();
+    for (index, (setting, recipe)) in groups.iter().enumerate() {
+        let of_group = |cell: &&Cell| cell.key.setting == *setting && cell.key.recipe == *recipe;
+        let cells: Vec<&Cell> = study.cells.iter().filter(of_group).collect();
+        let mut methods: Vec<&str> = cells.iter().map(|cell| cell.key.method.as_str()).collect();
+        methods.dedup();
+        if methods.len() < 2 {
+            continue;
+        }
+        let mut title = words::recipe(recipe).en;
+        if settings {
+            title = format!("{title}; {setting}");
+        }
+        let shown: String = title.chars().take(56).collect();
+        panels.push(Panel { title: capital(&shown), name: (index + 1).to_string(), cells });
+    }
+    panels
+}
+
+fn capital(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().collect::<String>() + characters.as_str()
+    })
+}
+
+fn size_of(key: &CellKey, cell: Option<&Cell>) -> Option<usize> {
+    match key.train_size {
+        Rows::Exactly(size) => Some(size),
+        Rows::All => {
+            let results = cell?.finished().next()?.record.results.as_ref()?;
+            Some(results.train_reviews + results.validation_reviews)
+        }
+    }
+}
+
+fn accuracy_point(x: f64, cell: &Cell) -> Option<Point> {
+    let interval = cell.accuracy_interval().map(|interval| (interval.low, interval.high));
+    Some(Point { x, y: cell.mean(Metric::Accuracy)?, interval })
+}
+
+/// Cells by method, each method's in the order given.
+fn by_method<'a>(cells: &[&'a Cell]) -> Vec<(String, Look, Vec<&'a Cell>)> {
+    let mut methods: Vec<(String, Look, Vec<&Cell>)> = Vec::new();
+    for cell in cells {
+        let known = methods.iter_mut().find(|(name, ..)| *name == cell.key.label);
+        match known {
+            Some((_, _, cells)) => cells.push(cell),
+            None => {
+                let look = look(&cell.key.method, cell.key.rank);
+                methods.push((cell.key.label.clone(), look, vec![cell]));
+            }
+        }
+    }
+    methods
+}
+
+/// The range of the means, and of intervals no wider than a tenth: a wide one would flatten the rest.
+fn accuracy_range<'a>(series: impl IntoIterator<Item = &'a Series>) -> std::ops::Range<f64> {
+    let mut values = Vec::new();
+    for point in series.into_iter().flat_map(|series| &series.points) {
+        values.push(point.y);
+        values.extend(
+            point
+                .interval
+                .into_iter()
+                .flat_map(|(low, high)| [low, high])
+                .filter(|end| (end - point.y).abs() < 0.1),
+        );
+    }
+    Plot::range(values).unwrap_or(0.0..1.0)
+}
+
+/// Accuracy against the number of training reviews, recipe by recipe, and the paper's beside them.
+pub(crate) fn by_size(study: &Study) -> Vec<Figure> {
+    let mut plots: Vec<(String, Plot)> = Vec::new();
+    for panel in panels(study) {
+        let series: Vec<Series> = by_method(&panel.cells)
+            .into_iter()
+            .map(|(name, look, cells)| {
+                let point =
+                    |cell: &&Cell| accuracy_point(size_of(&cell.key, Some(cell))? as f64, cell);
+                Series { name, look, points: cells.iter().filter_map(point).collect() }
+            })
+            .filter(|series| !series.points.is_empty())
+            .collect();
+        if !series.is_empty() {
+            plots.push((format!("size-{}", panel.name), size_plot(panel.title, series)));
+        }
+    }
+    let ours = accuracy_range(plots.iter().flat_map(|(_, plot)| &plot.series));
+    for (_, plot) in &mut plots {
+        plot.y = ours.clone();
+    }
+    let beside = study.cells.iter().any(|cell| cell.paper(study.paper_scale).is_some());
+    if beside {
+        let mut series: Vec<Series> = Vec::new();
+        for row in &PAPER {
+            let PaperRow { train_size, method, rank, accuracy, .. } = *row;
+            let name = match (method, rank) {
+                ("vanilla", _) => "Vanilla".into(),
+                ("adapterfusion", _) => "AdapterFusion".into(),
+                (_, rank) => format!("LoRA r={}", rank.unwrap_or_default()),
+            };
+            let point = Point { x: train_size as f64, y: accuracy, interval: None };
+            match series.iter_mut().find(|series| series.name == name) {
+                Some(series) => series.points.push(point),
+                None => series.push(Series { name, look: look(method, rank), points: vec![point] }),
+            }
+        }
+        let mut plot = size_plot("As the paper has it: multilingual BERT".into(), series);
+        plot.y = accuracy_range(&plot.series);
+        plots.push(("size-paper".into(), plot));
+    }
+    plots.into_iter().map(|(name, plot)| Figure { name, svg: plot.svg() }).collect()
+}
+
+fn size_plot(title: String, series: Vec<Series>) -> Plot {
+    let mut sizes: Vec<f64> =
+        series.iter().flat_map(|series| &series.points).map(|point| point.x).collect();
+    sizes.sort_by(f64::total_cmp);
+    sizes.dedup();
+    let (low, high) = (sizes[0], sizes[sizes.len() - 1]);
+    let more = if low < high { (high - low) * 0.1 } else { low * 0.1 };
+    Plot {
+        title,
+        x_title: "training reviews".into(),
+        y_title: "accuracy".into(),
+        x_marks: sizes.iter().map(|&size| (size, with_thousands(size as usize))).collect(),
+        x: low - more..high + more,
+        y: 0.0..1.0,
+        series,
+        diagonal: false,
+    }
+}
+
+/// Accuracy against the time of the whole run.
+pub(crate) fn by_time(study: &Study) -> Vec<Figure> {
+    let mut plots: Vec<(String, Plot)> = Vec::new();
+    for panel in panels(study) {
+        let series: Vec<Series> = by_method(&panel.cells)
+            .into_iter()
+            .map(|(name, look, cells)| {
+                let point =
+                    |cell: &&Cell| accuracy_point(cell.mean(Metric::TotalSeconds)? / 60.0, cell);
+                let mut points: Vec<Point> = cells.iter().filter_map(point).collect();
+                points.sort_by(|a, b| a.x.total_cmp(&b.x));
+                Series { name, look, points }
+            })
+            .filter(|series| !series.points.is_empty())
+            .collect();
+        let times = series.iter().flat_map(|series| &series.points).map(|point| point.x);
+        let Some(highest) = times.reduce(f64::max) else { continue };
+        let plot = Plot {
+            title: panel.title,
+            x_title: "minutes of the whole run".into(),
+            y_title: "accuracy".into(),
+            x_marks: marks(highest),
+            x: 0.0..highest * 1.08,
+            y: 0.0..1.0,
+            series,
+            diagonal: false,
+        };
+        plots.push((format!("time-{}", panel.name), plot));
+    }
+    let ours = accuracy_range(plots.iter().flat_map(|(_, plot)| &plot.series));
+    plots
+        .into_iter()
+        .map(|(name, plot)| Figure { name, svg: Plot { y: ours.clone(), ..plot }.svg() })
+        .collect()
+}
+
+/// Round numbers from 0 to `highest`, four to eight of them.
+fn marks(highest: f64) -> Vec<(f64, String)> {
+    let magnitude = 10_f64.powf((highest / 4.0).log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * magnitude);
+    let step = step.into_iter().find(|step| highest / step <= 6.0).unwrap_or(magnitude);
+    let digits = usize::from(step < 1.0);
+    let count = (highest / step).floor() as usize;
+    (0..=count).map(|index| index as f64 * step).map(|at| (at, format!("{at:.digits$}"))).collect()
+}
+
+/// Loss and validation accuracy by epoch, at the largest size of each recipe; means over seeds.
+pub(crate) fn learning_curves(study: &Study) -> Vec<Figure> {
+    type Value = fn(&EpochRecord) -> Option<f64>;
+    let values: [(&str, &str, Value); 2] = [
+        ("loss", "training loss", |epoch| Some(epoch.train_loss)),
+        ("validation", "validation accuracy", |epoch| epoch.validation_accuracy),
+    ];
+    let mut figures = Vec::new();
+    for panel in panels(study) {
+        let largest = largest(&panel.cells);
+        for (short, title, value) in values {
+            let series: Vec<Series> = by_method(&largest)
+                .into_iter()
+                .map(|(name, look, cells)| Series {
+                    name,
+                    look,
+                    points: cells.iter().flat_map(|cell| curve(cell, value)).collect(),
+                })
+                .filter(|series| !series.points.is_empty())
+                .collect();
+            let points: Vec<Point> =
+                series.iter().flat_map(|series| series.points.clone()).collect();
+            let epochs = points.iter().map(|point| point.x).fold(0.0, f64::max);
+            let Some(y) = Plot::range(points.iter().map(|point| point.y)) else { continue };
+            let plot = Plot {
+                title: format!("{}: {title}", panel.title),
+                x_title: "epoch".into(),
+                y_title: title.into(),
+                x_marks: (1..=epochs as usize)
+                    .map(|epoch| (epoch as f64, epoch.to_string()))
+                    .collect(),
+                x: 0.7..epochs + 0.3,
+                y,
+                series,
+                diagonal: false,
+            };
+            figures
+                .push(Figure { name: format!("curves-{}-{short}", panel.name), svg: plot.svg() });
+        }
+    }
+    figures
+}
+
+fn curve(cell: &Cell, value: fn(&EpochRecord) -> Option<f64>) -> Vec<Point> {
+    let mut points: Vec<(f64, Vec<f64>)> = Vec::new();
+    for run in cell.finished() {
+        for epoch in run.record.results.iter().flat_map(|results| &results.epochs) {
+            let Some(y) = value(epoch) else { continue };
+            let x = epoch.epoch as f64;
+            match points.iter_mut().find(|(at, _)| (at - x).abs() < 0.5) {
+                Some((_, values)) => values.push(y),
+                None => points.push((x, vec![y])),
+            }
+        }
+    }
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    points.iter().map(|(x, values)| Point { x: *x, y: mean(values), interval: None }).collect()
+}
+
+/// The cells of the largest training size that has a finished run.
+pub(crate) fn largest<'a>(cells: &[&'a Cell]) -> Vec<&'a Cell> {
+    let finished: Vec<&Cell> =
+        cells.iter().copied().filter(|cell| cell.finished().next().is_some()).collect();
+    let size = finished.iter().filter_map(|cell| size_of(&cell.key, Some(cell))).max();
+    finished.into_iter().filter(|cell| size_of(&cell.key, Some(cell)) == size).collect()
+}
+
+/// Share of right answers against confidence, at the largest size of each recipe.
+pub(crate) fn reliability(study: &Study) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    for panel in panels(study) {
+        let series: Vec<Series> = by_method(&largest(&panel.cells))
+            .into_iter()
+            .map(|(name, look, cells)| {
+                let calibration = Calibration::new(cells.iter().flat_map(|cell| cell.answers()));
+                // A handful of reviews says nothing of their share.
+                let enough = calibration.bins.iter().filter(|bin| bin.reviews >= 20);
+                let point = |bin: &nsmc_eval::study::CalibrationBin| Point {
+                    x: bin.confidence,
+                    y: bin.accuracy,
+                    interval: None,
+                };
+                Series { name, look, points: enough.map(point).collect() }
+            })
+            .filter(|series| !series.points.is_empty())
+            .collect();
+        if series.is_empty() {
+            continue;
+        }
+        let points = series.iter().flat_map(|series| &series.points);
+        let low = points.flat_map(|point| [point.x, point.y]).fold(0.5, f64::min);
+        let start = (low * 10.0).floor() / 10.0;
+        let mut x_marks = Vec::new();
+        for tenth in (start * 10.0).round() as usize..=10 {
+            x_marks.push((tenth as f64 / 10.0, format!("{:.1}", tenth as f64 / 10.0)));
+        }
+        let plot = Plot {
+            title: panel.title,
+            x_title: "probability of the predicted class".into(),
+            y_title: "share predicted rightly".into(),
+            x_marks,
+            x: start..1.02,
+            y: start..1.02,
+            series,
+            diagonal: true,
+        };
+        figures.push(Figure { name: format!("calibration-{}", panel.name), svg: plot.svg() });
+    }
+    figures
+}
+
+/// How much each fusion attends to its first adapter, layer by layer, at the largest size.
+pub(crate) fn fusion_attention(study: &Study) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    for panel in panels(study) {
+        let cells = largest(&panel.cells);
+        let runs: Vec<_> = cells
+            .iter()
+            .flat_map(|cell| cell.finished())
+            .filter(|run| !run.fusion_attention.is_empty())
+            .collect();
+        let Some(first) = runs.first() else { continue };
+        let adapters = &first.fusion_attention[0].adapters;
+        if runs.iter().any(|run| run.fusion_attention[0].adapters != *adapters) {
+            continue;
+        }
+        let mut layers: Vec<usize> =
+            first.fusion_attention.iter().map(|entry| entry.layer).collect();
+        layers.dedup();
+        let mut series = Vec::new();
+        let tokens =
+            [("all tokens", Marker::Square, false), ("the first token", Marker::Diamond, true)];
+        for (index, adapter) in adapters.iter().enumerate() {
+            for (what, marker, first_token) in tokens {
+                // Of two adapters the second has what the first leaves.
+                if adapters.len() == 2 && index == 1 {
+                    continue;
+                }
+                let colour = if first_token { OTHER } else { FUSION };
+                let points = layers.iter().map(|&layer| {
+                    let entries = runs.iter().flat_map(|run| &run.fusion_attention);
+                    let means: Vec<f64> = entries
+                        .filter(|entry| entry.layer == layer)
+                        .map(|entry| {
+                            let of =
+                                if first_token { &entry.mean_first_token } else { &entry.mean };
+                            of[index]
+                        })
+                        .collect();
+                    let y = means.iter().sum::<f64>() / means.len() as f64;
+                    Point { x: (layer + 1) as f64, y, interval: None }
+                });
+                series.push(Series {
+                    name: format!("{adapter}, {what}"),
+                    look: Look { colour, marker },
+                    points: points.collect(),
+                });
+            }
+        }
+        let last = layers.iter().max().map_or(1, |layer| layer + 1);
+        let plot = Plot {
+            title: panel.title,
+            x_title: "layer".into(),
+            y_title: "mean attention".into(),
+            x_marks: (1..=last).map(|layer| (layer as f64, layer.to_string())).collect(),
+            x: 0.6..last as f64 + 0.4,
+            y: -0.02..1.02,
+            series,
+            diagonal: false,
+        };
+        figures.push(Figure { name: format!("attention-{}", panel.name), svg: plot.svg() });
+    }
+    figures
+}
+
+/// LoRA's accuracy against its rank, where a recipe has more than one.
+pub(crate) fn by_rank(study: &Study) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    for panel in panels(study) {
+        let cells = largest(&panel.cells);
+        let mut points: Vec<Point> = cells
+            .iter()
+            .filter_map(|cell| accuracy_point((cell.key.rank? as f64).log2(), cell))
+            .collect();
+        points.sort_by(|a, b| a.x.total_cmp(&b.x));
+        points.dedup_by(|a, b| (a.x - b.x).abs() < 1e-9);
+        if points.len() < 2 {
+            continue;
+        }
+        let x = points[0].x - 0.3..points[points.len() - 1].x + 0.3;
+        let x_marks =
+            points.iter().map(|point| (point.x, format!("{:.0}", point.x.exp2()))).collect();
+        let series = vec![Series { name: "LoRA".into(), look: look("lora", None), points }];
+        let plot = Plot {
+            title: panel.title,
+            x_title: "rank".into(),
+            y_title: "accuracy".into(),
+            x_marks,
+            x,
+            y: accuracy_range(&series),
+            series,
+            diagonal: false,
+        };
+        figures.push(Figure { name: format!("rank-{}", panel.name), svg: plot.svg() });
+    }
+    figures
+}
+
+/// The differences of methods, with their intervals and the paper's.
+pub(crate) fn differences(study: &Study) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    for panel in panels(study) {
+        let mut rows = Vec::new();
+        for contrast in study.contrasts.iter().filter(|contrast| contrast.is_of_methods()) {
+            let (first, second) = (&study.cells[contrast.first], &study.cells[contrast.second]);
+            let here = panel.cells.iter().any(|cell| std::ptr::eq(*cell, first));
+            let (true, Some(pair)) = (here, &contrast.pair) else { continue };
+            let paper = first.paper(study.paper_scale).zip(second.paper(study.paper_scale));
+            rows.push(ForestRow {
+                name: format!(
+                    "{}: {} − {}",
+                    size_of(&first.key, Some(first)).map_or_else(|| "all".into(), with_thousands),
+                    first.key.label,
+                    second.key.label
+                ),
+                look: look(&second.key.method, second.key.rank),
+                value: pair.bootstrap.difference,
+                interval: (pair.bootstrap.interval.low, pair.bootstrap.interval.high),
+                other: paper.map(|(first, second)| first.accuracy - second.accuracy),
+            });
+        }
+        if !rows.is_empty() {
+            let x_title = "difference of accuracies".into();
+            let forest = Forest { title: panel.title, x_title, rows };
+            figures.push(Figure { name: format!("differences-{}", panel.name), svg: forest.svg() });
+        }
+    }
+    figures
+}
+
+/// What each change of recipe does to the paper's LoRA.
+pub(crate) fn changes(study: &Study) -> Vec<Figure> {
+    let mut rows = Vec::new();
+    for contrast in study.contrasts.iter().filter(|contrast| !contrast.is_of_methods()) {
+        let cell = &study.cells[contrast.first];
+        let (true, Some(pair)) = (cell.key.method == "lora", &contrast.pair) else { continue };
+        let size = cell.key.train_size;
+        let what = match contrast.factors.as_slice() {
+            [factor] => {
+                let key = words::key(&factor.key).en;
+                format!("{key} {} → {}", factor.first, factor.second)
+            }
+            factors => {
+                format!("{}: {} keys at once", words::recipe(&cell.key.recipe).en, factors.len())
+            }
+        };
+        rows.push(ForestRow {
+            name: format!("{size}, r={}: {what}", cell.key.rank.unwrap_or_default()),
+            look: look("lora", cell.key.rank),
+            value: pair.bootstrap.difference,
+            interval: (pair.bootstrap.interval.low, pair.bootstrap.interval.high),
+            other: None,
+        });
+    }
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let title = "Less LoRA with the paper's recipe".into();
+    let forest = Forest { title, x_title: "difference of accuracies".into(), rows };
+    vec![Figure { name: "changes".into(), svg: forest.svg() }]
+}
+
+/// A part of the report: its plots under one heading.
+pub(crate) struct Section {
+    pub(crate) id: &'static str,
+    pub(crate) heading: words::Words,
+    pub(crate) caption: words::Words,
+    pub(crate) figures: Vec<Figure>,
+}
+
+/// Every part that has plots, in the order of reading.
+pub(crate) fn sections(study: &Study) -> Vec<Section> {
+    let section = |id, heading, caption, figures| Section { id, heading, caption, figures };
+    let all = [
+        section(
+            "differences",
+            words::words("How far apart the methods are", "방법 사이의 차이"),
+            words::words(
+                "Difference of mean accuracies, the first method less the second, with the 95 % \
+                 interval of a bootstrap over seeds and reviews. Right of the line, the first is \
+                 ahead. Hollow: the paper's difference.",
+                "평균 정확도의 차이(앞의 방법 − 뒤의 방법)와 시드와 리뷰에 대한 부트스트랩 95 % 구간. 선의 오른쪽이면 \
+                 앞의 방법이 앞섭니다. 속이 빈 표시는 논문의 차이입니다.",
+            ),
+            differences(study),
+        ),
+        section(
+            "size",
+            words::words("Accuracy and the number of training reviews", "학습 리뷰 수와 정확도"),
+            words::words(
+                "Mean accuracy over seeds. Bars: 95 % interval, Student's over seeds, or Wilson's \
+                 over reviews for one seed; where it leaves the plot, it is cut.",
+                "시드에 대한 평균 정확도. 막대는 95 % 구간으로, 시드가 여럿이면 Student, 하나면 리뷰에 대한 Wilson \
+                 구간입니다. 그림을 벗어나는 부분은 잘렸습니다.",
+            ),
+            by_size(study),
+        ),
+        section(
+            "time",
+            words::words("Accuracy and time", "시간과 정확도"),
+            words::words(
+                "Mean accuracy against the wall time of the whole run: training, AdapterFusion's \
+                 both stages, validation and test. A point per training size.",
+                "실험 전체의 시간(학습, AdapterFusion의 두 단계, 검증, 테스트)에 대한 평균 정확도. 점 하나가 학습 \
+                 크기 하나입니다.",
+            ),
+            by_time(study),
+        ),
+        section(
+            "changes",
+            words::words("What the recipe does to LoRA", "설정이 LoRA에 미치는 영향"),
+            words::words(
+                "LoRA of other recipes less LoRA of the paper's, with 95 % bootstrap intervals. A row \
+                 of a single key changes that key alone.",
+                "다른 설정의 LoRA − 논문 설정의 LoRA, 95 % 부트스트랩 구간. 키가 하나인 행은 그것만 바꾼 것입니다.",
+            ),
+            changes(study),
+        ),
+        section(
+            "rank",
+            words::words("LoRA's rank", "LoRA의 rank"),
+            words::words(
+                "Accuracy against the rank, at the largest training size.",
+                "가장 큰 학습 크기에서 rank에 따른 정확도.",
+            ),
+            by_rank(study),
+        ),
+        section(
+            "curves",
+            words::words("Learning curves", "학습 곡선"),
+            words::words(
+                "By epoch, means over seeds, at the largest training size; of AdapterFusion's second \
+                 stage. Validation reviews are held out of the training file.",
+                "가장 큰 학습 크기의 에폭별 값, 시드에 대한 평균. AdapterFusion은 둘째 단계입니다. 검증 리뷰는 학습 \
+                 파일에서 떼어 둔 것입니다.",
+            ),
+            learning_curves(study),
+        ),
+        section(
+            "calibration",
+            words::words("Calibration", "확률 보정"),
+            words::words(
+                format!(
+                    "Reviews in {} bins of equal width from 0 to 1 by the probability of the \
+                     predicted class, all seeds together; bins with fewer than 20 are left out of \
+                     the plot. On the line, probabilities are as good as they say. Expected \
+                     calibration error: Σ n(b)/n · |accuracy(b) − mean probability(b)| over all bins.",
+                    Calibration::BINS
+                ),
+                format!(
+                    "예측한 클래스의 확률로 0~1을 같은 폭의 구간 {}개로 나눈 것, 모든 시드를 함께. 리뷰가 20개보다 적은 \
+                     구간은 그림에서 뺐습니다. 선 위에 있으면 확률이 말하는 만큼 맞습니다. 기대 보정 오차(ECE)는 \
+                     Σ n(b)/n · |정확도(b) − 평균 확률(b)|입니다.",
+                    Calibration::BINS
+                ),
+            ),
+            reliability(study),
+        ),
+        section(
+            "attention",
+            words::words("What the fusion attends to", "퓨전이 주목하는 어댑터"),
+            words::words(
+                "Mean weight of the first adapter over the test set, per layer; the second has the \
+                 rest. Means over seeds at the largest training size.",
+                "테스트 집합에서 첫 어댑터가 층마다 받는 평균 가중치. 나머지는 둘째 어댑터의 것입니다. 가장 큰 학습 크기, \
+                 시드에 대한 평균.",
+            ),
+            fusion_attention(study),
+        ),
+    ];
+    all.into_iter().filter(|section| !section.figures.is_empty()).collect()
+}

@@ -1,0 +1,53 @@
+//! A study as one HTML page: the verdict in words, made from the numbers, then what it rests on.
+//!
+//! The page holds all it needs: no script, no font, no image from elsewhere. It is written in English;
+//! verdict and captions are in Korean, too, and two radio buttons choose.
+
+mod disagreement;
+mod figures;
+mod page;
+mod palette;
+mod plot;
+mod words;
+
+use std::collections::BTreeMap;
+
+use nsmc_eval::study::Study;
+
+pub use figures::Figure;
+
+/// What a report is made of.
+#[derive(Clone, Debug)]
+pub struct Report<'a> {
+    /// The runs.
+    pub study: &'a Study,
+    /// The test reviews' texts by their ids, where the test file is at hand.
+    pub texts: BTreeMap<String, String>,
+}
+
+impl Report<'_> {
+    /// The page.
+    pub fn html(&self) -> String {
+        page::render(self)
+    }
+
+    /// Its plots, each for a file of its own.
+    pub fn plots(&self) -> Vec<Figure> {
+        let style = palette::style_sheet();
+        let sections = figures::sections(self.study);
+        let figures = sections.into_iter().flat_map(|section| section.figures);
+        figures
+            .map(|Figure { name, svg }| {
+                // Alone, a plot brings its colours and its ground.
+                let style = format!("<style>{style} svg{{background:var(--paper)}}</style>");
+                let end = svg.find('>').map_or(0, |end| end + 1);
+                Figure { name, svg: format!("{}\n{style}{}", &svg[..end], &svg[end..]) }
+            })
+            .collect()
+    }
+
+    /// The ids of the reviews whose texts the page quotes.
+    pub fn quoted(study: &Study) -> Vec<String> {
+        disagreement::disagreements(study).into_iter().map(|review| review.id).collect()
+    }
+}

@@ -1,0 +1,421 @@
+use std::collections::BTreeSet;
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use nsmc_eval::study::{Calibration, Cell, Study, StudyTable, Verdict};
+use nsmc_eval::{Table, minutes_and_seconds, with_thousands};
+use nsmc_experiment::RunRecord;
+
+use crate::figures::{Figure, Section, look, panels, sections};
+use crate::words::{Words, words};
+use crate::{Report, disagreement, palette};
+
+/// A text in both languages; the style sheet shows one.
+fn both(Words { en, ko }: &Words) -> Markup {
+    html! { span.en lang="en" { (en) } span.ko lang="ko" { (ko) } }
+}
+
+fn heading(en: &str, ko: &str) -> Markup {
+    html! { h2 { (both(&words(en, ko))) } }
+}
+
+pub(crate) fn render(report: &Report<'_>) -> String {
+    let study = report.study;
+    let verdict = Verdict::new(study);
+    let style = format!("{}{}", palette::style_sheet(), include_str!("style.css"));
+    let body = html! {
+        form.language aria-label="Language" {
+            label { input type="radio" name="language" id="english" checked; "English" }
+            label { input type="radio" name="language" id="korean"; "한국어" }
+        }
+        header {
+            p.kicker { (both(&words("Report of", "보고서"))) " " (study.name) }
+            h1 { (both(&words(
+                "Full fine-tuning, AdapterFusion and LoRA on Korean movie reviews",
+                "한국어 영화 리뷰에서 전체 미세조정, AdapterFusion, LoRA",
+            ))) }
+            p.about { (both(&words(
+                "A paper from Kookmin University found multilingual BERT most accurate when all of \
+                 it is fine-tuned (vanilla), then AdapterFusion, then, by far, LoRA. Does that hold?",
+                "국민대학교의 논문은 다국어 BERT를 전부 미세조정(vanilla)할 때 가장 정확하고, 그다음이 \
+                 AdapterFusion, LoRA는 크게 뒤진다고 보고했습니다. 정말 그럴까요?",
+            ))) }
+        }
+        main {
+            section #verdict {
+                (heading("Verdict", "결론"))
+                @for sentence in crate::words::verdict(study, &verdict) { p.verdict { (both(&sentence)) } }
+                (claims(study, &verdict))
+                @let caveats = crate::words::caveats(study, &verdict);
+                @if !caveats.is_empty() {
+                    ul.caveats { @for caveat in &caveats { li { (both(caveat)) } } }
+                }
+            }
+            section #results {
+                (heading("Results beside the paper's", "논문과 나란히 본 결과"))
+                @for table in study.quality_tables() { (study_table(&table)) }
+            }
+            @for section in sections(study) { (plots(study, &section)) }
+            (confusion(study))
+            (disagreements(report))
+            section #tables {
+                (heading("All differences and costs", "모든 차이와 비용"))
+                @let tables = [study.difference_table(), study.recipe_table(), Some(study.cost_table())];
+                @for table in tables.iter().flatten() { (study_table(table)) }
+                @if let Some(table) = study.trouble_table() { (study_table(&table)) }
+            }
+            (made(study))
+        }
+    };
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { "nsmc: " (study.name) }
+                // Without an icon of its own, a page from a server asks for one.
+                link rel="icon" href="data:,";
+                style { (PreEscaped(style)) }
+            }
+            body { (body) }
+        }
+    };
+    page.into_string()
+}
+
+/// The claims that the verdict counts.
+fn claims(study: &Study, verdict: &Verdict) -> Markup {
+    let rows: Vec<_> = verdict
+        .recipes
+        .iter()
+        .flat_map(|recipe| recipe.orders.iter().map(move |claim| (recipe, claim)))
+        .collect();
+    if rows.is_empty() {
+        return html! {};
+    }
+    html! {
+        figure.table {
+            figcaption { (both(&words(
+                "The paper's order, claim by claim. A claim holds if the bootstrap interval of the \
+                 difference lies above 0 and McNemar's p, corrected by Holm over all comparisons of \
+                 the recipe, below 0.05.",
+                "논문의 순서를 주장별로 본 것. 차이의 부트스트랩 구간이 0보다 위에 있고, 그 설정의 모든 비교에 대해 \
+                 Holm으로 보정한 McNemar p가 0.05보다 작으면 성립으로 봅니다.",
+            ))) }
+            div.scroll tabindex="0" { table {
+                thead { tr {
+                    th { (both(&words("recipe", "설정"))) }
+                    th.number { (both(&words("reviews", "리뷰"))) }
+                    th { (both(&words("claim", "주장"))) }
+                    th.number { (both(&words("difference", "차이"))) }
+                    th.number { (both(&words("95 % interval", "95 % 구간"))) }
+                    th.number { "p" }
+                    th { (both(&words("finding", "판정"))) }
+                } }
+                tbody { @for (recipe, claim) in rows {
+                    @let pair = claim.contrast.and_then(|index| study.contrasts[index].pair.as_ref());
+                    tr {
+                        td { (if recipe.recipe.is_empty() { "–" } else { &recipe.recipe }) }
+                        td.number { (crate::words::size(claim.train_size)) }
+                        td { (claim.better) " > " (claim.worse) }
+                        @if let Some(pair) = pair {
+                            td.number { (format!("{:+.4}", pair.bootstrap.difference)) }
+                            td.number { (format!(
+                                "{:+.4} to {:+.4}",
+                                pair.bootstrap.interval.low, pair.bootstrap.interval.high
+                            )) }
+                            td.number { (p_value(pair.holm_p)) }
+                        } @else { td.number { "–" } td.number { "–" } td.number { "–" } }
+                        td class=(format!("{:?}", claim.finding).to_lowercase()) {
+                            (both(&crate::words::finding(claim.finding)))
+                        }
+                    }
+                } }
+            } }
+        }
+    }
+}
+
+fn p_value(p: f64) -> String {
+    if p < 0.0001 { "< 0.0001".into() } else { format!("{p:.4}") }
+}
+
+fn study_table(StudyTable { title, note, table, .. }: &StudyTable) -> Markup {
+    html! {
+        figure.table {
+            h3 { (title) }
+            (html_table(table))
+            figcaption { (note) }
+        }
+    }
+}
+
+fn html_table(table: &Table) -> Markup {
+    let class = |index: usize| (index >= table.left()).then_some("number");
+    html! {
+        div.scroll tabindex="0" { table {
+            thead { tr { @for (index, title) in table.header().iter().enumerate() {
+                th class=[class(index)] {
+                    @for (line, part) in title.split('\n').enumerate() {
+                        @if line > 0 { br; }
+                        (part)
+                    }
+                }
+            } } }
+            tbody { @for row in table.rows() {
+                tr { @for (index, cell) in row.iter().enumerate() { td class=[class(index)] { (cell) } } }
+            } }
+        } }
+    }
+}
+
+fn plots(study: &Study, section: &Section) -> Markup {
+    html! {
+        section id=(section.id) {
+            h2 { (both(&section.heading)) }
+            figure {
+                div.plots { @for figure in &section.figures { (plot(figure, &section.caption)) } }
+                figcaption { (both(&section.caption)) }
+            }
+            @if section.id == "calibration" { (calibration_errors(study)) }
+        }
+    }
+}
+
+fn plot(figure: &Figure, caption: &Words) -> Markup {
+    let label = format!("<svg role=\"img\" aria-label=\"{}\"", caption.en.replace('"', "&quot;"));
+    html! { (PreEscaped(figure.svg.replacen("<svg", &label, 1))) }
+}
+
+fn calibration_errors(study: &Study) -> Markup {
+    let mut table = Table::new(
+        [
+            "recipe",
+            "reviews",
+            "method",
+            "expected\ncalibration error",
+            "mean\nprobability",
+            "accuracy",
+        ],
+        3,
+    );
+    for panel in panels(study) {
+        for cell in crate::figures::largest(&panel.cells) {
+            let calibration = Calibration::new(cell.answers());
+            let mean = |value: fn(&nsmc_eval::study::CalibrationBin) -> f64| {
+                let sum: f64 =
+                    calibration.bins.iter().map(|bin| value(bin) * bin.reviews as f64).sum();
+                format!("{:.4}", sum / calibration.reviews as f64)
+            };
+            table.push([
+                if cell.key.recipe.is_empty() { "–".into() } else { cell.key.recipe.clone() },
+                crate::words::size(cell.key.train_size),
+                cell.key.label.clone(),
+                format!("{:.4}", calibration.expected_error),
+                mean(|bin| bin.confidence),
+                mean(|bin| bin.accuracy),
+            ]);
+        }
+    }
+    html_table(&table)
+}
+
+/// Counts of true and predicted classes, all seeds together.
+fn confusion(study: &Study) -> Markup {
+    let cells: Vec<&Cell> = panels(study)
+        .iter()
+        .flat_map(|panel| crate::figures::largest(&panel.cells))
+        .filter(|cell| cell.config().is_some_and(|config| config.data.labels.len() <= 6))
+        .collect();
+    if cells.is_empty() {
+        return html! {};
+    }
+    html! {
+        section #confusion {
+            (heading("Confusion", "혼동 행렬"))
+            figure {
+                div.confusions { @for cell in cells { (matrix(cell)) } }
+                figcaption { (both(&words(
+                    "Rows are true classes, columns predicted ones; shares of a row, and counts, over \
+                     all seeds, at the largest training size.",
+                    "행은 실제 클래스, 열은 예측한 클래스입니다. 행에 대한 비율과 개수, 모든 시드를 더한 것, 가장 큰 학습 \
+                     크기.",
+                ))) }
+            }
+        }
+    }
+}
+
+fn matrix(cell: &Cell) -> Markup {
+    let Some(config) = cell.config() else { return html! {} };
+    let names = &config.data.label_names;
+    let count = |label: usize, class: usize| -> u64 {
+        let reports = cell.finished().filter_map(|run| run.report.as_ref());
+        reports.map(|report| report.confusion.count(label, class)).sum()
+    };
+    let recipe = &cell.key.recipe;
+    html! {
+        table.confusion {
+            caption {
+                span.swatch style=(format!("background:{}", look(&cell.key.method, cell.key.rank).colour.css())) {}
+                (cell.key.label) @if !recipe.is_empty() { ", " (recipe) }
+            }
+            thead { tr { td {} @for name in names { th.number { (name) } } } }
+            tbody { @for (label, name) in names.iter().enumerate() {
+                @let total: u64 = (0..names.len()).map(|class| count(label, class)).sum();
+                tr {
+                    th { (name) }
+                    @for class in 0..names.len() {
+                        @let share = count(label, class) as f64 / total.max(1) as f64;
+                        td.number style=(format!("--share:{:.0}%", share * 55.0)) {
+                            (format!("{share:.3}"))
+                            small { (with_thousands(count(label, class) as usize)) }
+                        }
+                    }
+                }
+            } }
+        }
+    }
+}
+
+fn disagreements(report: &Report<'_>) -> Markup {
+    let reviews = disagreement::disagreements(report.study);
+    let cells = disagreement::compared(report.study);
+    let Some(config) = cells.first().and_then(|cell| cell.config()) else { return html! {} };
+    if reviews.is_empty() {
+        return html! {};
+    }
+    let names = &config.data.label_names;
+    html! {
+        section #disagreements {
+            (heading("Where the methods disagree", "방법들이 엇갈리는 리뷰"))
+            figure.table {
+                div.scroll tabindex="0" { table.reviews {
+                    thead { tr {
+                        th { (both(&words("review", "리뷰"))) }
+                        th { (both(&words("class", "클래스"))) }
+                        @for cell in &cells { th.number { (cell.key.label) } }
+                    } }
+                    tbody { @for review in &reviews { tr {
+                        td.text { @match report.texts.get(&review.id) {
+                            Some(text) => span lang="ko" { (text) },
+                            None => span.id { "id " (review.id) },
+                        } }
+                        td { (names[review.label]) }
+                        @for (right, sure) in &review.methods {
+                            td.number class=(if *right > 0.5 { "holds" } else { "reversed" }) {
+                                (format!("{sure:.2}"))
+                                span.mark aria-label=(if *right > 0.5 { "right" } else { "wrong" }) {
+                                    (if *right > 0.5 { "✓" } else { "✗" })
+                                }
+                            }
+                        }
+                    } } }
+                } }
+                figcaption { (both(&words(
+                    format!(
+                        "Probability that each method gives the true class, mean over its seeds, and \
+                         whether most of them are right; the reviews on which they are furthest \
+                         apart. {} on {} reviews.{}",
+                        recipe_of(cells[0]),
+                        crate::words::size(cells[0].key.train_size),
+                        if report.texts.is_empty() {
+                            " Texts are shown where the test file is at hand."
+                        } else {
+                            ""
+                        }
+                    ),
+                    "각 방법이 실제 클래스에 준 확률의 시드 평균과 다수의 시드가 맞혔는지. 방법들이 가장 크게 엇갈리는 \
+                     리뷰들입니다.",
+                ))) }
+            }
+        }
+    }
+}
+
+fn recipe_of(cell: &Cell) -> String {
+    match cell.key.recipe.as_str() {
+        "" => "Trained".into(),
+        recipe => format!("Recipe {recipe}, trained"),
+    }
+}
+
+/// Configurations, devices, versions, seeds and times.
+fn made(study: &Study) -> Markup {
+    let runs = study.runs();
+    let records: Vec<&RunRecord> = runs.iter().map(|run| &run.record).collect();
+    let distinct = |value: fn(&RunRecord) -> String| -> String {
+        let values: BTreeSet<String> = records.iter().map(|record| value(record)).collect();
+        values.into_iter().collect::<Vec<_>>().join("; ")
+    };
+    let total: f64 = records.iter().map(|record| record.total_seconds).sum();
+    let seeds: BTreeSet<u64> = records.iter().map(|record| record.config.seed).collect();
+    let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
+    let facts = [
+        ("runs", records.len().to_string()),
+        ("seeds", seeds.join(", ")),
+        ("device", distinct(|record| record.device.clone())),
+        ("threads", distinct(|record| record.threads.to_string())),
+        ("version", distinct(|record| record.version.clone())),
+        ("time of all runs", format!("{:.1} h", total / 3600.0)),
+        ("training file, sha256", distinct(|record| short(&record.config.data.train.sha256))),
+        ("test file, sha256", distinct(|record| short(&record.config.data.test.sha256))),
+    ];
+    let mut table = Table::new(
+        [
+            "run",
+            "recipe",
+            "epochs",
+            "learning rate",
+            "batch",
+            "optimiser",
+            "tested\nepoch",
+            "validation\naccuracy",
+            "whole run",
+        ],
+        2,
+    );
+    for record in &records {
+        let training = &record.config.training;
+        let results = record.results.as_ref();
+        let epoch = results.and_then(|results| {
+            results.epochs.iter().find(|epoch| epoch.epoch == results.tested_epoch)
+        });
+        let dash = || "–".to_owned();
+        table.push([
+            record.run_id.clone(),
+            if record.config.recipe.is_empty() { dash() } else { record.config.recipe.clone() },
+            training.num_train_epochs.to_string(),
+            format!("{:e}", training.learning_rate),
+            training.train_batch_size.to_string(),
+            format!("{:?}", training.optimizer),
+            results.map_or_else(dash, |results| results.tested_epoch.to_string()),
+            epoch
+                .and_then(|epoch| epoch.validation_accuracy)
+                .map_or_else(dash, |accuracy| format!("{accuracy:.4}")),
+            minutes_and_seconds(record.total_seconds),
+        ]);
+    }
+    html! {
+        section #made {
+            (heading("How it was made", "어떻게 만들었나"))
+            p { (both(&words(
+                "Each run is one process with one resolved configuration and seed. The test set was \
+                 predicted once per run, after training; every figure here is computed from those \
+                 predictions.",
+                "실험 하나는 완전히 정해진 설정과 시드로 실행한 프로세스 하나입니다. 테스트 집합은 학습이 끝난 뒤 한 번만 \
+                 예측했고, 여기의 모든 숫자는 그 예측에서 계산했습니다.",
+            ))) }
+            dl.facts { @for (name, value) in facts { dt { (name) } dd { (value) } } }
+            details {
+                summary { (both(&words("Every run", "모든 실험"))) }
+                (html_table(&table))
+            }
+        }
+    }
+}
+
+fn short(sha256: &str) -> String {
+    sha256.get(..12).unwrap_or(sha256).to_owned()
+}

@@ -1,0 +1,285 @@
+//! Plots as SVG with text as text.
+
+use std::ops::Range;
+
+use plotters::backend::SVGBackend;
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use crate::palette::{self, Colour, INK, MUTED, PAPER, RULE};
+
+/// Width of a plot in its own units; on a telephone one unit is a little less than a pixel.
+const WIDTH: u32 = 380;
+const HEIGHT: u32 = 300;
+/// plotters writes a size of 1.24 units as one.
+const TEXT: u32 = 16;
+/// Mean width of a character of [`TEXT`], for the legend.
+const CHARACTER: f64 = 6.8;
+
+/// How a series looks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    pub(crate) colour: Colour,
+    pub(crate) marker: Marker,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Marker {
+    Circle,
+    Square,
+    Triangle,
+    Diamond,
+    Cross,
+}
+
+/// A point, and an interval of its height where it has one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Point {
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+    pub(crate) interval: Option<(f64, f64)>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Series {
+    pub(crate) name: String,
+    pub(crate) look: Look,
+    pub(crate) points: Vec<Point>,
+}
+
+/// Series over two axes.
+#[derive(Clone, Debug)]
+pub(crate) struct Plot {
+    pub(crate) title: String,
+    pub(crate) x_title: String,
+    pub(crate) y_title: String,
+    /// Where the horizontal axis has its marks, and what stands there.
+    pub(crate) x_marks: Vec<(f64, String)>,
+    pub(crate) x: Range<f64>,
+    pub(crate) y: Range<f64>,
+    pub(crate) series: Vec<Series>,
+    /// With the line on which y is x.
+    pub(crate) diagonal: bool,
+}
+
+/// A row of [`Forest`].
+#[derive(Clone, Debug)]
+pub(crate) struct ForestRow {
+    pub(crate) name: String,
+    pub(crate) look: Look,
+    pub(crate) value: f64,
+    pub(crate) interval: (f64, f64),
+    /// A second value, drawn hollow: the paper's.
+    pub(crate) other: Option<f64>,
+}
+
+/// Values with intervals, one below the other, on both sides of 0.
+#[derive(Clone, Debug)]
+pub(crate) struct Forest {
+    pub(crate) title: String,
+    pub(crate) x_title: String,
+    pub(crate) rows: Vec<ForestRow>,
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
+
+impl Plot {
+    /// The range of these points, a little wider; none if there are no points.
+    pub(crate) fn range(values: impl IntoIterator<Item = f64>) -> Option<Range<f64>> {
+        let (low, high) =
+            values.into_iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+                (low.min(value), high.max(value))
+            });
+        (low <= high).then(|| {
+            let more = ((high - low) * 0.08).max(0.005);
+            low - more..high + more
+        })
+    }
+
+    pub(crate) fn svg(&self) -> String {
+        let names: Vec<(&str, Look)> =
+            self.series.iter().map(|series| (series.name.as_str(), series.look)).collect();
+        render(HEIGHT, |root| self.draw(root, &names))
+    }
+
+    fn draw(&self, root: &Area<'_>, names: &[(&str, Look)]) -> Drawn {
+        let top = title_and_legend(root, &self.title, names)?;
+        let (_, below) = root.split_vertically(top);
+        let mut chart = ChartBuilder::on(&below)
+            .margin_right(14)
+            .margin_top(6)
+            .x_label_area_size(48)
+            .y_label_area_size(60)
+            .build_cartesian_2d(self.x.clone(), self.y.clone())?;
+        let fine = self.y.end - self.y.start < 0.05;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(RULE.rgb())
+            .axis_style(MUTED.rgb())
+            .x_labels(0)
+            .y_labels(5)
+            .label_style(text(TEXT - 1, MUTED))
+            .axis_desc_style(text(TEXT - 1, INK))
+            .x_desc(self.x_title.as_str())
+            .y_desc(self.y_title.as_str())
+            .y_label_formatter(&|at| if fine { format!("{at:.3}") } else { format!("{at:.2}") })
+            .draw()?;
+        // Marks stand where the data are, which plotters' own do not.
+        let centred = Pos::new(HPos::Center, VPos::Top);
+        for (at, name) in &self.x_marks {
+            let (x, y) = chart.backend_coord(&(*at, self.y.start));
+            let style = text(TEXT - 1, MUTED).pos(centred);
+            root.draw(&PathElement::new(vec![(x, y), (x, y + 4)], MUTED.rgb()))?;
+            root.draw(&Text::new(name.clone(), (x, y + 7), style))?;
+        }
+        if self.diagonal {
+            let (low, high) = (self.x.start.max(self.y.start), self.x.end.min(self.y.end));
+            chart.draw_series(LineSeries::new([(low, low), (high, high)], MUTED.rgb()))?;
+        }
+        for series in &self.series {
+            let colour = series.look.colour.rgb();
+            let line = series.points.iter().map(|point| (point.x, point.y));
+            chart.draw_series(LineSeries::new(line, colour.stroke_width(2)))?;
+            for point in &series.points {
+                let Some((low, high)) = point.interval else { continue };
+                // An interval may leave the plot; the part within is shown.
+                let (low, high) = (low.max(self.y.start), high.min(self.y.end));
+                let bar = [(point.x, low), (point.x, high)];
+                chart.draw_series(LineSeries::new(bar, colour.stroke_width(1)))?;
+            }
+            let area = chart.plotting_area().strip_coord_spec();
+            let offset = area.get_pixel_range();
+            for point in &series.points {
+                let (x, y) = chart.backend_coord(&(point.x, point.y));
+                marker(&area, (x - offset.0.start, y - offset.1.start), series.look, true)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Forest {
+    const ROW: u32 = 40;
+
+    pub(crate) fn svg(&self) -> String {
+        let height = 96 + Self::ROW * self.rows.len() as u32;
+        render(height, |root| self.draw(root))
+    }
+
+    fn draw(&self, root: &Area<'_>) -> Drawn {
+        let top = title_and_legend(root, &self.title, &[])?;
+        let (_, below) = root.split_vertically(top);
+        let values = self.rows.iter().flat_map(|row| {
+            [Some(row.interval.0), Some(row.interval.1), row.other, Some(0.0)].into_iter().flatten()
+        });
+        let x = Plot::range(values).unwrap_or(-1.0..1.0);
+        let rows = self.rows.len() as f64;
+        let mut chart = ChartBuilder::on(&below)
+            .margin_right(14)
+            .margin_left(8)
+            .x_label_area_size(48)
+            .build_cartesian_2d(x.clone(), rows..0.0)?;
+        chart
+            .configure_mesh()
+            .disable_y_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(RULE.rgb())
+            .axis_style(MUTED.rgb())
+            .y_labels(0)
+            .x_labels(5)
+            .label_style(text(TEXT - 1, MUTED))
+            .axis_desc_style(text(TEXT - 1, INK))
+            .x_desc(self.x_title.as_str())
+            .x_label_formatter(&|at| format!("{at:+.2}"))
+            .draw()?;
+        chart.draw_series(LineSeries::new([(0.0, 0.0), (0.0, rows)], INK.rgb()))?;
+        for (index, row) in self.rows.iter().enumerate() {
+            let y = index as f64 + 0.72;
+            let colour = row.look.colour.rgb();
+            let bar = [(row.interval.0, y), (row.interval.1, y)];
+            chart.draw_series(LineSeries::new(bar, colour.stroke_width(2)))?;
+            let area = chart.plotting_area().strip_coord_spec();
+            let offset = area.get_pixel_range();
+            let place = |x: f64, y: f64| {
+                let (x, y) = chart.backend_coord(&(x, y));
+                (x - offset.0.start, y - offset.1.start)
+            };
+            marker(&area, place(row.value, y), row.look, true)?;
+            if let Some(other) = row.other {
+                marker(&area, place(other, y), row.look, false)?;
+            }
+            let at = place(x.start, index as f64 + 0.12);
+            // The lines of the grid stop at the text.
+            let width = (row.name.chars().count() as f64 * CHARACTER) as i32;
+            let ground = [(0, at.1 - 2), (width + 6, at.1 + 14)];
+            area.draw(&Rectangle::new(ground, PAPER.rgb().filled()))?;
+            area.draw(&Text::new(row.name.clone(), (2, at.1), text(TEXT - 1, INK)))?;
+        }
+        Ok(())
+    }
+}
+
+fn text(size: u32, colour: Colour) -> TextStyle<'static> {
+    ("sans-serif", size).into_font().color(&colour.rgb())
+}
+
+/// Draws both; gives the height they take.
+fn title_and_legend(
+    root: &Area<'_>,
+    title: &str,
+    names: &[(&str, Look)],
+) -> Result<u32, DrawingAreaErrorKind<std::io::Error>> {
+    let style = ("sans-serif", TEXT + 2).into_font().style(FontStyle::Bold).color(&INK.rgb());
+    root.draw(&Text::new(title.to_owned(), (8, 6), style))?;
+    let (mut x, mut y) = (14, 34);
+    if names.is_empty() {
+        return Ok(30);
+    }
+    for (name, look) in names {
+        let width = 22 + (name.chars().count() as f64 * CHARACTER) as i32;
+        if x > 14 && x + width > WIDTH as i32 {
+            (x, y) = (14, y + 18);
+        }
+        marker(root, (x, y + 2), *look, true)?;
+        root.draw(&Text::new((*name).to_owned(), (x + 9, y - 5), text(TEXT - 1, INK)))?;
+        x += width + 6;
+    }
+    Ok(y as u32 + 14)
+}
+
+fn marker(area: &Area<'_>, (x, y): (i32, i32), look: Look, filled: bool) -> Drawn {
+    let style = ShapeStyle { color: look.colour.rgb().into(), filled, stroke_width: 2 };
+    match look.marker {
+        Marker::Circle => area.draw(&Circle::new((x, y), 4, style)),
+        Marker::Square => area.draw(&Rectangle::new([(x - 4, y - 4), (x + 4, y + 4)], style)),
+        Marker::Triangle => outline(area, vec![(x, y - 5), (x + 5, y + 4), (x - 5, y + 4)], style),
+        Marker::Diamond => {
+            outline(area, vec![(x, y - 6), (x + 5, y), (x, y + 6), (x - 5, y)], style)
+        }
+        Marker::Cross => area.draw(&Cross::new((x, y), 4, style)),
+    }
+}
+
+fn outline(area: &Area<'_>, mut points: Vec<(i32, i32)>, style: ShapeStyle) -> Drawn {
+    if style.filled {
+        return area.draw(&Polygon::new(points, style));
+    }
+    points.push(points[0]);
+    area.draw(&PathElement::new(points, style))
+}
+
+/// Draws into memory. The SVG has no size of its own: the page decides.
+fn render(height: u32, draw: impl FnOnce(&Area<'_>) -> Drawn) -> String {
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
+        let drawn = draw(&root).and_then(|()| root.present());
+        drawn.expect("memory takes what is drawn");
+    }
+    let sized = format!("<svg width=\"{WIDTH}\" height=\"{height}\"");
+    palette::with_variables(&svg.replacen(&sized, "<svg class=\"plot\"", 1))
+}

@@ -1,0 +1,184 @@
+//! A report of fabricated runs, looked at in a browser.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot write its data fails")]
+
+#[path = "../../eval/tests/fabricated/mod.rs"]
+mod fabricated;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nsmc_eval::study::{Plan, PlannedRun, Study, collect};
+use nsmc_report::Report;
+
+/// The study of the fabricated grid, by way of collected results.
+fn study(folder: &Path) -> Study {
+    let (runs, results) = (folder.join("runs"), folder.join("results"));
+    let configs = fabricated::grid(&runs);
+    let runs_of_plan = configs.iter().map(PlannedRun::of).collect();
+    let plan = Plan { profile: "fabricated".into(), paper_scale: Some(100), runs: runs_of_plan };
+    collect(&plan, &runs, &results).unwrap();
+    Study::read_results(&results).unwrap()
+}
+
+fn report() -> (Study, BTreeMap<String, String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let study = study(folder.path());
+    let ids = Report::quoted(&study);
+    let text = "아주 긴 리뷰 <b>가짜</b> & \"따옴표\" 끝없이이어지는말끝없이이어지는말끝없이이어지는말끝없이이어지는말";
+    (study, ids.into_iter().map(|id| (id, text.to_owned())).collect())
+}
+
+#[test]
+fn the_page_names_no_other_place_and_stays_small() {
+    let (study, texts) = report();
+    let html = Report { study: &study, texts }.html();
+    assert!(html.len() < 3 << 20, "{} bytes", html.len());
+    for reference in ["http://", "https://", "//cdn", "@import", "url(", "<script", "src="] {
+        // The namespace of SVG is a name, not a place.
+        let rest = html.replace("http://www.w3.org/2000/svg", "");
+        assert!(!rest.contains(reference), "{reference}");
+    }
+    assert!(html.contains("&lt;b&gt;가짜&lt;/b&gt; &amp;"), "texts of reviews are text");
+    assert!(html.contains("out of memory, as the test says"), "failed runs are shown");
+}
+
+#[test]
+fn the_verdict_says_what_the_fabricated_numbers_say() {
+    let (study, texts) = report();
+    let html = Report { study: &study, texts }.html();
+    for sentence in [
+        "With the paper's recipe, the paper's order holds at every training size",
+        "With tuned learning rates, the data do not decide the whole of the paper's order",
+        "LoRA collapses: it lies 23.",
+        "Changed alone, this explains half of it or more: alpha (1 → 128)",
+        "LoRA's collapse is therefore a matter of the recipe, not of the method",
+        "따라서 LoRA가 무너지는 것은 방법이 아니라 설정의 문제입니다",
+        "Runs stuck at chance, which count like all others: 1. Failed: 1.",
+    ] {
+        assert!(html.replace("&#39;", "'").contains(sentence), "{sentence}");
+    }
+}
+
+#[test]
+fn every_plot_has_marks_for_its_data() {
+    let (study, texts) = report();
+    let plots = Report { study: &study, texts }.plots();
+    let kinds = ["differences", "size", "time", "changes", "curves", "calibration", "attention"];
+    for kind in kinds {
+        assert!(plots.iter().any(|plot| plot.name.starts_with(kind)), "{kind}");
+    }
+    for plot in &plots {
+        let marks = plot.svg.matches("<circle").count()
+            + plot.svg.matches("<polyline").count()
+            + plot.svg.matches("<polygon").count()
+            + plot.svg.matches("<rect").count();
+        assert!(marks > 2, "{}: {marks} marks", plot.name);
+        assert!(plot.svg.contains("<text"), "{}: text is text", plot.name);
+        assert!(plot.svg.contains("var(--"), "{}: colours follow the scheme", plot.name);
+        assert!(!plot.svg.contains("NaN"), "{}", plot.name);
+    }
+}
+
+/// What the page looks like from within a browser, at some width.
+const MEASURE: &str = r##"
+const found = { errors: [] };
+const measure = (frame, width) => {
+  const page = frame.contentDocument, root = page.documentElement;
+  const wide = [...page.querySelectorAll("body *")].filter((element) =>
+    !element.closest(".scroll, svg") && element.getBoundingClientRect().right > width + 1);
+  const shown = (selector) => [...page.querySelectorAll(selector)]
+    .some((element) => frame.contentWindow.getComputedStyle(element).display !== "none");
+  const marks = [...page.querySelectorAll("svg.plot")].map((svg) =>
+    [...svg.querySelectorAll("circle, polyline, polygon, rect")]
+      .filter((mark) => mark.getBoundingClientRect().width + mark.getBoundingClientRect().height > 0)
+      .length);
+  const text = Math.min(...[...page.querySelectorAll("svg.plot text")]
+    .map((label) => label.getBoundingClientRect().height));
+  const state = { overflow: root.scrollWidth - width, wide: wide.map((element) => element.outerHTML.slice(0, 80)),
+    plots: marks.length, fewest_marks: Math.min(...marks), smallest_text: text,
+    english: shown(".verdict .en"), korean: shown(".verdict .ko") };
+  page.querySelector("#korean").click();
+  state.after = { english: shown(".verdict .en"), korean: shown(".verdict .ko") };
+  state.resources = frame.contentWindow.performance.getEntriesByType("resource").length;
+  return state;
+};
+addEventListener("error", (event) => found.errors.push(String(event.message)));
+addEventListener("load", () => {
+  for (const frame of document.querySelectorAll("iframe")) {
+    found[frame.width] = measure(frame, Number(frame.width));
+  }
+  document.querySelector("#found").textContent = JSON.stringify(found);
+});
+"##;
+
+#[test]
+fn a_browser_shows_the_page_without_overflow_requests_or_errors() {
+    let (study, texts) = report();
+    let html = Report { study: &study, texts }.html();
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    fs_err::write(folder.join("report.html"), &html).unwrap();
+    let Some(browser) = browser() else {
+        // Not `println!`, whose words cargo keeps to itself when a test passes.
+        std::io::stderr()
+            .write_all(
+                b"NOT CHECKED in a browser: no chromium, chromium-browser or google-chrome, and no \
+                  CHROMIUM. The other tests of this file check the page's text.\n",
+            )
+            .unwrap();
+        return;
+    };
+
+    // A frame is as narrow as a telephone, which a window cannot be.
+    let source = html.replace('&', "&amp;").replace('"', "&quot;");
+    let mut page = String::from("<!doctype html><meta charset=utf-8>");
+    for width in [360, 1280] {
+        write!(page, "<iframe width=\"{width}\" height=\"900\" style=\"border:0\" srcdoc=\"{source}\"></iframe>")
+            .unwrap();
+    }
+    write!(page, "<pre id=found></pre><script>{MEASURE}</script>").unwrap();
+    let path = folder.join("frames.html");
+    fs_err::write(&path, page).unwrap();
+    let profile = tempfile::tempdir().unwrap();
+    let output = Command::new(&browser)
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"])
+        .args(["--enable-logging=stderr", "--virtual-time-budget=5000", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .arg(format!("file://{}", path.display()))
+        .output()
+        .unwrap();
+    let dom = String::from_utf8_lossy(&output.stdout);
+    let log = String::from_utf8_lossy(&output.stderr);
+    let found = dom.split("<pre id=\"found\">").nth(1).and_then(|rest| rest.split("</pre>").next());
+    let found = found.unwrap_or_else(|| panic!("{} showed nothing\n{log}", browser.display()));
+    let found = found.replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&");
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    assert_eq!(found["errors"], serde_json::json!([]));
+    assert!(!log.contains("CONSOLE"), "{log}");
+    for width in ["360", "1280"] {
+        let state = &found[width];
+        assert_eq!(state["overflow"], 0, "at {width}: {state}");
+        assert_eq!(state["wide"], serde_json::json!([]), "at {width}");
+        assert_eq!(state["resources"], 0, "at {width}: something was fetched");
+        assert!(state["plots"].as_u64().unwrap() >= 12, "{state}");
+        assert!(state["fewest_marks"].as_u64().unwrap() > 2, "{state}");
+        assert!(state["smallest_text"].as_f64().unwrap() > 9.0, "legible at {width}: {state}");
+        assert_eq!((&state["english"], &state["korean"]), (&true.into(), &false.into()));
+        let after = &state["after"];
+        assert_eq!((&after["english"], &after["korean"]), (&false.into(), &true.into()));
+    }
+}
+
+/// A headless browser: the environment's `CHROMIUM`, or what is installed.
+fn browser() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("CHROMIUM") {
+        return Some(path.into());
+    }
+    let folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH")?).collect();
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    let mut paths = folders.iter().flat_map(|folder| names.map(|name| folder.join(name)));
+    paths.find(|path| path.is_file())
+}
