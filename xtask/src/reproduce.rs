@@ -40,7 +40,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
                 if nsmc.is_none() {
                     nsmc = Some(Nsmc::build(workspace, args.options.device)?);
                 }
-                run.start(workspace, nsmc.as_ref().expect("it was just built"), false)
+                run.start(workspace, nsmc.as_ref().expect("it was just built"), false, false)
             });
             if let Err(error) = outcome {
                 say(&format!("error: {error:#}"));

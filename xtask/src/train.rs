@@ -3,7 +3,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nsmc_eval::{EvaluatedRun, paper_table, results_table};
-use nsmc_experiment::{Cell, ExperimentConfig, ModelConfig, Profile, RunRecord, RunStatus};
+use nsmc_experiment::{
+    Cell, ExperimentConfig, FileLock, ModelConfig, Profile, RunRecord, RunStatus,
+};
 
 use crate::args::{Options, Train};
 use crate::nsmc::Nsmc;
@@ -30,7 +32,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Train) -> Result<()> {
     }
     let run = run.fetch(workspace, &profile, &cell, options)?;
     let nsmc = Nsmc::build(workspace, args.options.device)?;
-    run.start(workspace, &nsmc, args.tui)
+    run.start(workspace, &nsmc, args.again, args.tui)
 }
 
 /// One run of a profile, resolved.
@@ -107,8 +109,33 @@ impl Run {
         Self::resolve(workspace, profile, cell, self.config.seed, options)
     }
 
-    /// Runs it to its end as a process of `nsmc`.
-    pub(crate) fn start(&self, workspace: &Workspace, nsmc: &Nsmc, tui: bool) -> Result<()> {
+    /// Keeps every other xtask from removing or starting the run.
+    fn lock(&self) -> Result<FileLock> {
+        let parent = self.folder.parent().unwrap_or(&self.folder);
+        fs_err::create_dir_all(parent)?;
+        let id = self.config.run_id();
+        let path = parent.join(format!(".{id}.lock"));
+        let lock = FileLock::try_acquire(&path)?;
+        lock.with_context(|| {
+            let holder = FileLock::holder(&path).map(|pid| format!(" ({pid})")).unwrap_or_default();
+            format!("run {id}: another `cargo xtask`{holder} is at work on it")
+        })
+    }
+
+    /// Runs it to its end as a process of `nsmc`. One that is done is left alone, unless it is to be
+    /// run `again`.
+    pub(crate) fn start(
+        &self,
+        workspace: &Workspace,
+        nsmc: &Nsmc,
+        again: bool,
+        tui: bool,
+    ) -> Result<()> {
+        let _lock = self.lock()?;
+        // Another xtask may have run it since the plan was made.
+        if self.is_done() && !again {
+            return Ok(());
+        }
         // A run that was stopped goes on where it was.
         let same = ExperimentConfig::read(&self.folder.join("config.toml"))
             .is_ok_and(|found| found.identity() == self.config.identity());
@@ -117,7 +144,6 @@ impl Run {
             fs_err::remove_dir_all(&self.folder)?;
         }
         let parent = self.folder.parent().unwrap_or(&self.folder);
-        fs_err::create_dir_all(parent)?;
         let resolved = parent.join(format!("{}.toml", self.config.run_id()));
         fs_err::write(&resolved, self.config.to_toml())?;
         let path = |path: &Path| OsString::from(path);

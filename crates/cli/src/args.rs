@@ -28,11 +28,23 @@ pub(crate) enum Command {
     FillMask(FillMask),
     /// Write a run's model in the layout of a Python library.
     Export(Export),
+    /// Say whether finished runs are still what they were: metrics, hashes, provenance.
+    Verify(Verify),
     /// Compare methods on the same test reviews: intervals, tests, disagreements.
     Compare(Compare),
     /// Measure speed.
     #[command(subcommand)]
     Bench(Bench),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Verify {
+    /// Run directories.
+    #[arg(required = true, value_name = "RUN")]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Print one JSON object instead of lines.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(clap::Args)]

@@ -7,6 +7,7 @@
 
 mod args;
 mod bench;
+mod checksums;
 mod classifier;
 mod compare;
 mod corpus;
@@ -19,7 +20,11 @@ mod method;
 mod output;
 mod predict;
 mod pretrain;
+mod provenance;
+mod run_directory;
+mod stretches;
 mod train;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -36,6 +41,7 @@ fn main() -> ExitCode {
         Command::Predict(predict) => predict::run(&predict, args.verbose),
         Command::FillMask(fill_mask) => fill_mask::run(&fill_mask, args.verbose),
         Command::Export(export) => export::run(&export, args.verbose),
+        Command::Verify(verify) => verify::run(&verify, args.verbose),
         Command::Compare(compare) => compare::run(&compare, args.verbose),
         Command::Bench(Bench::Train(bench)) => bench::train(&bench, args.verbose),
     };

@@ -12,10 +12,13 @@
 mod config;
 mod document;
 mod error;
+mod file_lock;
+mod inputs;
 mod manifest;
 mod method;
 mod pretraining;
 mod profile;
+mod provenance;
 mod reader;
 mod record;
 
@@ -25,6 +28,8 @@ pub use config::{
 };
 pub use document::Document;
 pub use error::{ConfigError, Origin, Problem};
+pub use file_lock::FileLock;
+pub use inputs::{WeightsKind, combined_sha256};
 pub use manifest::{
     AdapterEntry, DatasetEntry, DatasetManifest, FileEntry, ModelEntry, ModelManifest, RawEntry,
 };
@@ -34,6 +39,7 @@ pub use method::{
 };
 pub use pretraining::{CorpusConfig, PretrainingConfig, PretrainingEvaluation, PretrainingRecipe};
 pub use profile::{Catalog, Cell, Profile};
+pub use provenance::{Provenance, Stretch};
 pub use record::{EpochRecord, FusionAttention, RunRecord, RunResults, RunStatus, StageRecord};
 
 use std::io::Read;
@@ -52,6 +58,14 @@ pub fn sha256_file(path: &Path) -> std::io::Result<String> {
             read => hasher.update(&buffer[..read]),
         }
     }
+}
+
+/// What git, and the Hugging Face hub, calls a file: the SHA-1 of `blob LENGTH\0` and its content.
+pub fn git_blob_sha1(path: &Path) -> std::io::Result<String> {
+    let content = fs_err::read(path)?;
+    let header = format!("blob {}\0", content.len());
+    let digest = sha1::Sha1::new().chain_update(header).chain_update(content).finalize();
+    Ok(hex(&digest))
 }
 
 /// The sha256 of `bytes` as 64 lowercase hex digits.

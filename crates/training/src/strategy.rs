@@ -104,6 +104,7 @@ struct Pending {
     learning_rate: f64,
     losses: Tensor<1>,
     grad_norm: Tensor<1>,
+    reviews: Vec<usize>,
 }
 
 impl SupervisedLearningStrategy<ClassificationTask> for RecipeStrategy {
@@ -243,6 +244,7 @@ impl RecipeStrategy {
                 loss: losses,
                 grad_norm,
                 learning_rate: pending.learning_rate,
+                reviews: self.train.ids(&pending.reviews),
             })
         };
 
@@ -253,6 +255,7 @@ impl RecipeStrategy {
             let batch: Batch = batch.map_err(|error| TrainingError::Device(error.to_string()))?;
             let step = (epoch - 1) * steps + training.state.index;
             let learning_rate = self.schedule.at(step);
+            let reviews = batch.reviews.clone();
             let (item, grad_norm) = self.step(training, batch, step, learning_rate);
             training.state.index += 1;
             training.own_steps += 1;
@@ -262,6 +265,7 @@ impl RecipeStrategy {
                 learning_rate,
                 losses: item.losses.clone().inner(),
                 grad_norm,
+                reviews,
             });
             if let Some(previous) = previous {
                 training.state.loss_sum += read(previous)?;
