@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod compare;
+mod full_disk;
 mod integrity;
 mod kill;
 mod methods;

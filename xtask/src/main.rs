@@ -10,8 +10,11 @@ mod pretrain;
 mod reproduce;
 mod tables;
 #[cfg(test)]
+mod test_server;
+#[cfg(test)]
 mod tidy;
 mod train;
+mod transfer;
 mod workspace;
 
 use std::process::ExitCode;

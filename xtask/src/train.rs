@@ -98,7 +98,7 @@ impl Run {
             && !workspace.root.join(path).is_dir()
             && let Some(entry) = workspace.models()?.models.get(name)
         {
-            hub::fetch(name, entry)?;
+            hub::fetch(workspace, name, entry)?;
         }
         let adapters = workspace.models()?.adapters;
         for source in self.config.method.sources() {

@@ -16,6 +16,7 @@ mod file_lock;
 mod inputs;
 mod manifest;
 mod method;
+mod model_lock;
 mod pretraining;
 mod profile;
 mod provenance;
@@ -37,6 +38,7 @@ pub use method::{
     AdapterConfig, AdapterFusionMethod, AdapterKind, AdapterMethod, AdapterTraining, FusionKind,
     Head, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
 };
+pub use model_lock::{LockedModel, ModelLock};
 pub use pretraining::{CorpusConfig, PretrainingConfig, PretrainingEvaluation, PretrainingRecipe};
 pub use profile::{Catalog, Cell, Profile};
 pub use provenance::{Provenance, Stretch};
