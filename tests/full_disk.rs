@@ -88,7 +88,9 @@ fn a_directory_that_goes_away_is_a_clear_error() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     fs_err::rename(world.path("run"), world.path("moved")).unwrap();
+    // It has ten thousand epochs to go, but nowhere to keep them.
     let ran = Ran::from(process.wait_with_output().unwrap());
     assert!(!ran.success && !ran.stderr.contains("panicked"), "{}", ran.stderr);
     assert!(ran.stderr.contains("error: ") && ran.stderr.contains("run"), "{}", ran.stderr);
+    assert!(!world.path("run/checkpoint").exists() && !world.path("run/resume").exists());
 }

@@ -18,7 +18,7 @@ use nsmc_peft::PeftModel;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::{Checkpoints, record};
+use crate::checkpoint::{Checkpoints, make, record};
 use crate::{
     ClassificationTask, Dashboard, LinearSchedule, StepOutput, TrainingError, clip_grad_norm,
 };
@@ -374,6 +374,7 @@ impl RecipeStrategy {
     /// best.
     fn keep(&self, record: EpochRecord, training: &mut Training) -> Result<(), TrainingError> {
         let checkpoints = self.folder.join("checkpoint");
+        make(&checkpoints)?;
         let incoming = checkpoints.join("incoming");
         remove_if_there(&incoming)?;
         (self.save)(&training.task.valid().model, &incoming)?;
@@ -387,7 +388,7 @@ impl RecipeStrategy {
         if record.validation_accuracy.is_some_and(|accuracy| accuracy > best) {
             let folder = checkpoints.join("best");
             remove_if_there(&folder)?;
-            fs_err::create_dir_all(&folder)?;
+            make(&folder)?;
             for entry in fs_err::read_dir(&last)? {
                 let file = entry?.path();
                 let name = file.file_name().unwrap_or_default();
