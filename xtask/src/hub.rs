@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use nsmc_experiment::{LockedModel, ModelEntry, ModelLock, sha256_file};
+use nsmc_experiment::{FileLock, LockedModel, ModelEntry, ModelLock, sha256_file};
 use ureq::http::HeaderMap;
 
 use crate::say;
@@ -135,6 +135,7 @@ impl Hub {
         if !is_commit(&entry.revision) {
             let reference = folder.join("refs").join(&entry.revision);
             fs_err::create_dir_all(reference.parent().unwrap_or(&folder))?;
+            let _lock = FileLock::acquire(&self.locks(repo).join("refs.lock"), || ())?;
             let partial = reference.with_extension("partial");
             fs_err::write(&partial, &revision)?;
             fs_err::rename(partial, reference)?;
@@ -142,6 +143,11 @@ impl Hub {
         let snapshot = folder.join("snapshots").join(&revision);
         let (repo, asked) = (repo.clone(), entry.revision.clone());
         Ok((snapshot, LockedModel { repo, revision: asked, commit: revision, sha256 }))
+    }
+
+    /// Where the hub's own library, whose downloads share the cache, has its locks.
+    fn locks(&self, repo: &str) -> PathBuf {
+        self.cache.join(".locks").join(repo_folder(Path::new(""), repo))
     }
 
     /// Fetches one file; gives the commit that it belongs to and its sha256.
@@ -157,9 +163,7 @@ impl Hub {
         // The hub itself knows the hash of a large file; the storage it redirects to does not.
         let about = About::read(&self.client.head(&url, token)?).with_context(|| url.clone())?;
         let folder = repo_folder(&self.cache, repo);
-        let (blobs, name) = (folder.join("blobs"), repo_folder(Path::new(""), repo));
-        // The lock of the hub's own library, whose downloads share the cache.
-        let locks = self.cache.join(".locks").join(name);
+        let (blobs, locks) = (folder.join("blobs"), self.locks(repo));
         for folder in [&blobs, &locks] {
             fs_err::create_dir_all(folder)?;
         }
