@@ -70,17 +70,25 @@ impl Run {
         if files.iter().any(|file| !workspace.root.join(&file.path).is_file()) {
             missing.push(data.dataset.clone());
         }
-        if let ModelConfig::Pretrained { name, path, .. } = &self.config.model
-            && !workspace.root.join(path).is_dir()
-        {
-            missing.push(name.clone());
-        }
+        missing.extend(self.missing_model(workspace).map(str::to_owned));
         for source in self.config.method.sources() {
             if !workspace.root.join(&source.path).exists() {
                 missing.push(source.from.clone());
             }
         }
         missing
+    }
+
+    /// The model that is not on this machine: its place is not known then.
+    fn missing_model(&self, workspace: &Workspace) -> Option<&str> {
+        match &self.config.model {
+            ModelConfig::Pretrained { name, path, .. }
+                if path.as_os_str().is_empty() || !workspace.root.join(path).is_dir() =>
+            {
+                Some(name)
+            }
+            _ => None,
+        }
     }
 
     /// Fetches what the run needs, and resolves it again with the places it lies at.
@@ -94,8 +102,7 @@ impl Run {
         if let Some(entry) = workspace.datasets()?.datasets.get(&self.config.data.dataset) {
             download::dataset(workspace, &self.config.data.dataset, entry, &options.source)?;
         }
-        if let ModelConfig::Pretrained { name, path, .. } = &self.config.model
-            && !workspace.root.join(path).is_dir()
+        if let Some(name) = self.missing_model(workspace)
             && let Some(entry) = workspace.models()?.models.get(name)
         {
             hub::fetch(workspace, name, entry)?;
@@ -161,5 +168,29 @@ impl Run {
         // The run directory has its own copy.
         fs_err::remove_file(&resolved)?;
         outcome.with_context(|| format!("run {}", self.config.run_id()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_whose_place_is_not_known_is_missing() {
+        let workspace = Workspace::find();
+        let profile = workspace.profile("paper").unwrap();
+        let catalog = |catalog: nsmc_experiment::Catalog<'_>| {
+            // As on a machine that has no model.
+            let catalog = nsmc_experiment::Catalog { model_folder: &|_| None, ..catalog };
+            Ok(profile.resolve(&Cell::of("vanilla"), 0, &[], catalog)?)
+        };
+        let config = workspace.with_catalog(catalog).unwrap();
+        let mut run = Run { config, folder: "runs/none".into() };
+        let missing = run.missing(&workspace);
+        assert!(missing.contains(&"bert-base-multilingual-cased".to_owned()), "{missing:?}");
+        if let ModelConfig::Pretrained { path, .. } = &mut run.config.model {
+            *path = "models/mini".into();
+        }
+        assert_eq!(run.missing_model(&workspace), None);
     }
 }
