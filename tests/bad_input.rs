@@ -1,4 +1,4 @@
-use nsmc_experiment::{RunRecord, RunStatus};
+use nsmc_experiment::{FileHashes, RunRecord, RunStatus, WeightsKind};
 
 use crate::world::World;
 
@@ -112,15 +112,7 @@ fn a_model_that_does_not_fit_is_refused() {
     let world = World::new();
     assert!(world.train(&world.config(), "base").success);
     let scratch = world.config();
-    let start = scratch.find("[model]").unwrap();
-    let end = scratch.find("[data]").unwrap();
-    let pretrained = |folder: &str| {
-        let model = format!(
-            "[model]\nsource = \"pretrained\"\nname = \"base\"\nrevision = \"1\"\npath = \"{}\"\n",
-            world.path(folder).display()
-        );
-        [&scratch[..start], &model, &scratch[end..]].concat()
-    };
+    let pretrained = |folder: &str| World::with_model(&scratch, &world.pretrained(folder));
     refused(&world, &pretrained("nowhere"), &["nowhere: no such folder", "cargo xtask download"]);
 
     let copy = |name: &str| {
@@ -204,17 +196,22 @@ sha256 = ""
 #[test]
 fn a_setup_that_cannot_be_is_refused_before_anything_trains() {
     let world = World::new();
+    fs_err::create_dir(world.path("ko")).unwrap();
+    world.write("ko/adapter.safetensors", "never read");
+    let sha256 =
+        WeightsKind::Adapter.sha256(&world.path("ko"), &FileHashes::default()).unwrap().unwrap();
+    let fusion = FUSION.replace("sha256 = \"\"", &format!("sha256 = \"{sha256}\""));
     for (setup, expected) in [
         ("Fuse(ko, Fuse(nsmc))", "a `Fuse` within a `Fuse`"),
         ("Parallel(ko, nsmc)", "`Parallel` is neither the adapter that trains"),
         ("Fuse(ko, ../nsmc)", "`../nsmc` is neither"),
         ("Fuse(ko, nsmc", "a `)` is missing"),
     ] {
-        let method = FUSION.replace("Fuse(ko, nsmc)", setup);
+        let method = fusion.replace("Fuse(ko, nsmc)", setup);
         refused(&world, &world.config_with(&method), &[expected]);
     }
-    let missing = FUSION.replace("path = \"ko\"", "path = \"nowhere\"");
-    refused(&world, &world.config_with(&missing), &["the adapter `ko`", "nowhere"]);
-    let named = FUSION.replace("name = \"nsmc\"", "name = \"a/b\"");
+    let missing = fusion.replace("path = \"ko\"", "path = \"nowhere\"");
+    refused(&world, &world.config_with(&missing), &["`method.sources.ko` (ko)", "nowhere"]);
+    let named = fusion.replace("name = \"nsmc\"", "name = \"a/b\"");
     refused(&world, &world.config_with(&named), &["`method.adapter.name`: expected letters"]);
 }

@@ -4,6 +4,8 @@
 
 mod bad_input;
 mod compare;
+mod full_disk;
+mod integrity;
 mod kill;
 mod methods;
 mod predict;

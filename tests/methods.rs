@@ -1,7 +1,7 @@
 //! Every method through the program: trained, tested again in another process, exported, and
 //! started from what was exported.
 
-use nsmc_experiment::{FusionAttention, RunRecord, sha256_hex};
+use nsmc_experiment::{FileHashes, FusionAttention, RunRecord, WeightsKind};
 
 use crate::world::World;
 
@@ -73,8 +73,8 @@ sha256 = "{sha256}"
 /// AdapterFusion with the adapter of a folder.
 pub(crate) fn fusion(world: &World, adapter: &str) -> String {
     let folder = world.path(adapter);
-    let weights = fs_err::read(folder.join("adapter.safetensors")).unwrap();
-    FUSION.replace("{ko}", &folder.display().to_string()).replace("{sha256}", &sha256_hex(&weights))
+    let sha256 = WeightsKind::Adapter.sha256(&folder, &FileHashes::default()).unwrap().unwrap();
+    FUSION.replace("{ko}", &folder.display().to_string()).replace("{sha256}", &sha256)
 }
 
 fn train(world: &World, method: &str, run: &str) -> RunRecord {
@@ -126,14 +126,7 @@ fn lora_is_trained_exported_and_taken_up_again() {
     assert_eq!(config["bias"], "lora_only");
 
     // The merged model is a whole one, and says what the run's model says.
-    let scratch = world.config();
-    let (start, end) = (scratch.find("[model]").unwrap(), scratch.find("[data]").unwrap());
-    let merged = format!(
-        "[model]\nsource = \"pretrained\"\nname = \"merged\"\nrevision = \"1\"\npath = \"{}\"\n",
-        world.path("merged").display()
-    );
-    let frozen = [&scratch[..start], &merged, &scratch[end..]]
-        .concat()
+    let frozen = World::with_model(&world.config(), &world.pretrained("merged"))
         .replace("learning_rate = 3e-3", "learning_rate = 1e-30")
         .replace("num_train_epochs = 6", "num_train_epochs = 1");
     let ran = world.train(&frozen, "again");
@@ -150,9 +143,11 @@ fn lora_is_trained_exported_and_taken_up_again() {
     // A run that starts from the exported weights and takes no step of note says the same, too: the
     // base is the same random one.
     let path = world.path("peft").display().to_string();
+    let sha256 =
+        WeightsKind::Peft.sha256(&world.path("peft"), &FileHashes::default()).unwrap().unwrap();
     let started = format!(
         "{LORA}[method.start]\nfrom = \"peft\"\ninvertible_non_linearity = \"preset\"\n\
-         path = \"{path}\"\nsha256 = \"\"\n"
+         path = \"{path}\"\nsha256 = \"{sha256}\"\n"
     );
     let config = world
         .config_with(&started)

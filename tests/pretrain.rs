@@ -82,7 +82,7 @@ fn config(world: &World) -> String {
     CONFIG.replace("{sha256}", &found[..64])
 }
 
-fn start(world: &World, run: &str) -> Child {
+pub(crate) fn start(world: &World, run: &str) -> Child {
     Command::new(env!("CARGO_BIN_EXE_nsmc"))
         .current_dir(world.path(""))
         .env("NSMC_CACHE", world.path("cache"))
@@ -102,6 +102,21 @@ fn metrics(world: &World, run: &str) -> Vec<serde_json::Value> {
         line
     };
     lines.lines().map(without_time).collect()
+}
+
+/// Puts an archive and the configuration of a pre-training on it into the folder.
+pub(crate) fn prepare(world: &World) {
+    archive(world);
+    let config = config(world);
+    world.write("pretraining.toml", config);
+}
+
+/// Two pre-trainings that must have come to the same.
+pub(crate) fn assert_same(world: &World, run: &str, other: &str) {
+    let weights =
+        |run: &str| fs_err::read(world.path(&format!("{run}/model/model.safetensors"))).unwrap();
+    assert!(weights(run) == weights(other), "{run} and {other} have other weights");
+    assert_eq!(metrics(world, run), metrics(world, other));
 }
 
 #[test]

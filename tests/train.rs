@@ -16,7 +16,7 @@ fn a_run_trains_tests_and_leaves_its_record() {
     let record = RunRecord::read(&world.path("run/record.json")).unwrap();
     assert_eq!(record.status, RunStatus::Success);
     let config = ExperimentConfig::read(&world.path("run/config.toml")).unwrap();
-    assert_eq!((&record.config, record.identity), (&config, config.identity()));
+    assert_eq!((&record.config, &record.identity), (&config.without_paths(), &config.identity()));
     let results = record.results.unwrap();
     // 24 of 240 reviews are held out; of the 200 asked for, a tenth would have been.
     assert_eq!(
@@ -79,18 +79,10 @@ fn a_pretrained_folder_with_three_classes_and_quoted_fields_will_do() {
     }
     world.write("train.txt", &csv);
     world.write("test.txt", csv.lines().take(31).collect::<Vec<_>>().join("\n"));
-    let scratch = world.config();
-    let start = scratch.find("[model]").unwrap();
-    let end = scratch.find("[data]").unwrap();
-    let pretrained = format!(
-        "[model]\nsource = \"pretrained\"\nname = \"mine\"\nrevision = \"1\"\npath = \"{}\"\n",
-        world.path("first/checkpoint/best").display()
-    );
     // Of another task's checkpoint the encoder is used, and its classifier is not.
     let weights = world.path("first/checkpoint/best/model.safetensors");
     drop_classifier(&weights);
-    let config = [&scratch[..start], &pretrained, &scratch[end..]]
-        .concat()
+    let config = World::with_model(&world.config(), &world.pretrained("first/checkpoint/best"))
         .replace("id_column = \"id\"", "id_column = \"\"")
         .replace("\"document\"", "\"text\"")
         .replace("label_column = \"label\"", "label_column = \"stars\"")

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use nsmc_experiment::sha256_hex;
+use nsmc_experiment::{FileHashes, WeightsKind, sha256_hex};
 
 pub(crate) struct World {
     folder: tempfile::TempDir,
@@ -97,6 +97,24 @@ metric_batch_size = 32
         )
     }
 
+    /// The `[model]` section of a folder with a pre-trained model.
+    pub(crate) fn pretrained(&self, folder: &str) -> String {
+        let path = self.path(folder);
+        let revision =
+            WeightsKind::Model.sha256(&path, &FileHashes::default()).unwrap().unwrap_or_default();
+        format!(
+            "[model]\nsource = \"pretrained\"\nname = \"{folder}\"\nrevision = \"{revision}\"\n\
+             path = \"{}\"\n",
+            path.display()
+        )
+    }
+
+    /// A configuration with that model instead of its own.
+    pub(crate) fn with_model(config: &str, model: &str) -> String {
+        let (start, end) = (config.find("[model]").unwrap(), config.find("[data]").unwrap());
+        [&config[..start], model, &config[end..]].concat()
+    }
+
     /// The same with another method: the `[method]` section.
     pub(crate) fn config_with(&self, method: &str) -> String {
         let config = self.config();
@@ -105,14 +123,18 @@ metric_batch_size = 32
     }
 
     pub(crate) fn nsmc(&self, arguments: &[&str]) -> Ran {
-        let output = Command::new(env!("CARGO_BIN_EXE_nsmc"))
+        Ran::from(self.command(arguments).output().unwrap())
+    }
+
+    /// The program, ready to be started in the folder.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nsmc"));
+        command
             .current_dir(self.folder.path())
             .env("NSMC_CACHE", self.path("cache"))
             .env("XDG_CACHE_HOME", self.path("cache"))
-            .args(arguments)
-            .output()
-            .unwrap();
-        Ran::from(output)
+            .args(arguments);
+        command
     }
 
     /// Trains `config` into `run`.

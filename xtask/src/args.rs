@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use clap::builder::TypedValueParser as _;
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Tasks around the runs.
@@ -26,6 +27,8 @@ pub(crate) enum Command {
     Results(Results),
     /// Make a report of runs, one HTML file.
     Report(Report),
+    /// Time training steps, beside the Python peers if there are any.
+    Bench(Bench),
     /// Check everything: formatting, lints, docs, each crate alone, end to end.
     Ci,
 }
@@ -113,6 +116,47 @@ pub(crate) struct Pretrain {
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) source: Source,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Bench {
+    /// A Python with torch, transformers, peft and adapters, to time beside ours.
+    #[arg(long, value_name = "PYTHON")]
+    pub(crate) peers: Option<PathBuf>,
+    /// Methods; all if not given.
+    #[arg(long, value_delimiter = ',', value_parser = ["vanilla", "lora", "adapter", "adapterfusion"])]
+    pub(crate) methods: Vec<String>,
+    /// How the peers lay out a batch: padded to its longest (`batch`), grouped by length (`group`),
+    /// padded to 128 (`max`); all if not given.
+    #[arg(long, value_delimiter = ',', value_parser = ["batch", "group", "max"])]
+    pub(crate) paddings: Vec<String>,
+    /// Size of the model.
+    #[arg(long, value_enum, default_value = "mbert")]
+    pub(crate) shape: Shape,
+    /// Steps timed.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
+    pub(crate) steps: usize,
+    /// Steps before them.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) warmup: usize,
+    /// Times that each is run, in turn.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
+    pub(crate) rounds: usize,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+    /// Write every measurement to a JSON file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// A model's size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shape {
+    /// 12 layers, hidden 768, vocabulary 119,547.
+    Mbert,
+    /// 4 layers, hidden 256, vocabulary 8,000.
+    Mini,
 }
 
 /// Which runs are meant.

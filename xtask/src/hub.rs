@@ -1,11 +1,13 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
-use nsmc_experiment::ModelEntry;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nsmc_experiment::{FileLock, LockedModel, ModelEntry, ModelLock, sha256_file};
 use ureq::http::HeaderMap;
 
-use crate::download::{Expected, agent, fetch as fetch_file};
 use crate::say;
+use crate::transfer::{Client, Expected, Patience};
+use crate::workspace::Workspace;
 
 /// The Hugging Face cache, shared with every other tool that uses the hub.
 ///
@@ -32,20 +34,46 @@ fn repo_folder(cache: &Path, repo: &str) -> PathBuf {
 }
 
 /// The folder of a model that is on this machine with all its files, whoever fetched it.
-pub(crate) fn find(entry: &ModelEntry) -> Option<PathBuf> {
+pub(crate) fn find(lock: &ModelLock, name: &str, entry: &ModelEntry) -> Option<PathBuf> {
     let cache = cache().ok()?;
+    let locked = locked(lock, name, entry);
     entry.repos.iter().find_map(|repo| {
         let folder = repo_folder(&cache, repo);
-        let reference = fs_err::read_to_string(folder.join("refs").join(&entry.revision));
-        let commit = reference.map_or_else(|_| entry.revision.clone(), |text| text.trim().into());
+        let branch = || fs_err::read_to_string(folder.join("refs").join(&entry.revision)).ok();
+        let commit = match locked {
+            Some(locked) => locked.commit.clone(),
+            None if is_commit(&entry.revision) => entry.revision.clone(),
+            None => branch()?.trim().to_owned(),
+        };
         let snapshot = folder.join("snapshots").join(commit);
         entry.files.iter().all(|file| snapshot.join(file).is_file()).then_some(snapshot)
     })
 }
 
-/// The folder of a model, fetched from the hub if it is not on this machine.
-pub(crate) fn fetch(name: &str, entry: &ModelEntry) -> Result<PathBuf> {
-    if let Some(folder) = find(entry) {
+/// The commit that a model's revision is, if that is known: a branch is what it was when it was
+/// fetched.
+pub(crate) fn commit(lock: &ModelLock, name: &str, entry: &ModelEntry) -> Option<String> {
+    if is_commit(&entry.revision) {
+        return Some(entry.revision.clone());
+    }
+    let folder = find(lock, name, entry)?;
+    folder.file_name().map(|commit| commit.to_string_lossy().into_owned())
+}
+
+fn locked<'a>(lock: &'a ModelLock, name: &str, entry: &ModelEntry) -> Option<&'a LockedModel> {
+    lock.find(name, &entry.repos[0], &entry.revision)
+}
+
+fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The folder of a model, fetched from the hub if it is not on this machine. What it was the first
+/// time is kept in `models/lock.toml`, and must be the same every other time.
+pub(crate) fn fetch(workspace: &Workspace, name: &str, entry: &ModelEntry) -> Result<PathBuf> {
+    let path = workspace.model_lock();
+    let lock = ModelLock::read(&path)?;
+    if let Some(folder) = find(&lock, name, entry) {
         return Ok(folder);
     }
     let offline = std::env::var("HF_HUB_OFFLINE").unwrap_or_default();
@@ -53,58 +81,118 @@ pub(crate) fn fetch(name: &str, entry: &ModelEntry) -> Result<PathBuf> {
         bail!("the model `{name}` is not in the Hugging Face cache, and HF_HUB_OFFLINE is set");
     }
     say(&format!("{name}: fetching about {} MB", entry.bytes / 1_000_000));
-    let repo = &entry.repos[0];
-    let folder = repo_folder(&cache()?, repo);
-    let mut commit = None;
-    for file in &entry.files {
-        let found = fetch_one(repo, entry, file, &folder).with_context(|| {
-            format!(
-                "the model `{name}`: without network, let any tool of Hugging Face put {repo} into \
-                 its cache, or give a folder in Hugging Face layout with `--set model.name=DIR`"
-            )
-        })?;
-        commit = Some(found);
+    let hub = Hub::from_environment(Patience::default(), cache()?);
+    let locked = locked(&lock, name, entry);
+    let (folder, found) = hub.fetch(entry, locked).with_context(|| {
+        format!(
+            "the model `{name}`: without network, let any tool of Hugging Face put {} into its \
+             cache, or give a folder in Hugging Face layout with `--set model.name=DIR`",
+            entry.repos[0]
+        )
+    })?;
+    if locked.is_none() {
+        ModelLock::add(&path, name, found)?;
     }
-    let commit = commit.context("a model has files")?;
-    let refs = folder.join("refs");
-    fs_err::create_dir_all(&refs)?;
-    fs_err::write(refs.join(&entry.revision), &commit)?;
-    Ok(folder.join("snapshots").join(commit))
+    Ok(folder)
 }
 
-/// Fetches one file into the cache and returns the commit it belongs to.
-fn fetch_one(repo: &str, entry: &ModelEntry, file: &str, folder: &Path) -> Result<String> {
-    let endpoint = std::env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".into());
-    let url =
-        format!("{}/{repo}/resolve/{}/{file}", endpoint.trim_end_matches('/'), entry.revision);
-    let token = std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty());
-    let headers: Vec<(&str, String)> =
-        token.map(|token| ("Authorization", format!("Bearer {token}"))).into_iter().collect();
+/// The hub, or what stands in for it.
+struct Hub {
+    client: Client,
+    endpoint: String,
+    token: Option<String>,
+    cache: PathBuf,
+}
 
-    // The hub itself knows the hash of a large file; the storage it redirects to does not.
-    let mut request = agent().head(&url).config().max_redirects(0).build();
-    for (name, value) in &headers {
-        request = request.header(*name, value);
+impl Hub {
+    /// As the hub's own library: `HF_ENDPOINT` is a mirror, `HF_TOKEN` gives access.
+    fn from_environment(patience: Patience, cache: PathBuf) -> Self {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
+        let endpoint = endpoint.trim_end_matches('/').to_owned();
+        Self { client: Client::new(patience), endpoint, token: variable("HF_TOKEN"), cache }
     }
-    let response = request.call().with_context(|| url.clone())?;
-    let status = response.status();
-    ensure!(status.is_success() || status.is_redirection(), "{url}: the server answered {status}");
-    let about = About::read(response.headers()).with_context(|| url.clone())?;
 
-    let blob = folder.join("blobs").join(&about.etag);
-    fs_err::create_dir_all(folder.join("blobs"))?;
-    if !blob.is_file() {
+    /// Fetches the files of a model into the cache; also gives what they are.
+    fn fetch(
+        &self,
+        entry: &ModelEntry,
+        locked: Option<&LockedModel>,
+    ) -> Result<(PathBuf, LockedModel)> {
+        let repo = &entry.repos[0];
+        // Whatever a branch is by now, the model is what it was.
+        let mut revision = locked.map_or(&entry.revision, |locked| &locked.commit).clone();
+        let mut sha256 = BTreeMap::new();
+        for file in &entry.files {
+            let expected = locked.and_then(|locked| locked.sha256.get(file));
+            let (commit, hash) = self.fetch_one(repo, &revision, file, expected)?;
+            sha256.insert(file.clone(), hash);
+            // The other files are of the same commit, even if the branch moves meanwhile.
+            revision = commit;
+        }
+        ensure!(is_commit(&revision), "{repo}: the hub names no commit");
+        let folder = repo_folder(&self.cache, repo);
+        if !is_commit(&entry.revision) {
+            let reference = folder.join("refs").join(&entry.revision);
+            fs_err::create_dir_all(reference.parent().unwrap_or(&folder))?;
+            let _lock = FileLock::acquire(&self.locks(repo).join("refs.lock"), || ())?;
+            let partial = reference.with_extension("partial");
+            fs_err::write(&partial, &revision)?;
+            fs_err::rename(partial, reference)?;
+        }
+        let snapshot = folder.join("snapshots").join(&revision);
+        let (repo, asked) = (repo.clone(), entry.revision.clone());
+        Ok((snapshot, LockedModel { repo, revision: asked, commit: revision, sha256 }))
+    }
+
+    /// Where the hub's own library, whose downloads share the cache, has its locks.
+    fn locks(&self, repo: &str) -> PathBuf {
+        self.cache.join(".locks").join(repo_folder(Path::new(""), repo))
+    }
+
+    /// Fetches one file; gives the commit that it belongs to and its sha256.
+    fn fetch_one(
+        &self,
+        repo: &str,
+        revision: &str,
+        file: &str,
+        expected: Option<&String>,
+    ) -> Result<(String, String)> {
+        let url = format!("{}/{repo}/resolve/{revision}/{file}", self.endpoint);
+        let token = self.token.as_deref();
+        // The hub itself knows the hash of a large file; the storage it redirects to does not.
+        let about = About::read(&self.client.head(&url, token)?).with_context(|| url.clone())?;
+        let folder = repo_folder(&self.cache, repo);
+        let (blobs, locks) = (folder.join("blobs"), self.locks(repo));
+        for folder in [&blobs, &locks] {
+            fs_err::create_dir_all(folder)?;
+        }
+        let blob = blobs.join(&about.etag);
         // The hash of a file in large-file storage is its sha256; that of a small one is git's.
-        let sha256 = (about.etag.len() == 64).then(|| about.etag.clone());
-        fetch_file(&agent(), &url, &headers, &blob, &Expected { sha256, bytes: about.bytes })?;
+        let hash = |digits| (about.etag.len() == digits).then(|| about.etag.clone());
+        let wanted = Expected { sha256: hash(64), git_sha1: hash(40), bytes: about.bytes };
+        let lock = locks.join(format!("{}.lock", about.etag));
+        self.client.fetch(&url, token, &blob, &lock, &wanted, || Ok(blob.is_file()))?;
+        let sha256 = wanted.sha256.map_or_else(|| sha256_file(&blob), Ok)?;
+        if let Some(expected) = expected {
+            ensure!(
+                *expected == sha256,
+                "{url}: expected sha256 {expected} (models/lock.toml), found {sha256}: the file is \
+                 not the one that was fetched under this name before"
+            );
+        }
+        let snapshot = folder.join("snapshots").join(&about.commit);
+        let link = snapshot.join(file);
+        fs_err::create_dir_all(link.parent().unwrap_or(&snapshot))?;
+        if !link.exists() {
+            let up = "../".repeat(2 + Path::new(file).components().count() - 1);
+            let target = PathBuf::from(up).join("blobs").join(&about.etag);
+            let linked = link_to(&target, &blob, &link);
+            // Another process may have been faster.
+            ensure!(link.exists(), linked.err().unwrap_or_else(|| anyhow!("{}", link.display())));
+        }
+        Ok((about.commit, sha256))
     }
-    let snapshot = folder.join("snapshots").join(&about.commit);
-    fs_err::create_dir_all(&snapshot)?;
-    let link = snapshot.join(file);
-    if !link.exists() {
-        link_to(&Path::new("../../blobs").join(&about.etag), &blob, &link)?;
-    }
-    Ok(about.commit)
 }
 
 /// What the hub says of a file.
@@ -142,3 +230,7 @@ fn link_to(_: &Path, blob: &Path, link: &Path) -> Result<()> {
     fs_err::copy(blob, link)?;
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "hub_tests.rs"]
+mod tests;

@@ -1,6 +1,7 @@
 //! Tasks around the runs: `cargo xtask --help`.
 
 mod args;
+mod bench;
 mod ci;
 mod download;
 mod grid;
@@ -13,8 +14,11 @@ mod reproduce;
 mod results;
 mod tables;
 #[cfg(test)]
+mod test_server;
+#[cfg(test)]
 mod tidy;
 mod train;
+mod transfer;
 mod workspace;
 
 use std::process::ExitCode;
@@ -35,6 +39,7 @@ fn main() -> ExitCode {
         Command::Tables(tables) => tables::run(&workspace, &tables),
         Command::Results(results) => results::run(&workspace, &results),
         Command::Report(report) => report::run(&workspace, &report),
+        Command::Bench(bench) => bench::run(&workspace, &bench),
         Command::Ci => ci::run(&workspace),
     };
     match result {

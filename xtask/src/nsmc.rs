@@ -69,6 +69,22 @@ impl Nsmc {
         command
     }
 
+    /// Where it computes.
+    pub(crate) fn device(&self) -> &'static str {
+        self.device
+    }
+
+    /// What a subcommand prints.
+    pub(crate) fn output(&self, workspace: &Workspace, arguments: &[OsString]) -> Result<String> {
+        let output = self
+            .command(workspace, arguments)
+            .stderr(Stdio::inherit())
+            .output()
+            .with_context(|| format!("{}", self.path.display()))?;
+        ensure!(output.status.success(), "{} ended with {}", self.path.display(), output.status);
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Runs a subcommand to its end; its output is the terminal's.
     pub(crate) fn run(&self, workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
         let status = self

@@ -1,7 +1,7 @@
 use std::ffi::OsString;
 
 use anyhow::{Context, Result, ensure};
-use nsmc_experiment::PretrainingConfig;
+use nsmc_experiment::{FileLock, PretrainingConfig};
 
 use crate::args::Pretrain;
 use crate::download;
@@ -30,6 +30,10 @@ pub(crate) fn run(workspace: &Workspace, args: &Pretrain) -> Result<()> {
     let nsmc = Nsmc::build(workspace, args.device)?;
     fs_err::create_dir_all(&out)?;
     let name = out.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let lock = FileLock::try_acquire(&out.with_file_name(format!(".{name}.lock")))?;
+    let _lock = lock.with_context(|| {
+        format!("{}: another `cargo xtask pretrain` is at work there", out.display())
+    })?;
     let resolved = out.with_file_name(format!(".{name}.resolved.toml"));
     fs_err::write(&resolved, config.to_toml())?;
     let mut arguments = vec![OsString::from("pretrain")];

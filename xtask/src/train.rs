@@ -3,7 +3,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nsmc_eval::{EvaluatedRun, paper_table, results_table};
-use nsmc_experiment::{Cell, ExperimentConfig, ModelConfig, Profile, RunRecord, RunStatus};
+use nsmc_experiment::{
+    Cell, ExperimentConfig, FileLock, ModelConfig, Profile, RunRecord, RunStatus,
+};
 
 use crate::args::{Options, Train};
 use crate::nsmc::Nsmc;
@@ -31,7 +33,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Train) -> Result<()> {
     run.fetch(workspace, options)?;
     let run = Run::resolve(workspace, &profile, &cell, seed, options)?;
     let nsmc = Nsmc::build(workspace, args.options.device)?;
-    run.start(workspace, &nsmc, args.tui)
+    run.start(workspace, &nsmc, args.again, args.tui)
 }
 
 /// One run of a profile, resolved.
@@ -70,17 +72,25 @@ impl Run {
         if files.iter().any(|file| !workspace.root.join(&file.path).is_file()) {
             missing.push(data.dataset.clone());
         }
-        if let ModelConfig::Pretrained { name, path, .. } = &self.config.model
-            && !is_here(workspace, path)
-        {
-            missing.push(name.clone());
-        }
+        missing.extend(self.missing_model(workspace).map(str::to_owned));
         for source in self.config.method.sources() {
             if !workspace.root.join(&source.path).exists() {
                 missing.push(source.from.clone());
             }
         }
         missing
+    }
+
+    /// The model that is not on this machine: its place is not known then.
+    fn missing_model(&self, workspace: &Workspace) -> Option<&str> {
+        match &self.config.model {
+            ModelConfig::Pretrained { name, path, .. }
+                if path.as_os_str().is_empty() || !workspace.root.join(path).is_dir() =>
+            {
+                Some(name)
+            }
+            _ => None,
+        }
     }
 
     /// The names of what the run reads: data set, model, adapters.
@@ -98,11 +108,10 @@ impl Run {
         if let Some(entry) = workspace.datasets()?.datasets.get(&self.config.data.dataset) {
             download::dataset(workspace, &self.config.data.dataset, entry, &options.source)?;
         }
-        if let ModelConfig::Pretrained { name, path, .. } = &self.config.model
-            && !is_here(workspace, path)
+        if let Some(name) = self.missing_model(workspace)
             && let Some(entry) = workspace.models()?.models.get(name)
         {
-            hub::fetch(name, entry)?;
+            hub::fetch(workspace, name, entry)?;
         }
         let adapters = workspace.models()?.adapters;
         for source in self.config.method.sources() {
@@ -113,9 +122,26 @@ impl Run {
         Ok(())
     }
 
-    /// Makes ready to run it, and gives the file with its configuration, to be removed after the
-    /// run, and the arguments of `nsmc`.
-    pub(crate) fn prepare(&self) -> Result<(PathBuf, Vec<OsString>)> {
+    /// Keeps every other xtask from removing or starting the run.
+    fn lock(&self) -> Result<FileLock> {
+        let parent = self.folder.parent().unwrap_or(&self.folder);
+        fs_err::create_dir_all(parent)?;
+        let id = self.config.run_id();
+        let path = parent.join(format!(".{id}.lock"));
+        let lock = FileLock::try_acquire(&path)?;
+        lock.with_context(|| {
+            let holder = FileLock::holder(&path).map(|pid| format!(" ({pid})")).unwrap_or_default();
+            format!("run {id}: another `cargo xtask`{holder} is at work on it")
+        })
+    }
+
+    /// Makes ready to run it; none if it is done and not to be run `again`.
+    pub(crate) fn prepare(&self, again: bool) -> Result<Option<Prepared>> {
+        let lock = self.lock()?;
+        // Another xtask may have run it since the plan was made.
+        if self.is_done() && !again {
+            return Ok(None);
+        }
         // A run that was stopped goes on where it was.
         let same = ExperimentConfig::read(&self.folder.join("config.toml"))
             .is_ok_and(|found| found.identity() == self.config.identity());
@@ -124,7 +150,6 @@ impl Run {
             fs_err::remove_dir_all(&self.folder)?;
         }
         let parent = self.folder.parent().unwrap_or(&self.folder);
-        fs_err::create_dir_all(parent)?;
         let resolved = parent.join(format!("{}.toml", self.config.run_id()));
         fs_err::write(&resolved, self.config.to_toml())?;
         let path = |path: &Path| OsString::from(path);
@@ -135,23 +160,64 @@ impl Run {
             "--out".into(),
             path(&self.folder),
         ];
-        Ok((resolved, arguments))
+        Ok(Some(Prepared { resolved, arguments, _lock: lock }))
     }
 
-    /// Runs it to its end as a process of `nsmc`.
-    pub(crate) fn start(&self, workspace: &Workspace, nsmc: &Nsmc, tui: bool) -> Result<()> {
-        let (resolved, mut arguments) = self.prepare()?;
+    /// Runs it to its end as a process of `nsmc`. One that is done is left alone, unless it is to be
+    /// run `again`.
+    pub(crate) fn start(
+        &self,
+        workspace: &Workspace,
+        nsmc: &Nsmc,
+        again: bool,
+        tui: bool,
+    ) -> Result<()> {
+        let Some(mut prepared) = self.prepare(again)? else { return Ok(()) };
         if tui {
-            arguments.push("--tui".into());
+            prepared.arguments.push("--tui".into());
         }
-        let outcome = nsmc.run(workspace, &arguments);
-        // The run directory has its own copy.
-        fs_err::remove_file(&resolved)?;
+        let outcome = nsmc.run(workspace, &prepared.arguments);
+        prepared.close()?;
         outcome.with_context(|| format!("run {}", self.config.run_id()))
     }
 }
 
-/// Whether a model's folder is on this machine; one that is not has none.
-fn is_here(workspace: &Workspace, folder: &Path) -> bool {
-    !folder.as_os_str().is_empty() && workspace.root.join(folder).is_dir()
+/// A run about to start, locked.
+pub(crate) struct Prepared {
+    /// The arguments of `nsmc`.
+    pub(crate) arguments: Vec<OsString>,
+    /// The file with its configuration.
+    resolved: PathBuf,
+    _lock: FileLock,
+}
+
+impl Prepared {
+    /// To be called when the run has ended: the run directory has its own copy.
+    pub(crate) fn close(self) -> Result<()> {
+        Ok(fs_err::remove_file(&self.resolved)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_whose_place_is_not_known_is_missing() {
+        let workspace = Workspace::find();
+        let profile = workspace.profile("paper").unwrap();
+        let catalog = |catalog: nsmc_experiment::Catalog<'_>| {
+            // As on a machine that has no model.
+            let catalog = nsmc_experiment::Catalog { model_folder: &|_| None, ..catalog };
+            Ok(profile.resolve(&Cell::of("vanilla"), 0, &[], catalog)?)
+        };
+        let config = workspace.with_catalog(catalog).unwrap();
+        let mut run = Run { config, folder: "runs/none".into() };
+        let missing = run.missing(&workspace);
+        assert!(missing.contains(&"bert-base-multilingual-cased".to_owned()), "{missing:?}");
+        if let ModelConfig::Pretrained { path, .. } = &mut run.config.model {
+            *path = "models/mini".into();
+        }
+        assert_eq!(run.missing_model(&workspace), None);
+    }
 }

@@ -1,8 +1,10 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use nsmc_experiment::{
-    Catalog, DatasetManifest, ExperimentConfig, FileHashes, ModelConfig, ModelManifest, Profile,
+    Catalog, DatasetManifest, ExperimentConfig, FileHashes, ModelConfig, ModelLock, ModelManifest,
+    Profile,
 };
 
 use crate::args::Options;
@@ -34,6 +36,11 @@ impl Workspace {
 
     pub(crate) fn models(&self) -> Result<ModelManifest> {
         Ok(ModelManifest::read(&self.root.join("models/manifest.toml"))?)
+    }
+
+    /// What the models were when they were fetched.
+    pub(crate) fn model_lock(&self) -> PathBuf {
+        self.root.join("models/lock.toml")
     }
 
     /// Where a data set's files lie, relative to the root, as a run sees them.
@@ -78,8 +85,16 @@ impl Workspace {
 
     /// Calls `with` with the catalogue of what can be named.
     pub(crate) fn with_catalog<T>(&self, with: impl FnOnce(Catalog<'_>) -> Result<T>) -> Result<T> {
-        let (datasets, models) = (self.datasets()?, self.models()?);
-        let model_folder = |name: &str| hub::find(models.models.get(name)?);
+        let (datasets, mut models) = (self.datasets()?, self.models()?);
+        let lock = ModelLock::read(&self.model_lock())?;
+        let mut folders = BTreeMap::new();
+        for (name, entry) in &mut models.models {
+            folders.insert(name.clone(), hub::find(&lock, name, entry));
+            if let Some(commit) = hub::commit(&lock, name, entry) {
+                entry.revision = commit;
+            }
+        }
+        let model_folder = |name: &str| folders.get(name)?.clone();
         with(Catalog {
             root: &self.root,
             datasets: &datasets,

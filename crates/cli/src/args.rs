@@ -33,6 +33,8 @@ pub(crate) enum Command {
     FillMask(FillMask),
     /// Write a run's model in the layout of a Python library.
     Export(Export),
+    /// Say whether finished runs are still what they were: metrics, hashes, provenance.
+    Verify(Verify),
     /// Compare methods on the same test reviews: intervals, tests, disagreements.
     Compare(Compare),
     /// Measure speed.
@@ -66,6 +68,16 @@ pub(crate) struct Stars {
     /// Keep the corpus here instead of in the user's cache folder.
     #[arg(long, value_name = "DIR", env = "NSMC_CACHE")]
     pub(crate) cache: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Verify {
+    /// Run directories.
+    #[arg(required = true, value_name = "RUN")]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Print one JSON object instead of lines.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(clap::Args)]
@@ -246,6 +258,9 @@ pub(crate) struct BenchRun {
     /// Steps before them.
     #[arg(long, default_value_t = 5)]
     pub(crate) warmup: usize,
+    /// Put the time into the run's record; otherwise nothing in the run directory changes.
+    #[arg(long)]
+    pub(crate) record: bool,
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) device: DeviceChoice,

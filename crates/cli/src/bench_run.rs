@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use burn::data::dataloader::DataLoader;
 use burn::optim::ModuleOptimizer;
 use burn::train::TrainStep;
@@ -15,14 +15,16 @@ use crate::args::BenchRun;
 use crate::classifier::Classifier;
 use crate::corpus::{Corpus, cache_folder};
 use crate::output::print;
-use crate::{device, logging, method};
+use crate::{checksums, device, logging, method, run_directory};
 
 /// Trains some steps as the run did, and prints one JSON line: what an epoch takes at that pace. Of
-/// AdapterFusion it is the second stage, as in its record. Changes nothing in the run directory.
+/// AdapterFusion it is the second stage, as in its record.
 pub(crate) fn run(args: &BenchRun, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
-    let record = RunRecord::read(&args.run.join("record.json"))?;
-    let config = &record.config;
+    let path = args.run.join("record.json");
+    ensure!(path.is_file(), "{}: no finished run: it has no record.json", args.run.display());
+    let _lock = args.record.then(|| run_directory::lock(&args.run)).transpose()?;
+    let config = &run_directory::record(&args.run)?.config;
     let named = device::choose(args.device)?;
     let device = named.device.clone().autodiff();
 
@@ -75,12 +77,22 @@ pub(crate) fn run(args: &BenchRun, verbosity: u8) -> Result<()> {
     }
     device.sync().context("the device")?;
     let tokens_per_second = tokens as f64 / started.elapsed().as_secs_f64();
+    let epoch_seconds = loader.num_tokens() as f64 / tokens_per_second;
+    if args.record {
+        let mut record = RunRecord::read(&path)?;
+        let results = record.results.as_mut();
+        let results = results.with_context(|| format!("{}: the run failed", args.run.display()))?;
+        results.epoch_seconds_alone = Some(epoch_seconds);
+        // The hashes first, as when the run ended: killed in between, the time is measured again.
+        checksums::update(&args.run, &record.to_json())?;
+        record.write(&path)?;
+    }
     print(serde_json::json!({
-        "run": record.run_id,
+        "run": config.run_id(),
         "device": named.name,
         "steps": args.steps,
         "tokens_per_s": tokens_per_second,
-        "epoch_s": loader.num_tokens() as f64 / tokens_per_second,
+        "epoch_s": epoch_seconds,
         "nsmc": env!("CARGO_PKG_VERSION"),
     }))
 }

@@ -8,6 +8,8 @@ use nsmc_experiment::{ExperimentConfig, ModelConfig, RunRecord, ScratchModel, Se
 use nsmc_peft::PeftModel;
 use nsmc_training::TrainingError;
 
+use crate::provenance;
+
 /// A model with what is needed to use it.
 pub(crate) struct Classifier {
     pub(crate) config: BertConfig,
@@ -26,13 +28,7 @@ impl Classifier {
         let labels = experiment.data.label_names.clone();
         let seed = experiment.seed;
         let classifier = match &experiment.model {
-            ModelConfig::Pretrained { name, path, .. } => {
-                ensure!(
-                    path.is_dir(),
-                    "{}: no such folder; `cargo xtask download` fetches the model `{name}` if \
-                     models/manifest.toml names it",
-                    path.display()
-                );
+            ModelConfig::Pretrained { path, .. } => {
                 let config = BertConfig::read(&path.join("config.json"))?.with_labels(labels);
                 let base =
                     BertForSequenceClassification::from_pretrained(path, &config, seed, device)?;
@@ -87,8 +83,12 @@ impl Classifier {
         if record.results.is_none() {
             bail!("{}: the run failed, so it has no model", run.display());
         }
-        let selection = record.config.training.selection;
-        Self::trained(&checkpoint(run, selection), &record.config, device)
+        let folder = checkpoint(run, record.config.training.selection);
+        if PeftModel::is_checkpoint(&folder) {
+            // What was added to another base says something else.
+            provenance::model(&record.config.model)?;
+        }
+        Self::trained(&folder, &record.config, device)
     }
 
     fn check(&self, max_length: usize) -> Result<()> {

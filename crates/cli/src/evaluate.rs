@@ -3,20 +3,19 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use nsmc_data::EncodedReviews;
 use nsmc_eval::{ClassificationReport, EvaluatedRun, Predictions};
-use nsmc_experiment::RunRecord;
 
 use crate::args::Evaluate;
 use crate::classifier::Classifier;
 use crate::corpus::{Corpus, cache_folder};
 use crate::output::{print, print_attention, print_tables};
 use crate::train::{dashboard, test};
-use crate::{device, logging};
+use crate::{device, logging, run_directory};
 
 /// Tests the run's checkpoint again, says whether the saved predictions come back, and prints the
 /// metrics. The run directory is only read.
 pub(crate) fn run(args: &Evaluate, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
-    let record = RunRecord::read(&args.run.join("record.json"))?;
+    let record = run_directory::record(&args.run)?;
     let config = &record.config;
     let device = device::choose(args.device)?.device;
     let corpus = Corpus::read(&config.data)?;

@@ -7,8 +7,8 @@ use nsmc_peft::PeftModel;
 
 use crate::args::{Export, Layout};
 use crate::classifier::Classifier;
-use crate::logging;
 use crate::output::print;
+use crate::{logging, run_directory};
 
 /// Folder of the base model beside what was added to it.
 const BASE: &str = "base";
@@ -16,7 +16,7 @@ const BASE: &str = "base";
 /// Writes the model of a run. The folder appears whole or not at all.
 pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
-    let record = RunRecord::read(&args.run.join("record.json"))?;
+    let record = run_directory::record(&args.run)?;
     check_layout(args.format, &record)?;
     if args.out.exists() {
         let empty = args.out.is_dir() && fs_err::read_dir(&args.out)?.next().is_none();

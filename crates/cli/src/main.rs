@@ -9,6 +9,7 @@ mod allocator;
 mod args;
 mod bench;
 mod bench_run;
+mod checksums;
 mod classifier;
 mod compare;
 mod corpus;
@@ -21,8 +22,12 @@ mod method;
 mod output;
 mod predict;
 mod pretrain;
+mod provenance;
+mod run_directory;
 mod stars;
+mod stretches;
 mod train;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -41,6 +46,7 @@ fn main() -> ExitCode {
         Command::Predict(predict) => predict::run(&predict, args.verbose),
         Command::FillMask(fill_mask) => fill_mask::run(&fill_mask, args.verbose),
         Command::Export(export) => export::run(&export, args.verbose),
+        Command::Verify(verify) => verify::run(&verify, args.verbose),
         Command::Compare(compare) => compare::run(&compare, args.verbose),
         Command::Bench(Bench::Train(bench)) => bench::train(&bench, args.verbose),
         Command::Bench(Bench::Run(bench)) => bench_run::run(&bench, args.verbose),

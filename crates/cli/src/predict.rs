@@ -3,18 +3,17 @@ use std::io::{BufRead, BufReader, Read, Write};
 use anyhow::{Context, Result};
 use burn::tensor::{Device, activation};
 use nsmc_bert::BertInput;
-use nsmc_experiment::RunRecord;
 
 use crate::args::{Form, Predict};
 use crate::classifier::Classifier;
-use crate::{device, logging};
+use crate::{device, logging, run_directory};
 
 /// Texts per forward pass.
 const BATCH: usize = 64;
 
 pub(crate) fn run(args: &Predict, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
-    let record = RunRecord::read(&args.run.join("record.json"))?;
+    let record = run_directory::record(&args.run)?;
     let device = device::choose(args.device)?.device;
     let classifier = Classifier::of_run(&args.run, &record, &device)?;
     let mut answers = Answers::start(args.output, &classifier, std::io::stdout().lock())?;

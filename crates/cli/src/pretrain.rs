@@ -1,6 +1,5 @@
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
@@ -12,17 +11,20 @@ use nsmc_data::pretraining::{
     read_corpus,
 };
 use nsmc_data::{BertTokenizer, EncodedReviews, Format, Review, read_reviews};
-use nsmc_experiment::{CorpusConfig, ModelConfig, PretrainingConfig, sha256_file};
+use nsmc_experiment::{
+    CorpusConfig, FileLock, ModelConfig, PretrainingConfig, Provenance, Stretch, sha256_file,
+};
 use nsmc_peft::AdaptedMaskedLm;
-use nsmc_training::{Pretraining, peak_memory_mib, pretrain};
+use nsmc_training::{Pretraining, pretrain};
 
 use crate::args::Pretrain;
 use crate::classifier::scratch;
 use crate::corpus::cache_folder;
 use crate::method::bottleneck;
 use crate::output::print;
+use crate::stretches::Stretches;
 use crate::train::{dashboard, stop_on_signal};
-use crate::{device, logging};
+use crate::{device, logging, provenance, run_directory};
 
 /// Dropout of the model that is saved: pre-training may do without, fine-tuning does not.
 const FINE_TUNING_DROPOUT: f64 = 0.1;
@@ -32,9 +34,13 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
     let config = PretrainingConfig::read(&args.config)?;
     let named = device::choose(args.device)?;
     let device = named.device.clone();
+    let _lock = run_directory::lock(&args.out)?;
     open_run_directory(&args.out, &config)?;
     logging::start(verbosity, Some(&args.out.join("log.txt")))?;
-    let started = Instant::now();
+    let stretches = Stretches::begin(&args.out, &device)?;
+    let mut provenance =
+        Provenance { inputs: provenance::model(&config.model)?, ..provenance::of_this_program() };
+    provenance.inputs.insert("corpus".into(), config.corpus.sha256.clone());
 
     let cache = cache_folder(args.cache.as_deref());
     let corpus = corpus(&config.corpus, &cache)?;
@@ -115,11 +121,9 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
         "reviews": ids.len(),
         "parameters": parameters,
         "training_seconds": last.seconds,
-        "last_stretch_seconds": started.elapsed().as_secs_f64(),
-        "peak_memory_mib": peak_memory_mib(&device),
         "metrics": metrics,
     });
-    fs_err::write(args.out.join("record.json"), serde_json::to_string_pretty(&record)? + "\n")?;
+    write_record(&args.out, record, stretches, &provenance)?;
     print(format_args!(
         "{}: {} steps, {:.1} M tokens, held-out loss {:.4}, masked accuracy {:.4}",
         folder.display(),
@@ -130,9 +134,26 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
     ))
 }
 
-/// Makes the directory, or sees that it is of the same configuration.
+/// Writes `record.json` with what every run has to say of itself; it appears whole or not at all.
+fn write_record(
+    run: &Path,
+    mut record: serde_json::Value,
+    stretches: Stretches,
+    provenance: &Provenance,
+) -> Result<()> {
+    let stretches = stretches.end();
+    record["started"] = stretches.first().map(|first| first.started).into();
+    record["total_seconds"] = Stretch::total_seconds(&stretches).into();
+    record["peak_memory_mib"] = Stretch::peak_memory_mib(&stretches).into();
+    record["stretches"] = serde_json::to_value(stretches)?;
+    record["provenance"] = serde_json::to_value(provenance)?;
+    let partial = run.join("record.json.partial");
+    fs_err::write(&partial, serde_json::to_string_pretty(&record)? + "\n")?;
+    Ok(fs_err::rename(partial, run.join("record.json"))?)
+}
+
+/// Puts the configuration into a locked directory, or sees that it is of the same one.
 fn open_run_directory(folder: &Path, config: &PretrainingConfig) -> Result<()> {
-    fs_err::create_dir_all(folder)?;
     let path = folder.join("config.toml");
     if path.is_file() {
         let found = PretrainingConfig::read(&path)?;
@@ -141,15 +162,10 @@ fn open_run_directory(folder: &Path, config: &PretrainingConfig) -> Result<()> {
             "{}: another configuration was begun there; give another directory with `--out`",
             folder.display()
         );
-    } else if fs_err::read_dir(folder)?.next().is_some() {
+    } else if run_directory::is_used(folder)? {
         bail!("{}: not empty, and no pre-training; give another with `--out`", folder.display());
     }
-    let partial = folder.with_file_name(format!(
-        "{}.config.partial",
-        folder.file_name().unwrap_or_default().to_string_lossy()
-    ));
-    fs_err::write(&partial, config.to_toml())?;
-    Ok(fs_err::rename(partial, path)?)
+    run_directory::write_config(folder, &config.to_toml())
 }
 
 /// The model that is trained, or that the adapter is trained in, and its configuration. An adapter's
@@ -179,8 +195,12 @@ fn base(
 pub(crate) fn corpus(config: &CorpusConfig, cache: &Path) -> Result<Vec<CorpusReview>> {
     let expected = &config.sha256;
     let path = cache.join(format!("corpus-{}.tsv", &expected[..16.min(expected.len())]));
+    fs_err::create_dir_all(cache)?;
+    // Trainings that are started side by side build it once.
+    let _lock = FileLock::acquire(&path.with_extension("lock"), || {
+        tracing::info!("waiting for another process that builds the corpus");
+    })?;
     if !path.is_file() || sha256_file(&path)? != *expected {
-        fs_err::create_dir_all(cache)?;
         let incoming = path.with_extension("incoming");
         let test = read_reviews(&config.test, &nsmc())?;
         let summary = build_corpus(&config.archive, &test, &incoming)?;

@@ -1,61 +1,42 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use burn::train::Interrupter;
 use nsmc_data::{BertTokenizer, EncodedReviews, Order, Review, ReviewLoader};
 use nsmc_eval::{EvaluatedRun, Prediction, Predictions};
 use nsmc_experiment::{
     AdapterFusionMethod, AdapterTraining, ExperimentConfig, FusionAttention, MethodConfig,
-    RunRecord, RunResults, RunStatus, Selection, StageRecord, TrainingConfig, sha256_hex,
+    Provenance, RunRecord, RunResults, RunStatus, Selection, StageRecord, Stretch, TrainingConfig,
+    sha256_hex,
 };
 use nsmc_peft::PeftModel;
-use nsmc_training::{Dashboard, Fit, Fitted, Progress, fit, peak_memory_mib, predict};
+use nsmc_training::{Dashboard, Fit, Fitted, Progress, fit, predict};
 
 use crate::args::Train;
 use crate::classifier::{Classifier, checkpoint, save};
 use crate::corpus::{Corpus, cache_folder};
 use crate::device::NamedDevice;
 use crate::output::{print_attention, print_tables};
-use crate::{device, logging, method};
+use crate::stretches::{self, Stretches};
+use crate::{checksums, device, logging, method, provenance, run_directory};
 
 pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
     let config = ExperimentConfig::read(&args.config)?;
     let device = device::choose(args.device)?;
-    open_run_directory(&args.out, &config)?;
+    let _lock = run_directory::lock(&args.out)?;
+    run_directory::open(&args.out, &config)?;
     logging::start(verbosity, Some(&args.out.join("log.txt")))?;
-    let started = Instant::now();
-    let mut record = RunRecord {
-        run_id: config.run_id(),
-        identity: config.identity(),
-        status: RunStatus::Success,
-        started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-        total_seconds: 0.0,
-        device: device.name.clone(),
-        threads: rayon::current_num_threads(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        results: None,
-        config,
-    };
-    tracing::info!(run = record.run_id, device = record.device, "run started");
-    let outcome = train_and_test(args, &record.config, &device);
-    record.total_seconds = started.elapsed().as_secs_f64();
-    let error = match outcome {
-        Ok(results) => {
-            record.results = Some(results);
-            None
-        }
-        Err(error) => {
-            record.status = RunStatus::Failed { error: format!("{error:#}") };
-            Some(error)
-        }
-    };
-    record.write(&args.out.join("record.json"))?;
-    if let Some(error) = error {
-        return Err(error.context(format!("run {}", record.run_id)));
-    }
+    let stretches = Stretches::begin(&args.out, &device.device)?;
+    let run_id = config.run_id();
+    tracing::info!(run = run_id, device = device.name, "run started");
+    let mut inputs = BTreeMap::new();
+    let outcome = train_and_test(args, &config, &device, &mut inputs);
+    let outcome = finish(args, &config, &device, inputs, stretches, outcome);
+    outcome.with_context(|| format!("run {run_id}"))?;
     print_tables(&[EvaluatedRun::read(&args.out)?])?;
     let attention = args.out.join("fusion_attention.json");
     if attention.is_file() {
@@ -64,45 +45,59 @@ pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
     Ok(())
 }
 
-/// Makes the directory and puts the configuration there. One in which the same run was stopped is
-/// gone on in; one that holds anything else is left alone.
-fn open_run_directory(folder: &Path, config: &ExperimentConfig) -> Result<()> {
-    fs_err::create_dir_all(folder)?;
-    let path = folder.join("config.toml");
-    if path.is_file() {
-        let same =
-            ExperimentConfig::read(&path).is_ok_and(|found| found.identity() == config.identity());
-        let done = RunRecord::read(&folder.join("record.json"))
-            .is_ok_and(|record| record.status == RunStatus::Success);
-        if !same || done {
-            bail!(
-                "{}: the run directory holds {}; give another with `--out`, or delete it",
-                folder.display(),
-                if same { "this run, and it is done" } else { "another run" }
-            );
+/// Writes the record of a run, however it ended.
+fn finish(
+    args: &Train,
+    config: &ExperimentConfig,
+    device: &NamedDevice,
+    inputs: BTreeMap<String, String>,
+    stretches: Stretches,
+    outcome: Result<RunResults>,
+) -> Result<()> {
+    let stretches = stretches.end();
+    let (status, results, error) = match outcome {
+        Ok(mut results) => {
+            results.peak_memory_mib = Stretch::peak_memory_mib(&stretches);
+            (RunStatus::Success, Some(results), None)
         }
-        return Ok(());
+        Err(error) => (RunStatus::Failed { error: format!("{error:#}") }, None, Some(error)),
+    };
+    let record = RunRecord {
+        run_id: config.run_id(),
+        identity: config.identity(),
+        status,
+        started: stretches.first().map_or(0, |first| first.started),
+        total_seconds: Stretch::total_seconds(&stretches),
+        stretches,
+        device: device.name.clone(),
+        threads: rayon::current_num_threads(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        provenance: Some(Provenance { inputs, ..provenance::of_this_program() }),
+        results,
+        config: config.without_paths(),
+    };
+    let path = args.out.join("record.json");
+    if let Some(error) = error {
+        // On a full disk, say, the record cannot be written either: the run's error is what matters.
+        return match record.write(&path) {
+            Ok(()) => Err(error),
+            Err(second) => Err(error.context(format!("and no record could be written ({second})"))),
+        };
     }
-    if fs_err::read_dir(folder)?.next().is_some() {
-        bail!(
-            "{}: the run directory is not empty; give another with `--out`, or delete it",
-            folder.display()
-        );
-    }
-    // Beside the directory: one that holds anything else is not taken for a new one.
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    let partial = folder.with_file_name(format!("{name}.config.partial"));
-    fs_err::write(&partial, config.to_toml())?;
-    Ok(fs_err::rename(partial, path)?)
+    checksums::write(&args.out, &record.to_json())?;
+    record.write(&path)?;
+    Ok(fs_err::remove_file(args.out.join(stretches::FILE))?)
 }
 
 fn train_and_test(
     args: &Train,
     config: &ExperimentConfig,
     device: &NamedDevice,
+    inputs: &mut BTreeMap<String, String>,
 ) -> Result<RunResults> {
     let device = device.device.clone();
     let corpus = Corpus::read(&config.data)?;
+    *inputs = provenance::inputs(config)?;
     let trained_on: Vec<&Review> =
         corpus.split.train.iter().map(|&review| &corpus.train[review]).collect();
     let base = Classifier::base(config, &trained_on, &device.clone().autodiff())?;
@@ -168,7 +163,7 @@ fn train_and_test(
         epochs: fitted.epochs,
         epoch_seconds_alone: None,
         test_seconds,
-        peak_memory_mib: peak_memory_mib(&device),
+        peak_memory_mib: None,
         predictions_sha256: sha256_hex(&bytes),
     })
 }

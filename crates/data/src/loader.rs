@@ -89,6 +89,11 @@ impl ReviewLoader {
         self.indices.iter().map(|&review| self.encoded.tokens(review).len()).sum()
     }
 
+    /// The ids of reviews, given as indices into those the loader was made from.
+    pub fn ids(&self, reviews: &[usize]) -> Vec<String> {
+        reviews.iter().map(|&review| self.reviews[review].id.clone()).collect()
+    }
+
     fn ordered(&self, epoch: usize) -> Vec<usize> {
         match self.order {
             Order::ByLength => {

@@ -41,7 +41,8 @@ pub enum ModelConfig {
     Pretrained {
         /// Its name in `models/manifest.toml`, or the folder as given.
         name: String,
-        /// The hub revision, or a sha256 over a local folder's weights, configuration and tokenizer.
+        /// The hub's commit, or a sha256 over a local folder's weights, configuration and tokenizer
+        /// ([`WeightsKind::sha256`](crate::WeightsKind::sha256)). Checked on load.
         revision: String,
         /// The folder on this machine. No part of the run's identity.
         path: PathBuf,
@@ -232,16 +233,26 @@ impl ExperimentConfig {
     /// sha256 over everything that decides the result: equal for equal runs, wherever their files
     /// lie.
     pub fn identity(&self) -> String {
-        let mut config = self.clone();
+        let mut config = self.without_paths();
         config.recipe = String::new();
+        config.method = config.method.without_places();
+        config.training.save_steps = 0;
+        sha256_hex(&serde_json::to_vec(&config).expect("a configuration is representable in JSON"))
+    }
+
+    /// The same without where its files lie on this machine.
+    #[must_use]
+    pub fn without_paths(&self) -> Self {
+        let mut config = self.clone();
         config.data.train.path = PathBuf::new();
         config.data.test.path = PathBuf::new();
         if let ModelConfig::Pretrained { path, .. } = &mut config.model {
             *path = PathBuf::new();
         }
-        config.method = config.method.without_places();
-        config.training.save_steps = 0;
-        sha256_hex(&serde_json::to_vec(&config).expect("a configuration is representable in JSON"))
+        for source in config.method.sources_mut() {
+            source.path = PathBuf::new();
+        }
+        config
     }
 
     /// The run's name: method, training size, seed and the first eight digits of its identity.

@@ -12,12 +12,16 @@
 mod config;
 mod document;
 mod error;
+mod file_lock;
 mod grid;
+mod inputs;
 mod manifest;
 mod method;
+mod model_lock;
 mod pretraining;
 mod profile;
 mod progress;
+mod provenance;
 mod reader;
 mod record;
 
@@ -27,7 +31,9 @@ pub use config::{
 };
 pub use document::Document;
 pub use error::{ConfigError, Origin, Problem};
+pub use file_lock::FileLock;
 pub use grid::{Cell, Trials};
+pub use inputs::{WeightsKind, combined_sha256};
 pub use manifest::{
     AdapterEntry, DatasetEntry, DatasetManifest, FileEntry, ModelEntry, ModelManifest, RawEntry,
 };
@@ -35,11 +41,13 @@ pub use method::{
     AdapterConfig, AdapterFusionMethod, AdapterKind, AdapterMethod, AdapterTraining, FusionKind,
     Head, HeadOnlyMethod, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
 };
+pub use model_lock::{LockedModel, ModelLock};
 pub use pretraining::{
     CorpusConfig, PretrainingConfig, PretrainingEvaluation, PretrainingOptimizer, PretrainingRecipe,
 };
 pub use profile::{Catalog, Profile};
 pub use progress::ProgressEvent;
+pub use provenance::{Provenance, Stretch};
 pub use record::{EpochRecord, FusionAttention, RunRecord, RunResults, RunStatus, StageRecord};
 
 use std::cell::RefCell;
@@ -77,6 +85,14 @@ impl FileHashes {
         self.0.borrow_mut().insert(path.into(), hash.clone());
         Ok(hash)
     }
+}
+
+/// What git, and the Hugging Face hub, calls a file: the SHA-1 of `blob LENGTH\0` and its content.
+pub fn git_blob_sha1(path: &Path) -> std::io::Result<String> {
+    let content = fs_err::read(path)?;
+    let header = format!("blob {}\0", content.len());
+    let digest = sha1::Sha1::new().chain_update(header).chain_update(content).finalize();
+    Ok(hex(&digest))
 }
 
 /// The sha256 of `bytes` as 64 lowercase hex digits.

@@ -7,7 +7,7 @@ use crate::method::setup_names;
 use crate::reader::Reader;
 use crate::{
     Cell, ConfigError, DatasetManifest, Document, ExperimentConfig, FileHashes, ModelManifest,
-    Origin, Problem, sha256_hex,
+    Origin, Problem, WeightsKind,
 };
 
 /// A grid of runs: one TOML file in `configs/`.
@@ -199,23 +199,21 @@ impl Catalog<'_> {
             Some(entry) => (entry.revision.clone(), (self.model_folder)(&name).unwrap_or_default()),
             None => {
                 let folder = PathBuf::from(&name);
-                let weights = weights(
-                    &self.root.join(&folder),
-                    &["model.safetensors", "pytorch_model.bin"],
-                )
-                .ok_or_else(|| {
-                    let known: Vec<_> = self.models.models.keys().cloned().collect();
-                    ConfigError::Problems(vec![Problem {
-                        origin: origin.clone(),
-                        key: "model.name".into(),
-                        message: format!(
-                            "expected a model of models/manifest.toml ({}) or a folder with \
+                let sha256 = WeightsKind::Model.sha256(&self.root.join(&folder), self.hashes)?;
+                let sha256 =
+                    sha256.filter(|_| self.root.join(&folder).is_dir()).ok_or_else(|| {
+                        let known: Vec<_> = self.models.models.keys().cloned().collect();
+                        ConfigError::Problems(vec![Problem {
+                            origin: origin.clone(),
+                            key: "model.name".into(),
+                            message: format!(
+                                "expected a model of models/manifest.toml ({}) or a folder with \
                                  model.safetensors or pytorch_model.bin, found \"{name}\"",
-                            known.join(", ")
-                        ),
-                    }])
-                })?;
-                (revision(&weights, self.hashes)?, folder)
+                                known.join(", ")
+                            ),
+                        }])
+                    })?;
+                (sha256, folder)
             }
         };
         let text = |text: String| Node { value: Value::String(text), origin: origin.clone() };
@@ -265,19 +263,9 @@ impl Catalog<'_> {
             return Ok((self.adapters_folder.join(&entry.file), entry.sha256.clone()));
         }
         let path = PathBuf::from(from);
-        let names = if key == "method.start.from" {
-            ["adapter_model.safetensors", "adapter_model.bin"]
-        } else if key == "method.sources.head.from" {
-            ["model_head.safetensors", "pytorch_model_head.bin"]
-        } else if key.contains(',') {
-            ["model_adapter_fusion.safetensors", "pytorch_model_adapter_fusion.bin"]
-        } else {
-            ["adapter.safetensors", "pytorch_adapter.bin"]
-        };
-        let place = self.root.join(&path);
-        let file = if place.is_dir() { weights(&place, &names) } else { Some(place) };
-        match file.filter(|file| file.is_file()) {
-            Some(file) => Ok((path, self.hashes.sha256(&file)?)),
+        let kind = WeightsKind::of_source(key.trim_end_matches(".from"));
+        match kind.sha256(&self.root.join(&path), self.hashes)? {
+            Some(sha256) => Ok((path, sha256)),
             None => {
                 let known: Vec<_> = self.models.adapters.keys().cloned().collect();
                 Err(ConfigError::Problems(vec![Problem {
@@ -287,30 +275,12 @@ impl Catalog<'_> {
                         "expected an adapter of models/manifest.toml ({}), a folder with {}, or a \
                          file, found \"{from}\"",
                         known.join(", "),
-                        names.join(" or ")
+                        kind.weights().join(" or ")
                     ),
                 }]))
             }
         }
     }
-}
-
-/// What a model in a folder is: sha256 over its weights and the files beside them that decide what
-/// they compute.
-fn revision(weights: &Path, files: &FileHashes) -> std::io::Result<String> {
-    let beside = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"];
-    let mut hashes = files.sha256(weights)?;
-    for file in beside.map(|name| weights.with_file_name(name)) {
-        if file.is_file() {
-            hashes += &files.sha256(&file)?;
-        }
-    }
-    Ok(sha256_hex(hashes.as_bytes()))
-}
-
-/// The first of these files that is in a folder.
-fn weights(folder: &Path, names: &[&str]) -> Option<PathBuf> {
-    names.iter().map(|name| folder.join(name)).find(|file| file.is_file())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ExperimentConfig;
+use crate::{ExperimentConfig, Provenance, Stretch};
 
 /// What a run left: `record.json` in its run directory.
 ///
@@ -16,10 +16,14 @@ pub struct RunRecord {
     pub identity: String,
     /// How the run ended.
     pub status: RunStatus,
-    /// When it started, in seconds since 1970 (UTC).
+    /// When it started for the first time, in seconds since 1970 (UTC).
     pub started: u64,
-    /// Wall time of the whole run, tokenising, validation and test included.
+    /// Wall time of the whole run, tokenising, validation, test and all stretches included.
     pub total_seconds: f64,
+    /// From each start to its end: several, if the run was stopped or killed. Empty in older
+    /// records, whose times are those of the last.
+    #[serde(default)]
+    pub stretches: Vec<Stretch>,
     /// The device, in words.
     pub device: String,
     /// Threads that the CPU backend may use.
@@ -28,7 +32,11 @@ pub struct RunRecord {
     pub version: String,
     /// What it found; none if it failed.
     pub results: Option<RunResults>,
-    /// The resolved configuration.
+    /// What the run was made of; none in older records.
+    #[serde(default)]
+    pub provenance: Option<Provenance>,
+    /// The resolved configuration, without the places of files: those are in the run directory's
+    /// `config.toml`.
     pub config: ExperimentConfig,
 }
 
@@ -142,10 +150,14 @@ impl RunResults {
 impl RunRecord {
     /// Writes `record.json`; it appears whole or not at all.
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
-        let text = serde_json::to_string_pretty(self).expect("a record is representable in JSON");
         let partial = path.with_extension("json.partial");
-        fs_err::write(&partial, text + "\n")?;
+        fs_err::write(&partial, self.to_json())?;
         fs_err::rename(partial, path)
+    }
+
+    /// The text of `record.json`.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a record is representable in JSON") + "\n"
     }
 
     /// Reads `record.json`.

@@ -236,9 +236,13 @@ pub(crate) fn forward(
 #[inline(always)]
 fn softmax(scores: &mut [f32]) {
     let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    scores.iter_mut().for_each(|score| *score = exp(*score - highest));
+    for score in scores.iter_mut() {
+        *score = exp(*score - highest);
+    }
     let sum = crate::math::sum(scores, |score| score);
-    scores.iter_mut().for_each(|score| *score /= sum);
+    for score in scores {
+        *score /= sum;
+    }
 }
 
 #[derive(Debug)]

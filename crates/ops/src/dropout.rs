@@ -135,6 +135,7 @@ impl Backward<Flex, 1> for DropoutBackward {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "what is exact is to be exact")]
 mod tests {
     use burn::nn::DropoutConfig;
     use burn::tensor::Device;

@@ -42,7 +42,7 @@ pub(crate) trait FlexKernels: Backend {
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 
-    #[expect(
+    #[allow(
         clippy::too_many_arguments,
         reason = "an operation of a backend takes its tensors flat"
     )]

@@ -160,10 +160,14 @@ fn add(row: &mut [f32], other: &[f32]) {
 fn normalize(row: &mut [f32], epsilon: f64) -> f32 {
     let width = row.len() as f32;
     let mean = sum(row, |value| value) / width;
-    row.iter_mut().for_each(|value| *value -= mean);
+    for value in row.iter_mut() {
+        *value -= mean;
+    }
     let variance = sum(row, |value| value * value) / width;
     let scale = (f64::from(variance) + epsilon).sqrt().recip() as f32;
-    row.iter_mut().for_each(|value| *value *= scale);
+    for value in row {
+        *value *= scale;
+    }
     scale
 }
 

@@ -12,6 +12,10 @@
 //! Results do not depend on the number of threads: sums are taken over fixed blocks, in order.
 
 #![allow(clippy::many_single_char_names, reason = "the formulas' own letters")]
+#![expect(
+    clippy::inline_always,
+    reason = "what is not inlined into a kernel does without its vector instructions"
+)]
 
 mod adamw;
 mod attention;

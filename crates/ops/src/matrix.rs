@@ -116,6 +116,7 @@ fn product(
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "what is exact is to be exact")]
 mod tests {
     use super::*;
 

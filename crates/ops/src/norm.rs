@@ -28,6 +28,7 @@ pub fn scale<const D: usize>(x: Tensor<D>, factor: Tensor<1>) -> Tensor<D> {
         return x * factor.reshape([1; D]);
     }
     let factor: f32 = factor.into_scalar();
+    #[expect(clippy::float_cmp, reason = "exactly 1 changes nothing")]
     if factor == 1.0 {
         return x;
     }

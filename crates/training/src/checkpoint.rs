@@ -66,8 +66,9 @@ impl Checkpoints {
         state: &S,
     ) -> Result<(), TrainingError> {
         let incoming = self.folder.join("incoming");
+        make(&self.folder)?;
         remove(&incoming)?;
-        fs_err::create_dir_all(&incoming)?;
+        make(&incoming)?;
         weights.save(incoming.join(WEIGHTS)).map_err(|error| record(&incoming, &error))?;
         optimizer.save(incoming.join(OPTIMIZER)).map_err(|error| record(&incoming, &error))?;
         let manifest = Manifest {
@@ -87,7 +88,7 @@ impl Checkpoints {
         if step == self.schedule.decay_start {
             let target = self.folder.join(STABLE);
             remove(&target)?;
-            fs_err::create_dir_all(&target)?;
+            make(&target)?;
             for file in [WEIGHTS, OPTIMIZER, STATE] {
                 fs_err::copy(incoming.join(file), target.join(file))?;
             }
@@ -191,6 +192,15 @@ fn read<S: DeserializeOwned>(folder: &Path) -> Result<Option<Manifest<S>>, Train
 
 pub(crate) fn record(folder: &Path, error: &RecordError) -> TrainingError {
     TrainingError::Record { path: folder.into(), message: error.to_string() }
+}
+
+/// Makes a folder, but not the one that it is in: a run directory that went away must not come back
+/// with half of what was in it.
+pub(crate) fn make(folder: &Path) -> std::io::Result<()> {
+    match fs_err::create_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
 }
 
 fn remove(folder: &Path) -> std::io::Result<()> {

@@ -19,8 +19,9 @@ pub enum TrainingError {
     /// The loss or the gradient is no longer a number.
     #[error(
         "training diverged at step {step} of {steps} (epoch {epoch}): loss {loss}, gradient norm \
-         {grad_norm}, learning rate {learning_rate:e}; lower `training.learning_rate`, raise \
-         `training.warmup_ratio`, or set `training.max_grad_norm`"
+         {grad_norm}, learning rate {learning_rate:e}, reviews {}; lower `training.learning_rate`, \
+         raise the warm-up, or set `training.max_grad_norm`",
+        reviews.join(", ")
     )]
     Diverged {
         /// The step, from 1.
@@ -35,6 +36,8 @@ pub enum TrainingError {
         grad_norm: f32,
         /// The learning rate of the step.
         learning_rate: f64,
+        /// The ids of the step's reviews.
+        reviews: Vec<String>,
     },
     /// A checkpoint for resuming cannot be read or written.
     #[error("{path}: {message}", path = path.display())]

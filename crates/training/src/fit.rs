@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use burn::data::dataloader::DataLoader;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
+use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::{AccuracyMetric, LearningRateMetric, LossMetric};
 use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use nsmc_data::ReviewLoader;
@@ -116,6 +117,8 @@ pub fn fit(
     )
     .num_epochs(config.num_train_epochs)
     .with_application_logger(None)
+    // Deviation: burn's own writes files from threads that panic on a full disk.
+    .with_metric_logger(InMemoryMetricLogger::new())
     .with_interrupter(fit.interrupter.clone())
     .renderer(fit.dashboard.renderer(fit.interrupter))
     .metric_train_numeric(LossMetric::new())

@@ -173,6 +173,7 @@ pub fn pretrain<M: MaskedLanguageModel>(
                 loss: loss as f32,
                 grad_norm,
                 learning_rate,
+                reviews: batches.iter().flat_map(|batch| run.train.ids(&batch.reviews)).collect(),
             });
         }
         model = optimizer.step(learning_rate, model, gradients);

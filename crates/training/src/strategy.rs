@@ -18,7 +18,7 @@ use nsmc_peft::PeftModel;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::{Checkpoints, record};
+use crate::checkpoint::{Checkpoints, make, record};
 use crate::{
     ClassificationTask, Dashboard, LinearSchedule, StepOutput, TrainingError, clip_grad_norm,
 };
@@ -104,6 +104,7 @@ struct Pending {
     learning_rate: f64,
     losses: Tensor<1>,
     grad_norm: Tensor<1>,
+    reviews: Vec<usize>,
 }
 
 impl SupervisedLearningStrategy<ClassificationTask> for RecipeStrategy {
@@ -243,6 +244,7 @@ impl RecipeStrategy {
                 loss: losses,
                 grad_norm,
                 learning_rate: pending.learning_rate,
+                reviews: self.train.ids(&pending.reviews),
             })
         };
 
@@ -253,6 +255,7 @@ impl RecipeStrategy {
             let batch: Batch = batch.map_err(|error| TrainingError::Device(error.to_string()))?;
             let step = (epoch - 1) * steps + training.state.index;
             let learning_rate = self.schedule.at(step);
+            let reviews = batch.reviews.clone();
             let (item, grad_norm) = self.step(training, batch, step, learning_rate);
             training.state.index += 1;
             training.own_steps += 1;
@@ -262,6 +265,7 @@ impl RecipeStrategy {
                 learning_rate,
                 losses: item.losses.clone().inner(),
                 grad_norm,
+                reviews,
             });
             if let Some(previous) = previous {
                 training.state.loss_sum += read(previous)?;
@@ -370,6 +374,7 @@ impl RecipeStrategy {
     /// best.
     fn keep(&self, record: EpochRecord, training: &mut Training) -> Result<(), TrainingError> {
         let checkpoints = self.folder.join("checkpoint");
+        make(&checkpoints)?;
         let incoming = checkpoints.join("incoming");
         remove_if_there(&incoming)?;
         (self.save)(&training.task.valid().model, &incoming)?;
@@ -383,7 +388,7 @@ impl RecipeStrategy {
         if record.validation_accuracy.is_some_and(|accuracy| accuracy > best) {
             let folder = checkpoints.join("best");
             remove_if_there(&folder)?;
-            fs_err::create_dir_all(&folder)?;
+            make(&folder)?;
             for entry in fs_err::read_dir(&last)? {
                 let file = entry?.path();
                 let name = file.file_name().unwrap_or_default();

@@ -6,14 +6,13 @@ use anyhow::{Context, Result};
 use nsmc_experiment::ProgressEvent;
 
 use crate::nsmc::Nsmc;
-use crate::train::Run;
+use crate::train::{Prepared, Run};
 use crate::workspace::Workspace;
 
 /// A run at work: a process of `nsmc`.
 pub(crate) struct Process {
     pub(crate) child: Child,
-    /// The file that the run was started with; the run directory has its own copy.
-    resolved: std::path::PathBuf,
+    prepared: Prepared,
 }
 
 /// What a run says. Each is sent with the run's place in the plan.
@@ -27,7 +26,7 @@ pub(crate) enum Message {
 }
 
 impl Process {
-    /// Starts a run; what it says goes to `messages` as from `job`.
+    /// Starts a run; what it says goes to `messages` as from `job`. None if it is done.
     pub(crate) fn start(
         workspace: &Workspace,
         nsmc: &Nsmc,
@@ -35,10 +34,10 @@ impl Process {
         threads: Option<usize>,
         job: usize,
         messages: &Sender<(usize, Message)>,
-    ) -> Result<Self> {
-        let (resolved, mut arguments) = run.prepare()?;
-        arguments.push("--progress-json".into());
-        let mut command = nsmc.command(workspace, &arguments);
+    ) -> Result<Option<Self>> {
+        let Some(mut prepared) = run.prepare(false)? else { return Ok(None) };
+        prepared.arguments.push("--progress-json".into());
+        let mut command = nsmc.command(workspace, &prepared.arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         if let Some(threads) = threads {
             command.env("RAYON_NUM_THREADS", threads.to_string());
@@ -65,13 +64,13 @@ impl Process {
             }
             let _ = messages.send((job, Message::Closed));
         });
-        Ok(Self { child, resolved })
+        Ok(Some(Self { child, prepared }))
     }
 
     /// Waits for the process; true if it was successful.
     pub(crate) fn end(mut self) -> Result<std::process::ExitStatus> {
         let status = self.child.wait()?;
-        fs_err::remove_file(self.resolved)?;
+        self.prepared.close()?;
         Ok(status)
     }
 }

@@ -157,18 +157,16 @@ impl Grid<'_> {
             }
         }
         let run = &self.plan.jobs[job].run;
-        if run.is_done() {
-            // Its trials were done anew and chose what they had chosen before.
-            self.stands[job] = Stand::Done;
-            return;
-        }
         match Process::start(workspace, nsmc, run, *threads, job, messages) {
-            Ok(process) => {
+            Ok(Some(process)) => {
                 let number = self.display.total() - self.count(Stand::Open) + 1;
                 self.display.start(job, &run.config, number);
                 self.at_work.insert(job, process);
                 self.stands[job] = Stand::AtWork;
             }
+            // Its trials were done anew and chose what they had chosen before, or another xtask has
+            // run it since the plan was made.
+            Ok(None) => self.stands[job] = Stand::Done,
             Err(error) => self.fail(job, format!("{error:#}")),
         }
         self.show_whole();

@@ -225,6 +225,8 @@ fn record(config: &ExperimentConfig, accuracies: [f64; 2]) -> RunRecord {
         status: RunStatus::Success,
         started: 0,
         total_seconds: 9.0,
+        stretches: Vec::new(),
+        provenance: None,
         device: "CPU, 2 threads (burn-flex)".into(),
         threads: 2,
         version: String::new(),

@@ -33,6 +33,8 @@ pub(crate) fn time(
     for (done, &job) in jobs.iter().enumerate() {
         let run = &plan.jobs[job].run;
         let id = run.config.run_id();
+        let record = RunRecord::read(&run.folder.join("record.json"))?;
+        let shared = record.results.context("a run that is done has results")?.epoch_seconds();
         let seconds = measure(workspace, nsmc, &run.folder).with_context(|| id.clone());
         // Ctrl-C ends the measurement, too.
         ensure!(
@@ -41,19 +43,14 @@ pub(crate) fn time(
             jobs.len()
         );
         let seconds = seconds?;
-        let path = run.folder.join("record.json");
-        let mut record = RunRecord::read(&path)?;
-        let results = record.results.as_mut().context("a run that is done has results")?;
-        let shared = results.epoch_seconds();
-        results.epoch_seconds_alone = Some(seconds);
-        record.write(&path)?;
         say(&format!("{id}: {seconds:.1} s per epoch alone, {shared:.1} s beside others"));
     }
     Ok(())
 }
 
 fn measure(workspace: &Workspace, nsmc: &Nsmc, folder: &std::path::Path) -> Result<f64> {
-    let arguments = ["bench".into(), "run".into(), "--run".into(), folder.into()];
+    let arguments =
+        ["bench".into(), "run".into(), "--run".into(), folder.into(), "--record".into()];
     let output = nsmc.command(workspace, &arguments).output()?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}", stderr.trim());

@@ -78,6 +78,11 @@ impl PretrainingLoader {
         self.indices.iter().map(|&review| self.encoded.tokens(review).len()).sum()
     }
 
+    /// The ids of reviews, given as indices into those the loader was made from.
+    pub fn ids(&self, reviews: &[usize]) -> Vec<String> {
+        reviews.iter().map(|&review| self.ids[review].clone()).collect()
+    }
+
     /// Batches of an epoch, from 0; not the same for every epoch.
     pub fn num_batches(&self, epoch: usize) -> usize {
         self.plan(epoch).num_batches()

@@ -2,10 +2,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nsmc_experiment::{
-    ExperimentConfig, FusionAttention, MethodConfig, ModelConfig, Rows, RunRecord, RunStatus,
-    Source,
-};
+use nsmc_experiment::{ExperimentConfig, FusionAttention, Rows, RunRecord, RunStatus};
 use serde::{Deserialize, Serialize};
 
 use super::{Answers, StudyRun, TestSet, cell_identity};
@@ -173,7 +170,7 @@ impl Collected {
             answers.write(&self.answers(&run.record.run_id))?;
             test_set = Some(name);
         }
-        let record = RunRecord { config: without_places(&run.record.config), ..run.record.clone() };
+        let record = RunRecord { config: run.record.config.without_paths(), ..run.record.clone() };
         let fusion_attention = run.fusion_attention.clone();
         let run = CollectedRun { test_set, fusion_attention, record };
         write_json(&self.record(&run.record.run_id), &run)
@@ -224,26 +221,6 @@ pub fn collect(plan: &Plan, runs: &Path, folder: &Path) -> Result<Collection, Ev
     }
     write_json(&folder.join(Plan::FILE), plan)?;
     Ok(collection)
-}
-
-/// The configuration without the places of files outside the workspace, which are this machine's.
-fn without_places(config: &ExperimentConfig) -> ExperimentConfig {
-    let mut config = config.clone();
-    let mut places = vec![&mut config.data.train.path, &mut config.data.test.path];
-    if let ModelConfig::Pretrained { path, .. } = &mut config.model {
-        places.push(path);
-    }
-    let sources: Vec<&mut Source> = match &mut config.method {
-        MethodConfig::Vanilla | MethodConfig::HeadOnly(_) => Vec::new(),
-        MethodConfig::Lora(lora) => lora.start.iter_mut().collect(),
-        MethodConfig::Adapter(adapter) => adapter.sources.values_mut().collect(),
-        MethodConfig::AdapterFusion(fusion) => fusion.sources.values_mut().collect(),
-    };
-    places.extend(sources.into_iter().map(|source| &mut source.path));
-    for place in places.into_iter().filter(|place| place.is_absolute()) {
-        *place = PathBuf::new();
-    }
-    config
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, EvalError> {

@@ -149,7 +149,8 @@ pub struct Source {
     pub invertible_non_linearity: NonLinearity,
     /// The folder or file on this machine. No part of the run's identity.
     pub path: PathBuf,
-    /// sha256 of the weights.
+    /// sha256 of the file, or over a folder's weights and their configuration
+    /// ([`WeightsKind::sha256`](crate::WeightsKind::sha256)). Checked on load.
     pub sha256: String,
 }
 
@@ -276,15 +277,18 @@ impl MethodConfig {
         }
     }
 
-    /// Leaves out where files lie.
-    pub(crate) fn without_places(mut self) -> Self {
-        let sources: Vec<&mut Source> = match &mut self {
+    pub(crate) fn sources_mut(&mut self) -> Vec<&mut Source> {
+        match self {
             Self::Vanilla | Self::HeadOnly(_) => Vec::new(),
             Self::Lora(lora) => lora.start.iter_mut().collect(),
             Self::Adapter(adapter) => adapter.sources.values_mut().collect(),
             Self::AdapterFusion(fusion) => fusion.sources.values_mut().collect(),
-        };
-        for source in sources {
+        }
+    }
+
+    /// Leaves out where files lie.
+    pub(crate) fn without_places(mut self) -> Self {
+        for source in self.sources_mut() {
             source.from = String::new();
             source.path = PathBuf::new();
         }

@@ -1,0 +1,80 @@
+//! `SHA256SUMS` in a run directory: the hash of each of its files, as `sha256sum --check` reads it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nsmc_experiment::{sha256_file, sha256_hex};
+
+use crate::{run_directory, stretches};
+
+pub(crate) const FILE: &str = "SHA256SUMS";
+
+/// The files that are not of a run's results, or go on changing.
+const LEFT_OUT: [&str; 5] =
+    [FILE, run_directory::LOCK, stretches::FILE, "log.txt", "record.json.partial"];
+
+/// sha256 by path, relative to the run directory, with `/` between folders.
+pub(crate) type Checksums = BTreeMap<String, String>;
+
+/// Writes the hashes of a finished run's files; `record` is the text of the record to come.
+pub(crate) fn write(run: &Path, record: &str) -> Result<()> {
+    put(run, of(run)?, record)
+}
+
+/// Changes the hash of a finished run's record, and of nothing else; `record` is its text to come.
+/// Without hashes there is nothing to change.
+pub(crate) fn update(run: &Path, record: &str) -> Result<()> {
+    match read(run)? {
+        Some(files) => put(run, files, record),
+        None => Ok(()),
+    }
+}
+
+fn put(run: &Path, mut files: Checksums, record: &str) -> Result<()> {
+    files.insert("record.json".into(), sha256_hex(record.as_bytes()));
+    let lines = files.iter().fold(String::new(), |mut lines, (path, hash)| {
+        lines += &format!("{hash}  {path}\n");
+        lines
+    });
+    let partial = run.join("SHA256SUMS.partial");
+    fs_err::write(&partial, lines)?;
+    Ok(fs_err::rename(partial, run.join(FILE))?)
+}
+
+/// Reads the file; none if there is none. A line that is none is an error.
+pub(crate) fn read(run: &Path) -> Result<Option<Checksums>> {
+    let path = run.join(FILE);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text = fs_err::read_to_string(&path)?;
+    let line = |(index, line): (usize, &str)| {
+        let found = line.split_once("  ").filter(|(hash, path)| {
+            hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()) && !path.is_empty()
+        });
+        let (hash, path) = found.with_context(|| {
+            format!("{}:{}: expected a sha256 and a path", path.display(), index + 1)
+        })?;
+        Ok((path.to_owned(), hash.to_owned()))
+    };
+    text.lines().enumerate().map(line).collect::<Result<_>>().map(Some)
+}
+
+/// The hashes of the files as they are.
+pub(crate) fn of(run: &Path) -> Result<Checksums> {
+    let mut found = Checksums::new();
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs_err::read_dir(run.join(&folder))? {
+            let entry = entry?;
+            let name = format!("{folder}{}", entry.file_name().to_string_lossy());
+            if entry.file_type()?.is_dir() {
+                folders.push(name + "/");
+            } else if !LEFT_OUT.contains(&name.as_str()) {
+                found.insert(name, sha256_file(&entry.path())?);
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,91 @@
+//! How long a run took and how much memory it held, over all the processes that worked on it.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use burn::tensor::Device;
+use nsmc_experiment::Stretch;
+use nsmc_training::peak_memory_mib;
+
+/// In the run directory while the run is not done.
+pub(crate) const FILE: &str = "stretches.json";
+
+/// A process that is killed takes at most the last of these with it.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Keeps the stretches of a run in its directory, those of earlier processes and this one's.
+pub(crate) struct Stretches {
+    stop: Sender<()>,
+    thread: JoinHandle<Beats>,
+}
+
+struct Beats {
+    path: PathBuf,
+    device: Device,
+    clock: Instant,
+    stretches: Vec<Stretch>,
+}
+
+impl Stretches {
+    /// Begins this process's stretch.
+    pub(crate) fn begin(run: &Path, device: &Device) -> Result<Self> {
+        let path = run.join(FILE);
+        let mut stretches: Vec<Stretch> = if path.is_file() {
+            let text = fs_err::read_to_string(&path)?;
+            serde_json::from_str(&text).with_context(|| {
+                format!("{}: damaged; without it, the run's time starts anew", path.display())
+            })?
+        } else {
+            Vec::new()
+        };
+        let started =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        stretches.push(Stretch { started, seconds: 0.0, peak_memory_mib: None });
+        let mut beats = Beats { path, device: device.clone(), clock: Instant::now(), stretches };
+        beats.beat()?;
+        let (stop, stopped) = channel();
+        let thread = std::thread::spawn(move || beats.run(&stopped));
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends the stretch and gives all of them.
+    pub(crate) fn end(self) -> Vec<Stretch> {
+        drop(self.stop);
+        let mut beats = self.thread.join().expect("the beats do not panic");
+        beats.measure();
+        beats.stretches
+    }
+}
+
+impl Beats {
+    fn run(mut self, stopped: &Receiver<()>) -> Self {
+        let mut told = false;
+        while stopped.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+            // What is lost is a second of bookkeeping; the run itself will say what is wrong.
+            if let Err(error) = self.beat()
+                && !std::mem::replace(&mut told, true)
+            {
+                tracing::warn!("{error:#}");
+            }
+        }
+        self
+    }
+
+    fn measure(&mut self) {
+        let (seconds, peak) = (self.clock.elapsed().as_secs_f64(), peak_memory_mib(&self.device));
+        if let Some(last) = self.stretches.last_mut() {
+            last.seconds = seconds;
+            last.peak_memory_mib = peak;
+        }
+    }
+
+    fn beat(&mut self) -> Result<()> {
+        self.measure();
+        let partial = self.path.with_extension("partial");
+        fs_err::write(&partial, serde_json::to_vec(&self.stretches)?)?;
+        Ok(fs_err::rename(partial, &self.path)?)
+    }
+}

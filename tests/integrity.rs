@@ -1,0 +1,259 @@
+//! A run says what it was made of, and notices when that, or what it left, is changed.
+
+use nsmc_experiment::{FileLock, RunRecord, RunStatus, Stretch, sha256_file};
+
+use crate::methods::{ADAPTER, LORA, fusion};
+use crate::world::{Ran, World};
+
+fn record(world: &World, run: &str) -> RunRecord {
+    RunRecord::read(&world.path(run).join("record.json")).unwrap()
+}
+
+fn trained(world: &World, config: &str, run: &str) {
+    let ran = world.train(config, run);
+    assert!(ran.success, "{}", ran.stderr);
+}
+
+/// A LoRA run on a pre-trained model, whose base is not in its checkpoint.
+fn lora_on_a_pretrained_model() -> World {
+    let world = World::new();
+    trained(&world, &world.config(), "base-run");
+    fs_err::rename(world.path("base-run/checkpoint/best"), world.path("base")).unwrap();
+    let config = World::with_model(&world.config_with(LORA), &world.pretrained("base"));
+    trained(&world, &config, "run");
+    world
+}
+
+#[test]
+fn a_record_says_what_the_run_was_made_of_and_nothing_of_the_machine() {
+    let world = lora_on_a_pretrained_model();
+    let record = record(&world, "run");
+    let provenance = record.provenance.unwrap();
+    let hash = |name: &str| sha256_file(&world.path(name)).unwrap();
+    let expected = [
+        ("data.test", "test.txt"),
+        ("data.train", "train.txt"),
+        ("model/config.json", "base/config.json"),
+        ("model/model.safetensors", "base/model.safetensors"),
+        ("model/tokenizer.json", "base/tokenizer.json"),
+        ("model/tokenizer_config.json", "base/tokenizer_config.json"),
+        ("model/vocab.txt", "base/vocab.txt"),
+    ];
+    let expected: Vec<_> =
+        expected.map(|(key, file)| (key.to_owned(), hash(file))).into_iter().collect();
+    assert_eq!(provenance.inputs.into_iter().collect::<Vec<_>>(), expected);
+    assert_eq!(provenance.crates["burn"], "0.22.1");
+    assert_eq!(provenance.lock_sha256.map(|hash| hash.len()), Some(64));
+    assert_eq!((record.stretches.len(), record.started), (1, record.stretches[0].started));
+    assert!((record.total_seconds - record.stretches[0].seconds).abs() < 1e-9);
+
+    let text = world.read("run/record.json");
+    let folder = world.path("").display().to_string();
+    let host = fs_err::read_to_string("/etc/hostname").unwrap_or_default();
+    assert!(!text.contains(folder.trim_end_matches('/')), "{text}");
+    assert!(host.trim().is_empty() || !text.contains(host.trim()), "{text}");
+}
+
+#[test]
+fn files_that_are_not_those_of_the_configuration_are_refused() {
+    let world = lora_on_a_pretrained_model();
+    let config = World::with_model(&world.config_with(LORA), &world.pretrained("base"));
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "vocab.txt"] {
+        let restore = change_a_byte(&world, &format!("base/{file}"));
+        let ran = world.train(&config, "other");
+        assert!(!ran.success && ran.stderr.contains("expected the revision"), "{}", ran.stderr);
+        // What was added to another base says something else.
+        let ran = world.nsmc(&["predict", "--run", "run", "--text", "최고", "--device", "cpu"]);
+        assert!(!ran.success && ran.stderr.contains("expected the revision"), "{}", ran.stderr);
+        restore();
+        fs_err::remove_dir_all(world.path("other")).unwrap();
+    }
+
+    trained(&world, &world.config_with(ADAPTER), "ko");
+    let ran = world.nsmc(&["export", "--run", "ko", "--format", "adapterhub", "--out", "hub"]);
+    assert!(ran.success, "{}", ran.stderr);
+    let config = world.config_with(&fusion(&world, "hub/nsmc"));
+    for file in ["adapter_config.json", "adapter.safetensors"] {
+        let restore = change_a_byte(&world, &format!("hub/nsmc/{file}"));
+        let ran = world.train(&config, file);
+        assert!(!ran.success && ran.stderr.contains("method.sources.ko"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("expected sha256"), "{}", ran.stderr);
+        restore();
+    }
+}
+
+/// Changes the middle byte of a file; the answer puts it back. Names of one file are parted first.
+fn change_a_byte(world: &World, file: &str) -> impl FnOnce() + use<> {
+    let path = world.path(file);
+    let whole = fs_err::read(&path).unwrap();
+    let mut changed = whole.clone();
+    let middle = changed.len() / 2;
+    changed[middle] ^= 1;
+    fs_err::remove_file(&path).unwrap();
+    fs_err::write(&path, changed).unwrap();
+    move || fs_err::write(path, whole).unwrap()
+}
+
+fn verify(world: &World, run: &str) -> Ran {
+    world.nsmc(&["verify", run])
+}
+
+#[test]
+fn a_changed_byte_in_any_file_of_a_run_is_named() {
+    let world = lora_on_a_pretrained_model();
+    let ran = verify(&world, "run");
+    assert!(ran.success && ran.stdout.contains("run: as it was"), "{}{}", ran.stdout, ran.stderr);
+    assert!(
+        ran.stdout.contains("accuracy ") && !ran.stdout.contains("not checked"),
+        "{}",
+        ran.stdout
+    );
+
+    let sums = world.read("run/SHA256SUMS");
+    let mut files: Vec<String> = sums.lines().map(|line| format!("run/{}", &line[66..])).collect();
+    for expected in ["record.json", "config.toml", "predictions.tsv", "metrics.jsonl"] {
+        assert!(files.contains(&format!("run/{expected}")), "{sums}");
+    }
+    assert!(files.iter().any(|file| file.starts_with("run/checkpoint/last/")), "{sums}");
+    let inputs = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+    files.extend(inputs.map(|file| format!("base/{file}")));
+    files.extend(["train.txt".to_owned(), "test.txt".to_owned(), "run/SHA256SUMS".to_owned()]);
+    for file in files {
+        let restore = change_a_byte(&world, &file);
+        let ran = verify(&world, "run");
+        assert!(!ran.success, "{file}: {}", ran.stdout);
+        let name = file.strip_prefix("run/").unwrap_or(&file);
+        // A changed hash in SHA256SUMS is a difference of the file that it is of.
+        let named = ran.stdout.contains(name) || name == "SHA256SUMS";
+        assert!(named && ran.stdout.contains("expected"), "{file}: {}", ran.stdout);
+        assert!(ran.stderr.contains("1 of 1 runs"), "{}", ran.stderr);
+        restore();
+    }
+    assert!(verify(&world, "run").success);
+
+    // A file too many, and one too few.
+    world.write("run/checkpoint/best/added_tokens.json", "{}");
+    let ran = verify(&world, "run");
+    assert!(!ran.success && ran.stdout.contains("added_tokens.json"), "{}", ran.stdout);
+    fs_err::remove_file(world.path("run/checkpoint/best/added_tokens.json")).unwrap();
+    fs_err::remove_file(world.path("run/metrics.jsonl")).unwrap();
+    let ran = world.nsmc(&["verify", "--json", "run"]);
+    assert!(!ran.success);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let differences = json["runs"][0]["differences"].as_array().unwrap();
+    assert_eq!(differences.len(), 1);
+    assert_eq!(differences[0]["place"], "metrics.jsonl");
+    assert!(json["runs"][0]["metrics"]["accuracy"].as_f64().unwrap() > 0.4);
+}
+
+#[test]
+fn a_run_whose_data_are_elsewhere_and_an_older_record_are_verified_as_far_as_they_go() {
+    let world = World::new();
+    trained(&world, &world.config(), "run");
+    fs_err::rename(world.path("test.txt"), world.path("moved.txt")).unwrap();
+    let ran = verify(&world, "run");
+    assert!(ran.success && ran.stdout.contains("not checked: data.test"), "{}", ran.stdout);
+    fs_err::rename(world.path("moved.txt"), world.path("test.txt")).unwrap();
+
+    // As it was written before there was a provenance.
+    let mut old: serde_json::Value = serde_json::from_str(&world.read("run/record.json")).unwrap();
+    for key in ["provenance", "stretches"] {
+        old.as_object_mut().unwrap().remove(key).unwrap();
+    }
+    world.write("run/record.json", serde_json::to_vec(&old).unwrap());
+    fs_err::remove_file(world.path("run/SHA256SUMS")).unwrap();
+    let ran = verify(&world, "run");
+    assert!(ran.success && ran.stdout.contains("an older record"), "{}{}", ran.stdout, ran.stderr);
+    // Its predictions are still held against their hash.
+    let _ = change_a_byte(&world, "run/predictions.tsv");
+    assert!(!verify(&world, "run").success);
+}
+
+#[test]
+fn a_run_in_several_stretches_counts_all_of_them() {
+    let world = World::new();
+    let config = world.config().replace("save_steps = 0", "save_steps = 2");
+    world.write("config.toml", &config);
+    // What processes that were killed left behind: an hour and half an hour.
+    fs_err::create_dir(world.path("run")).unwrap();
+    world.write("run/config.toml", &config);
+    let stretch =
+        |started, seconds, peak| Stretch { started, seconds, peak_memory_mib: Some(peak) };
+    let earlier = [stretch(1_000, 3600.0, 1e6), stretch(9_000, 1800.0, 1.0)];
+    world.write("run/stretches.json", serde_json::to_vec(&earlier).unwrap());
+    trained(&world, &config, "run");
+    let record = record(&world, "run");
+    assert_eq!(record.status, RunStatus::Success);
+    assert_eq!((record.started, record.stretches.len()), (1_000, 3));
+    assert_eq!(record.stretches[..2], earlier);
+    let own = record.stretches[2].seconds;
+    assert!(own > 0.0 && own < 600.0, "{own}");
+    assert!((record.total_seconds - 5400.0 - own).abs() < 1e-9);
+    assert_eq!(record.results.unwrap().peak_memory_mib, Some(1e6));
+    assert!(!world.path("run/stretches.json").exists());
+}
+
+#[test]
+fn a_killed_process_leaves_its_stretch() {
+    let world = World::new();
+    let config = world.config().replace("num_train_epochs = 6", "num_train_epochs = 100000");
+    world.write("config.toml", &config);
+    let mut process = start(&world, "run");
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    process.kill().unwrap();
+    process.wait().unwrap();
+    let stretches: Vec<Stretch> = serde_json::from_str(&world.read("run/stretches.json")).unwrap();
+    assert_eq!(stretches.len(), 1);
+    assert!(stretches[0].seconds >= 1.0, "{stretches:?}");
+    assert!(stretches[0].peak_memory_mib.unwrap() > 1.0, "{stretches:?}");
+}
+
+fn start(world: &World, run: &str) -> std::process::Child {
+    let arguments = ["train", "--config", "config.toml", "--out", run, "--device", "cpu"];
+    let mut command = world.command(&arguments);
+    let quiet = std::process::Stdio::null;
+    command.stdout(quiet()).stderr(quiet()).spawn().unwrap()
+}
+
+#[test]
+fn a_second_process_is_refused_while_the_first_lives_and_not_when_it_was_killed() {
+    let world = World::new();
+    let endless = world.config().replace("num_train_epochs = 6", "num_train_epochs = 100000");
+    world.write("config.toml", &endless);
+    let mut first = start(&world, "run");
+    while FileLock::holder(&world.path("run/.lock")) != Some(first.id()) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        assert!(first.try_wait().unwrap().is_none(), "it ended by itself");
+    }
+    let ran = world.train(&endless, "run");
+    let named = format!("another process ({}) is at work", first.id());
+    assert!(!ran.success && ran.stderr.contains(&named), "{}", ran.stderr);
+    // Not its own business: what the first one does goes on.
+    assert!(first.try_wait().unwrap().is_none());
+    assert!(!world.path("run/record.json").exists());
+
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let whole = world.config();
+    fs_err::remove_dir_all(world.path("run")).unwrap();
+    fs_err::create_dir(world.path("run")).unwrap();
+    // The lock's file of a process that is gone.
+    world.write("run/.lock", "1\n");
+    trained(&world, &whole, "run");
+}
+
+#[test]
+fn runs_side_by_side_share_a_cache_and_find_the_same() {
+    let world = World::new();
+    world.write("config.toml", world.config());
+    let processes: Vec<_> = (0..4).map(|run| start(&world, &format!("run-{run}"))).collect();
+    for mut process in processes {
+        assert!(process.wait().unwrap().success());
+    }
+    let hashes: Vec<String> = (0..4)
+        .map(|run| record(&world, &format!("run-{run}")).results.unwrap().predictions_sha256)
+        .collect();
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    // One file for the training reviews, one for the test's, and no half ones.
+    assert_eq!(fs_err::read_dir(world.path("cache")).unwrap().count(), 2);
+}

@@ -1,0 +1,292 @@
+//! Training steps timed beside the Python peers, on the same batches, in turn.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use nsmc_eval::Table;
+use serde::{Deserialize, Serialize};
+
+use crate::args::{Bench, Shape};
+use crate::nsmc::Nsmc;
+use crate::workspace::Workspace;
+use crate::{print, say};
+
+/// The methods, by our name and the peers'.
+const METHODS: [(&str, &str); 4] = [
+    ("vanilla", "full"),
+    ("lora", "lora"),
+    ("adapter", "adapter"),
+    ("adapterfusion", "adapterfusion"),
+];
+
+/// How the peers' batches are laid out, in words.
+const PADDINGS: [(&str, &str); 3] = [
+    ("batch", "padded to the batch's longest"),
+    ("group", "grouped by length"),
+    ("max", "padded to 128"),
+];
+
+/// What one process measured: the line it prints.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+struct Measured {
+    method: String,
+    padding: String,
+    /// Real tokens; padding never counted.
+    tokens_per_s: f64,
+    /// Median.
+    step_s: f64,
+    peak_rss_mib: Option<f64>,
+}
+
+/// What `--out` receives.
+#[derive(Serialize)]
+struct Report<'a> {
+    shape: &'a str,
+    device: &'a str,
+    steps: usize,
+    warmup: usize,
+    /// In the order they were run.
+    ours: Vec<Measured>,
+    peers: Vec<Measured>,
+    comparisons: Vec<Comparison>,
+}
+
+/// One method beside one layout of the peers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Comparison {
+    method: &'static str,
+    padding: &'static str,
+    /// Of tokens per second, ours to theirs, of each round.
+    ratios: Vec<f64>,
+    /// Of peak memory, ours to theirs; the median of the rounds.
+    memory: Option<f64>,
+}
+
+pub(crate) fn run(workspace: &Workspace, args: &Bench) -> Result<()> {
+    let nsmc = Nsmc::build(workspace, args.device)?;
+    let lengths = workspace.root.join("benches/nsmc-lengths.txt");
+    let script = workspace.root.join("benches/peer.py");
+    let (mut ours, mut peers) = (Vec::new(), Vec::new());
+    let mut comparisons = Vec::new();
+    for (method, theirs) in METHODS.iter().filter(|(method, _)| chosen(&args.methods, method)) {
+        let mut rounds: Vec<(Measured, Vec<Measured>)> = Vec::new();
+        for round in 1..=args.rounds {
+            say(&format!("{method}, round {round} of {}", args.rounds));
+            let mine = nsmc.output(workspace, &arguments(method, args, &lengths))?;
+            let mine: Measured = parse(&mine, "nsmc bench train")?;
+            let mut others = Vec::new();
+            if let Some(python) = &args.peers {
+                for (padding, _) in
+                    PADDINGS.iter().filter(|(padding, _)| chosen(&args.paddings, padding))
+                {
+                    others.push(peer(python, &script, theirs, padding, args, &lengths)?);
+                }
+            }
+            rounds.push((mine, others));
+        }
+        comparisons.extend(compare(method, &rounds));
+        for (mine, others) in rounds {
+            ours.push(mine);
+            peers.extend(others);
+        }
+    }
+    print(&our_table(&ours).terminal(None));
+    if !comparisons.is_empty() {
+        print(&comparison_table(&comparisons).terminal(None));
+    }
+    if let Some(path) = &args.out {
+        let report = Report {
+            shape: args.shape.name(),
+            device: nsmc.device(),
+            steps: args.steps,
+            warmup: args.warmup,
+            ours,
+            peers,
+            comparisons,
+        };
+        let text = serde_json::to_string_pretty(&report).context("a report")?;
+        fs_err::write(workspace.folder(path), text + "\n")?;
+    }
+    Ok(())
+}
+
+fn arguments(method: &str, args: &Bench, lengths: &Path) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["bench".into(), "train".into()];
+    arguments.extend([
+        "--method".into(),
+        method.into(),
+        "--shape".into(),
+        args.shape.name().into(),
+    ]);
+    arguments.extend(["--lengths".into(), lengths.into()]);
+    arguments.extend(["--steps".into(), args.steps.to_string().into()]);
+    arguments.extend(["--warmup".into(), args.warmup.to_string().into()]);
+    arguments
+}
+
+fn peer(
+    python: &Path,
+    script: &Path,
+    method: &str,
+    padding: &str,
+    args: &Bench,
+    lengths: &Path,
+) -> Result<Measured> {
+    let output = Command::new(python)
+        .arg(script)
+        .args(["--method", method, "--padding", padding, "--model", args.shape.name()])
+        .arg("--lengths")
+        .arg(lengths)
+        .args(["--steps", &args.steps.to_string(), "--warmup", &args.warmup.to_string()])
+        .env("HF_HUB_OFFLINE", "1")
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("`--peers {}`", python.display()))?;
+    let what = format!("{} {}", python.display(), script.display());
+    ensure!(output.status.success(), "{what} ended with {}", output.status);
+    parse(&String::from_utf8_lossy(&output.stdout), &what)
+}
+
+/// The last line is the measurement.
+fn parse(output: &str, what: &str) -> Result<Measured> {
+    let line = output.lines().rev().find(|line| line.starts_with('{'));
+    let line =
+        line.with_context(|| format!("{what}: expected a line of JSON, found `{output}`"))?;
+    serde_json::from_str(line).with_context(|| format!("{what}: `{line}`"))
+}
+
+fn compare(method: &'static str, rounds: &[(Measured, Vec<Measured>)]) -> Vec<Comparison> {
+    let layouts = PADDINGS.iter().filter_map(|(padding, _)| {
+        let pairs: Vec<(&Measured, &Measured)> = rounds
+            .iter()
+            .filter_map(|(mine, others)| {
+                Some((mine, others.iter().find(|other| other.padding == *padding)?))
+            })
+            .collect();
+        let memory: Vec<f64> = pairs
+            .iter()
+            .filter_map(|(mine, other)| Some(mine.peak_rss_mib? / other.peak_rss_mib?))
+            .collect();
+        (!pairs.is_empty()).then(|| Comparison {
+            method,
+            padding,
+            ratios: pairs
+                .iter()
+                .map(|(mine, other)| mine.tokens_per_s / other.tokens_per_s)
+                .collect(),
+            memory: (!memory.is_empty()).then(|| median(&memory)),
+        })
+    });
+    layouts.collect()
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2])
+}
+
+fn our_table(measured: &[Measured]) -> Table {
+    let mut table =
+        Table::new(["method", "tokens/s", "s/step", "step to\nvanilla's", "peak MiB"], 1);
+    let of = |method: &str, figure: fn(&Measured) -> f64| {
+        let figures: Vec<f64> =
+            measured.iter().filter(|one| one.method == method).map(figure).collect();
+        (!figures.is_empty()).then(|| median(&figures))
+    };
+    let vanilla = of("vanilla", |one| one.step_s);
+    for (method, _) in METHODS {
+        let Some(step) = of(method, |one| one.step_s) else { continue };
+        table.push([
+            method.to_owned(),
+            of(method, |one| one.tokens_per_s)
+                .map_or_else(String::new, |rate| format!("{rate:.0}")),
+            format!("{step:.3}"),
+            vanilla.map_or_else(|| "–".into(), |vanilla| format!("{:.2}", step / vanilla)),
+            of(method, |one| one.peak_rss_mib.unwrap_or(f64::NAN))
+                .filter(|peak| peak.is_finite())
+                .map_or_else(|| "–".into(), |peak| format!("{peak:.0}")),
+        ]);
+    }
+    table
+}
+
+fn comparison_table(comparisons: &[Comparison]) -> Table {
+    let mut table = Table::new(
+        ["method", "against the peers'", "tokens/s, ratio", "least", "most", "memory, ratio"],
+        2,
+    );
+    for comparison in comparisons {
+        let words = PADDINGS.iter().find(|(padding, _)| *padding == comparison.padding);
+        let least = comparison.ratios.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = comparison.ratios.iter().copied().fold(0.0, f64::max);
+        table.push([
+            comparison.method.to_owned(),
+            words.map_or("", |(_, words)| words).to_owned(),
+            format!("{:.2}", median(&comparison.ratios)),
+            format!("{least:.2}"),
+            format!("{most:.2}"),
+            comparison.memory.map_or_else(|| "–".into(), |ratio| format!("{ratio:.2}")),
+        ]);
+    }
+    table
+}
+
+/// Whether `name` is in a list that is empty for everything.
+fn chosen(list: &[String], name: &str) -> bool {
+    list.is_empty() || list.iter().any(|wanted| wanted == name)
+}
+
+impl Shape {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Mbert => "mbert",
+            Self::Mini => "mini",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(padding: &str, tokens_per_s: f64, peak: f64) -> Measured {
+        Measured {
+            method: "lora".into(),
+            padding: padding.into(),
+            tokens_per_s,
+            step_s: 1.0,
+            peak_rss_mib: Some(peak),
+        }
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_round() {
+        let rounds = [
+            (measured("unpadded", 400.0, 10.0), vec![measured("batch", 100.0, 40.0)]),
+            (measured("unpadded", 300.0, 12.0), vec![measured("batch", 150.0, 40.0)]),
+            (measured("unpadded", 900.0, 10.0), vec![measured("batch", 300.0, 20.0)]),
+        ];
+        let found = compare("lora", &rounds);
+        assert_eq!(
+            found,
+            [Comparison {
+                method: "lora",
+                padding: "batch",
+                ratios: vec![4.0, 2.0, 3.0],
+                memory: Some(0.3)
+            }]
+        );
+    }
+
+    #[test]
+    fn the_peers_line_is_read_among_warnings() {
+        let output = "a warning\n{\"method\": \"full\", \"padding\": \"max\", \"tokens_per_s\": 1.5, \
+                      \"step_s\": 2.0, \"peak_rss_mib\": 3, \"torch\": \"2.11\"}\n";
+        let found = parse(output, "peer").unwrap();
+        assert_eq!((found.tokens_per_s, found.peak_rss_mib), (1.5, Some(3.0)));
+        assert!(parse("nothing", "peer").unwrap_err().to_string().contains("a line of JSON"));
+    }
+}
