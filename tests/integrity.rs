@@ -146,10 +146,28 @@ fn a_changed_byte_in_any_file_of_a_run_is_named() {
     assert!(json["runs"][0]["metrics"]["accuracy"].as_f64().unwrap() > 0.4);
 }
 
+/// A time measured afterwards goes into the record, and the run is still what it was.
+fn assert_timed_again(world: &World) {
+    let bench = ["bench", "run", "--run", "run", "--steps", "2", "--warmup", "1"];
+    let before = world.read("run/record.json");
+    assert!(world.nsmc(&bench).success);
+    assert_eq!(world.read("run/record.json"), before);
+    let ran = world.nsmc(&[&bench[..], &["--record"]].concat());
+    assert!(ran.success, "{}", ran.stderr);
+    let line: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&world.read("run/record.json")).unwrap();
+    let seconds = |value: &serde_json::Value| value.as_f64().unwrap();
+    assert!(seconds(&line["epoch_s"]) > 0.0);
+    let recorded = seconds(&record["results"]["epoch_seconds_alone"]);
+    assert!((recorded / seconds(&line["epoch_s"]) - 1.0).abs() < 1e-9);
+    assert!(verify(world, "run").success);
+}
+
 #[test]
 fn a_run_whose_data_are_elsewhere_and_an_older_record_are_verified_as_far_as_they_go() {
     let world = World::new();
     trained(&world, &world.config(), "run");
+    assert_timed_again(&world);
     fs_err::rename(world.path("test.txt"), world.path("moved.txt")).unwrap();
     let ran = verify(&world, "run");
     assert!(ran.success && ran.stdout.contains("not checked: data.test"), "{}", ran.stdout);

@@ -103,7 +103,8 @@ class_counts = [30, 30]
 /// does what the file `records/ID` says.
 const PROGRAM: &str = r#"#!/bin/sh
 root=$(dirname "$0")
-if [ "$1" = bench ]; then
+if [ "$1 $2 $3 $5" = "bench run --run --record" ]; then
+    sed -i 's/"test_seconds"/"epoch_seconds_alone": 1.5, &/' "$4/record.json"
     echo "{\"epoch_s\": 1.5}"
     exit
 fi
