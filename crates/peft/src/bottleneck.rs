@@ -121,6 +121,21 @@ impl BottleneckConfig {
         Some(((hidden_size as f64 / factor).floor() as usize).max(1))
     }
 
+    /// Refuses layers that a model of so many layers does not have.
+    pub(crate) fn check_layers(&self, num_hidden_layers: usize) -> Result<(), PeftError> {
+        let left_out = self.leave_out.iter().map(|layer| ("leave_out", layer));
+        let own = self.layer_reduction_factors.keys();
+        let own = own.map(|layer| ("layer_reduction_factors", layer));
+        for (key, layer) in left_out.chain(own) {
+            if *layer >= num_hidden_layers {
+                let last = num_hidden_layers - 1;
+                let message = format!("the model has the layers 0 to {last}, found {layer}");
+                return Err(PeftError::Value { key, message });
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn check(&self) -> Result<(), PeftError> {
         let factors = self.layer_reduction_factors.values().chain([&self.reduction_factor]);
         let invertible = self.invertible.as_ref().map(|invertible| &invertible.reduction_factor);
@@ -260,6 +275,11 @@ mod tests {
         };
         let sizes: Vec<_> = (0..4).map(|layer| config.bottleneck_size(768, layer)).collect();
         assert_eq!(sizes, [Some(96), None, Some(48), Some(1)]);
+        assert!(config.check_layers(4).is_ok());
+        let message = config.check_layers(3).unwrap_err().to_string();
+        assert!(message.contains("layer_reduction_factors") && message.ends_with("found 3"));
+        let message = config.check_layers(1).unwrap_err().to_string();
+        assert!(message.contains("`leave_out`"), "{message}");
     }
 
     #[test]

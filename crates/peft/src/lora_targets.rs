@@ -67,7 +67,7 @@ impl TargetModules {
                 name == target
                     || name.strip_suffix(target.as_str()).is_some_and(|n| n.ends_with('.'))
             })),
-            Self::Regex(pattern) => full_match(pattern, name),
+            Self::Regex(pattern) => full_match("target_modules", pattern, pattern, name),
             Self::AllLinear => {
                 Ok(matches!(site, LoraSite::Linear(site) if site != LinearSite::Classifier))
             }
@@ -119,22 +119,29 @@ pub(crate) fn target_sites(
 /// The value of the first pattern, in the order of their texts, that matches a layer's name or the
 /// end of it: PEFT's `rank_pattern` and `alpha_pattern`.
 pub(crate) fn pattern_value<T: Copy>(
+    key: &'static str,
     patterns: &BTreeMap<String, T>,
     name: &str,
 ) -> Result<Option<T>, PeftError> {
     for (pattern, value) in patterns {
         // As Python's `re.match(rf"(.*\.)?({pattern})$", name)`.
-        if full_match(&format!(r"(.*\.)?({pattern})"), name)? {
+        if full_match(key, pattern, &format!(r"(.*\.)?({pattern})"), name)? {
             return Ok(Some(*value));
         }
     }
     Ok(None)
 }
 
-fn full_match(pattern: &str, name: &str) -> Result<bool, PeftError> {
+/// Whether `pattern` matches all of `name`; `written` is what stands at `key`.
+fn full_match(
+    key: &'static str,
+    written: &str,
+    pattern: &str,
+    name: &str,
+) -> Result<bool, PeftError> {
     let error = |error: fancy_regex::Error| PeftError::Value {
-        key: "target_modules",
-        message: format!("`{pattern}` is no valid regular expression: {error}"),
+        key,
+        message: format!("`{written}` is no valid regular expression: {error}"),
     };
     Regex::new(&format!("^(?:{pattern})$")).map_err(error)?.is_match(name).map_err(error)
 }
@@ -221,7 +228,10 @@ mod tests {
     fn a_pattern_matches_at_the_end_of_a_name() {
         let patterns =
             BTreeMap::from([("key".to_owned(), 2), (r"layer.2.output.dense".to_owned(), 3)]);
-        let value = |name| pattern_value(&patterns, name).unwrap();
+        let value = |name| pattern_value("rank_pattern", &patterns, name).unwrap();
+        let bad = BTreeMap::from([("layer.(".to_owned(), 2)]);
+        let message = pattern_value("alpha_pattern", &bad, "x").unwrap_err().to_string();
+        assert!(message.starts_with("`alpha_pattern`: `layer.(` is no valid"), "{message}");
         assert_eq!(value("bert.encoder.layer.1.attention.self.key"), Some(2));
         assert_eq!(value("bert.encoder.layer.2.output.dense"), Some(3));
         assert_eq!(value("bert.encoder.layer.2.attention.output.dense"), None);

@@ -109,14 +109,16 @@ impl Trains {
 
     fn includes_base(&self, path: &str, model: &PeftModel) -> bool {
         let classifier = path.starts_with("base.classifier.");
-        if classifier && model.head.is_some() {
+        let pooler = path.starts_with("base.bert.pooler.");
+        // AdapterHub's head stands in the place of both.
+        if (classifier || pooler) && model.head.is_some() {
             return false;
         }
         let norm = path.contains(".layer_norm.");
         let bias = path.ends_with(".bias") || path.ends_with(".beta");
         self.base
             || (self.head && classifier)
-            || (self.pooler && path.starts_with("base.bert.pooler."))
+            || (self.pooler && pooler)
             || (self.layer_norm && norm)
             || (self.embeddings && !norm && path.starts_with("base.bert.embeddings."))
             || (bias

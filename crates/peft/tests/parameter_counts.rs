@@ -59,6 +59,9 @@ fn bottleneck_adapters() {
     let mut model = mbert();
     model.add_adapter("nsmc", &pfeiffer(16.0), 0).unwrap();
     model.add_head("nsmc", 0);
+    // The head stands in the place of the pooler, which then does not train.
+    let with_pooler = Trains { pooler: true, ..Trains::adapters(["nsmc"]) };
+    assert_eq!(trainable(model.clone(), with_pooler), 894_528 + FLEX_HEAD);
     assert_eq!(trainable(model, Trains::adapters(["nsmc"])), 894_528 + FLEX_HEAD);
 }
 

@@ -84,6 +84,7 @@ impl Adapters {
     ) -> Result<(), PeftError> {
         check_name(name)?;
         config.check()?;
+        config.check_layers(size.num_hidden_layers)?;
         if self.adapter(name).is_some() {
             return Err(PeftError::Taken(name.into()));
         }

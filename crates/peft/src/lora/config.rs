@@ -65,8 +65,10 @@ impl LoraConfig {
         let mut layers = Vec::new();
         for site in sites {
             let name = site.name();
-            let rank = pattern_value(&self.rank_pattern, &name)?.unwrap_or(self.rank);
-            let alpha = pattern_value(&self.alpha_pattern, &name)?.unwrap_or(self.alpha);
+            let rank =
+                pattern_value("rank_pattern", &self.rank_pattern, &name)?.unwrap_or(self.rank);
+            let alpha =
+                pattern_value("alpha_pattern", &self.alpha_pattern, &name)?.unwrap_or(self.alpha);
             if rank == 0 {
                 return value("rank", format!("expected a rank from 1 for {name}, found 0"));
             }

@@ -92,7 +92,8 @@ impl PeftModel {
             return Err(PeftError::Value {
                 key: "target_modules",
                 message: format!(
-                    "{site} has LoRA and trains as a whole, too; PEFT has no form for that"
+                    "{site} has LoRA, and PEFT's form for classification saves it whole, too, which \
+                     PEFT cannot load: leave it out of the targets, or export with `--format merged`"
                 ),
             });
         }
