@@ -161,6 +161,12 @@ fn assert_timed_again(world: &World) {
     let recorded = seconds(&record["results"]["epoch_seconds_alone"]);
     assert!((recorded / seconds(&line["epoch_s"]) - 1.0).abs() < 1e-9);
     assert!(verify(world, "run").success);
+
+    let ran = world.nsmc(&["bench", "inference", "--run", "run", "--rounds", "1"]);
+    let line: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let tested = world.read("run/predictions.tsv").lines().count() - 1;
+    assert_eq!(line["test_reviews"], tested);
+    assert!(seconds(&line["predict_s"]) > 0.0 && seconds(&line["encode_s"]) > 0.0);
 }
 
 #[test]

@@ -103,6 +103,8 @@ pub(crate) enum Bench {
     Train(BenchTrain),
     /// Time training steps of a finished run, as it was trained; prints one JSON line.
     Run(BenchRun),
+    /// Time encoding and prediction of a finished run's reviews; prints one JSON line.
+    Inference(BenchInference),
 }
 
 #[derive(clap::Args)]
@@ -267,6 +269,22 @@ pub(crate) struct BenchRun {
     /// Keep tokens here instead of in the user's cache folder.
     #[arg(long, value_name = "DIR", env = "NSMC_CACHE")]
     pub(crate) cache: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct BenchInference {
+    /// A run directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// Reviews of a batch.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
+    pub(crate) batch_size: usize,
+    /// Times that everything is done.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
+    pub(crate) rounds: usize,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) device: DeviceChoice,
 }
 
 /// A method to time.

@@ -8,6 +8,7 @@
 mod allocator;
 mod args;
 mod bench;
+mod bench_inference;
 mod bench_run;
 mod checksums;
 mod classifier;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         Command::Verify(verify) => verify::run(&verify, args.verbose),
         Command::Compare(compare) => compare::run(&compare, args.verbose),
         Command::Bench(Bench::Train(bench)) => bench::train(&bench, args.verbose),
+        Command::Bench(Bench::Inference(bench)) => bench_inference::run(&bench, args.verbose),
         Command::Bench(Bench::Run(bench)) => bench_run::run(&bench, args.verbose),
     };
     match result {
