@@ -141,6 +141,11 @@ impl Document {
 }
 
 impl Node {
+    /// Whether this is a table with such a key.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        matches!(&self.value, Value::Table(table) if table.contains_key(key))
+    }
+
     fn from_table(table: &DeTable<'_>, at: usize, origin: &dyn Fn(usize) -> Origin) -> Self {
         let entries = table.iter().map(|(key, value)| {
             // An implicit table (`[a.b]` without `[a]`) has its key's position.

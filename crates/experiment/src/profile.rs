@@ -138,6 +138,10 @@ impl Profile {
         let sections = recipe.map(|recipe| &recipe.sections);
         let layers = [overrides[0], sections, overrides[1], Some(&cell.set)];
         for (key, node) in layers.into_iter().flatten().flatten() {
+            // A model that says where it comes from has no keys of the one beneath.
+            if key == "model" && node.has("source") {
+                upper.remove(&["model"]);
+            }
             upper.insert(key, node.clone());
         }
         let label = match (cell.recipe.as_str(), cell.trial) {
@@ -460,7 +464,10 @@ invertible_non_linearity = "preset"
             "[grid]\nseeds = [1, 2]\n",
             "[recipe.paper]\n[recipe.tuned.training]\nlearning_rate = 1e-3\nwarmup_ratio = 0.1\n\
              [recipe.tuned.override.lora]\n\"method.alpha\" = 32\n\"method.rank\" = 8\n\
-             [recipe.odd]\n\
+             [recipe.odd.model]\nsource = \"scratch\"\nvocab_size = 100\nhidden_size = 8\n\
+             num_hidden_layers = 1\nnum_attention_heads = 2\nintermediate_size = 16\n\
+             max_position_embeddings = 128\nhidden_dropout_prob = 0.1\n\
+             attention_probs_dropout_prob = 0.1\n\
              [grid]\nseeds = [1, 2]\nrecipes = [\"paper\", \"tuned\"]\n",
         );
         let recipes = recipes.replace(
@@ -505,6 +512,11 @@ invertible_non_linearity = "preset"
             let set = ["training.learning_rate=4e-4".to_owned()];
             let tuned = resolve(&profile.cells[5], &set).unwrap();
             assert_eq!(tuned.training.learning_rate.to_bits(), 4e-4f64.to_bits());
+
+            // Another source of the model leaves nothing of the profile's.
+            let odd = resolve(&profile.cells[0], &[]).unwrap();
+            assert!(matches!(&odd.model, ModelConfig::Scratch(shape) if shape.hidden_size == 8));
+            assert!(matches!(&paper.model, ModelConfig::Pretrained { .. }));
 
             assert_eq!(profile.cell("lora", Some("tuned")).unwrap().recipe, "tuned");
             let message = |recipe| profile.cell("lora", recipe).unwrap_err().to_string();
