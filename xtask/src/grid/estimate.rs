@@ -39,7 +39,7 @@ struct Speed {
 
 /// Multiplications and additions per second that a guess goes by: of a core of a CPU, as measured
 /// with `nsmc bench train` on an Intel Xeon with AVX-512, and of a GPU in float32.
-const GUESSED_CORE: f64 = 25e9;
+const GUESSED_CORE: f64 = 75e9;
 const GUESSED_GPU: f64 = 10e12;
 /// Tokens of a review of NSMC in mBERT's vocabulary, on average.
 const GUESSED_TOKENS: f64 = 24.0;
