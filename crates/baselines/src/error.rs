@@ -29,11 +29,11 @@ pub enum BaselineError {
     )]
     NotConverged {
         /// Iterations made.
-        iterations: u64,
+        iterations: usize,
         /// The norm that was asked for.
         tol: f64,
     },
     /// The optimiser failed.
     #[error("the optimiser of the logistic regression")]
-    Optimiser(#[source] argmin::core::Error),
+    Optimiser(#[source] anyhow::Error),
 }

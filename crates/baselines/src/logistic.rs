@@ -1,8 +1,3 @@
-use argmin::core::{
-    CostFunction, Error, Executor, Gradient, State, TerminationReason, TerminationStatus,
-};
-use argmin::solver::linesearch::MoreThuenteLineSearch;
-use argmin::solver::quasinewton::LBFGS;
 use rayon::prelude::*;
 
 use crate::{BaselineError, SparseRows};
@@ -15,7 +10,7 @@ pub struct Regression {
     /// The fit is done when the Euclidean norm of the objective's gradient falls below this.
     pub tol: f64,
     /// Iterations in which it must be done.
-    pub max_iter: u64,
+    pub max_iter: usize,
 }
 
 /// A linear model of the logits: scikit-learn's `LogisticRegression` with its default penalty.
@@ -30,7 +25,7 @@ pub struct LogisticRegression {
     parameters: Vec<f64>,
     classes: usize,
     width: usize,
-    iterations: u64,
+    iterations: usize,
 }
 
 impl LogisticRegression {
@@ -52,22 +47,23 @@ impl LogisticRegression {
         }
         let outputs = outputs(classes);
         let objective = Objective { rows, labels, outputs, c: options.c };
-        let start = vec![0.0; outputs * (rows.width() + 1)];
-        let solver = LBFGS::new(MoreThuenteLineSearch::new(), HISTORY)
-            .with_tolerance_grad(options.tol)
-            .and_then(|solver| solver.with_tolerance_cost(0.0))
+        let mut parameters = vec![0.0; outputs * (rows.width() + 1)];
+        let (mut iterations, mut norm) = (0, f64::INFINITY);
+        // The optimiser's own criterion is relative to the size of the weights.
+        let optimiser = liblbfgs::lbfgs().with_epsilon(0.0);
+        optimiser
+            .minimize(
+                &mut parameters,
+                |parameters, gradient| Ok(objective.evaluate(parameters, gradient)),
+                |progress| {
+                    (iterations, norm) = (progress.niter, progress.gnorm);
+                    norm < options.tol || iterations >= options.max_iter
+                },
+            )
             .map_err(BaselineError::Optimiser)?;
-        let run = Executor::new(objective, solver)
-            .configure(|state| state.param(start).max_iters(options.max_iter))
-            .timer(false)
-            .run();
-        let mut state = run.map_err(BaselineError::Optimiser)?.state;
-        let iterations = state.get_iter();
-        let done = TerminationStatus::Terminated(TerminationReason::SolverConverged);
-        let parameters = (*state.get_termination_status() == done).then(|| state.take_param());
-        let Some(parameters) = parameters.flatten() else {
+        if norm >= options.tol {
             return Err(BaselineError::NotConverged { iterations, tol: options.tol });
-        };
+        }
         Ok(Self { parameters, classes, width: rows.width(), iterations })
     }
 
@@ -92,13 +88,11 @@ impl LogisticRegression {
     }
 
     /// Iterations that the fit took.
-    pub fn iterations(&self) -> u64 {
+    pub fn iterations(&self) -> usize {
         self.iterations
     }
 }
 
-/// Steps that L-BFGS remembers: scipy's default, and so scikit-learn's.
-const HISTORY: usize = 10;
 /// Parts of the rows that are summed apart: a fixed number, for sums not to depend on threads.
 const PARTS: usize = 8;
 
@@ -139,9 +133,13 @@ impl Objective<'_> {
         }
         let highest = derivatives.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let own = derivatives[label] - highest;
-        derivatives.iter_mut().for_each(|z| *z = (*z - highest).exp());
+        for z in derivatives.iter_mut() {
+            *z = (*z - highest).exp();
+        }
         let sum: f64 = derivatives.iter().sum();
-        derivatives.iter_mut().for_each(|z| *z /= sum);
+        for z in derivatives.iter_mut() {
+            *z /= sum;
+        }
         derivatives[label] -= 1.0;
         sum.ln() - own
     }
@@ -158,53 +156,34 @@ impl Objective<'_> {
         &parameters[..self.outputs * self.rows.width()]
     }
 
-    fn reviews(&self) -> f64 {
-        self.rows.len() as f64
-    }
-}
-
-impl CostFunction for Objective<'_> {
-    type Param = Vec<f64>;
-    type Output = f64;
-
-    fn cost(&self, parameters: &Vec<f64>) -> Result<f64, Error> {
-        let losses = self.parts(|rows| {
-            let mut derivatives = Vec::new();
-            rows.map(|row| self.loss(row, parameters, &mut derivatives)).sum::<f64>()
-        });
-        let squares: f64 = self.weights(parameters).iter().map(|weight| weight * weight).sum();
-        Ok((losses.iter().sum::<f64>() + squares / (2.0 * self.c)) / self.reviews())
-    }
-}
-
-impl Gradient for Objective<'_> {
-    type Param = Vec<f64>;
-    type Gradient = Vec<f64>;
-
-    fn gradient(&self, parameters: &Vec<f64>) -> Result<Vec<f64>, Error> {
+    /// The objective, and its gradient, put into `gradient`.
+    fn evaluate(&self, parameters: &[f64], gradient: &mut [f64]) -> f64 {
         let (outputs, width) = (self.outputs, self.rows.width());
         let parts = self.parts(|rows| {
             let mut gradient = vec![0.0; parameters.len()];
-            let mut derivatives = Vec::new();
+            let (mut sum, mut derivatives) = (0.0, Vec::new());
             for row in rows {
-                self.loss(row, parameters, &mut derivatives);
+                sum += self.loss(row, parameters, &mut derivatives);
                 for (output, derivative) in derivatives.iter().enumerate() {
                     self.rows.add(row, *derivative, &mut gradient[output * width..][..width]);
                     gradient[outputs * width + output] += derivative;
                 }
             }
-            gradient
+            (sum, gradient)
         });
-        let mut gradient = vec![0.0; parameters.len()];
-        for part in parts {
-            gradient.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+        let texts = self.rows.len() as f64;
+        let mut losses = 0.0;
+        gradient.fill(0.0);
+        for (loss, part) in parts {
+            losses += loss;
+            gradient.iter_mut().zip(part).for_each(|(sum, part)| *sum += part / texts);
         }
         let weights = self.weights(parameters);
         for (sum, weight) in gradient.iter_mut().zip(weights) {
-            *sum += weight / self.c;
+            *sum += weight / (self.c * texts);
         }
-        gradient.iter_mut().for_each(|sum| *sum /= self.reviews());
-        Ok(gradient)
+        let squares: f64 = weights.iter().map(|weight| weight * weight).sum();
+        (losses + squares / (2.0 * self.c)) / texts
     }
 }
 
@@ -229,12 +208,13 @@ mod tests {
         for (labels, outputs) in [(&labels, 3), (&two, 1)] {
             let objective = Objective { rows: &rows, labels, outputs, c: 0.7 };
             let parameters: Vec<f64> = (0..outputs * 6).map(|at| (at as f64).sin()).collect();
-            let gradient = objective.gradient(&parameters).unwrap();
+            let mut gradient = vec![f64::NAN; parameters.len()];
+            objective.evaluate(&parameters, &mut gradient);
             for (at, derivative) in gradient.iter().enumerate() {
                 let cost = |step: f64| {
                     let mut parameters = parameters.clone();
                     parameters[at] += step;
-                    objective.cost(&parameters).unwrap()
+                    objective.evaluate(&parameters, &mut vec![0.0; parameters.len()])
                 };
                 let difference = (cost(1e-5) - cost(-1e-5)) / 2e-5;
                 assert!((difference - derivative).abs() < 1e-8, "{at}: {difference} {derivative}");
