@@ -7,6 +7,7 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stderr, reason = "says why a test does not run")]
+#![expect(clippy::print_stdout, reason = "what a person would see")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -31,7 +32,7 @@ test_size = 100
 validation_fraction = 0.2
 max_length = 64
 [training]
-num_train_epochs = 1
+num_train_epochs = 80
 train_batch_size = 32
 learning_rate = 1e-3
 warmup_ratio = 0.0
@@ -42,7 +43,7 @@ adam_epsilon = 1e-8
 weight_decay = 0.0
 max_grad_norm = 1.0
 selection = "best"
-save_steps = 5
+save_steps = 100
 [evaluation]
 eval_batch_size = 64
 metric_batch_size = 32
@@ -149,9 +150,13 @@ fn slurm_runs_a_grid_in_its_order_and_the_same_command_prints_its_tables() {
         text(&output)
     };
     let first = reproduce();
+    println!("$ reproduce --launcher slurm\n{first}");
     assert!(first.contains("submitted 4 runs as job 1: "), "{first}");
     assert!(first.contains("submitted 1 run as job 2, after 2 trials: "), "{first}");
+    // Slurm says why a job waits once its scheduler has looked at it.
+    std::thread::sleep(Duration::from_secs(3));
     let second = reproduce();
+    println!("$ reproduce --launcher slurm\n{second}");
     assert!(second.contains("waits for its trials"), "{second}");
     assert!(!second.contains("submitted"), "what is queued is not submitted again: {second}");
 
@@ -165,6 +170,7 @@ fn slurm_runs_a_grid_in_its_order_and_the_same_command_prints_its_tables() {
         assert!(Instant::now() < deadline, "{}", text(&queue));
     }
     let last = reproduce();
+    println!("$ reproduce --launcher slurm\n{last}");
     assert!(last.contains("runs: 5 in all, 5 done"), "{last}");
     assert!(last.contains("vanilla takes training.learning_rate = 0.002"), "{last}");
     for words in ["Baseline: TF-IDF, logistic regression", "Head only", "report: "] {

@@ -199,7 +199,8 @@ fn free_memory() -> Option<f64> {
 /// Bytes in the unit that suits them.
 fn bytes(bytes: f64) -> String {
     match bytes {
-        bytes if bytes < 1e6 => format!("{:.0} kB", (bytes / 1e3).ceil()),
+        // The sum of nothing is −0.
+        bytes if bytes < 1e6 => format!("{:.0} kB", (bytes / 1e3).ceil() + 0.0),
         bytes if bytes < 9.95e8 => format!("{:.0} MB", bytes / 1e6),
         bytes => format!("{:.1} GB", bytes / 1e9),
     }

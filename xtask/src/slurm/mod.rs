@@ -72,8 +72,8 @@ pub(crate) fn reproduce(plan: &mut Plan, submitting: &Submitting<'_>) -> Result<
         }
         if queued > 0 {
             print(&format!(
-                "{} of {} runs are done, {queued} are queued or at work: `squeue --me` follows \
-                 them, `scancel {}` stops them",
+                "{} of {} runs are done; queued or at work: {queued}. `squeue --me` follows them, \
+                 `scancel {}` stops them",
                 plan.done(),
                 plan.jobs.len(),
                 submission.jobs().join(" ")

@@ -64,6 +64,8 @@ impl Queue {
             let state = match (*state, *reason) {
                 ("PENDING", "Dependency") => "waits for its trials".into(),
                 ("PENDING", "DependencyNeverSatisfied") => "never starts: a trial failed".into(),
+                // Slurm has not looked at it yet.
+                ("PENDING", "None") => "queued".into(),
                 ("PENDING", reason) => format!("queued ({reason})"),
                 (state, _) => state.to_lowercase(),
             };
