@@ -49,18 +49,17 @@ impl LogisticRegression {
         let objective = Objective { rows, labels, outputs, c: options.c };
         let mut parameters = vec![0.0; outputs * (rows.width() + 1)];
         let (mut iterations, mut norm) = (0, f64::INFINITY);
-        // The optimiser's own criterion is relative to the size of the weights.
-        let optimiser = liblbfgs::lbfgs().with_epsilon(0.0);
-        optimiser
-            .minimize(
-                &mut parameters,
-                |parameters, gradient| Ok(objective.evaluate(parameters, gradient)),
-                |progress| {
-                    (iterations, norm) = (progress.niter, progress.gnorm);
-                    norm < options.tol || iterations >= options.max_iter
-                },
-            )
-            .map_err(BaselineError::Optimiser)?;
+        // Its own criterion is relative to the size of the weights, and its limit on a step's length is
+        // meant for positions of atoms.
+        let optimiser = liblbfgs::lbfgs().with_epsilon(0.0).with_max_step_size(f64::MAX);
+        let evaluate =
+            |parameters: &[f64], gradient: &mut [f64]| Ok(objective.evaluate(parameters, gradient));
+        let mut state =
+            optimiser.build(&mut parameters, evaluate).map_err(BaselineError::Optimiser)?;
+        while norm >= options.tol && iterations < options.max_iter {
+            let progress = state.propagate().map_err(BaselineError::Optimiser)?;
+            (iterations, norm) = (progress.niter, progress.gnorm);
+        }
         if norm >= options.tol {
             return Err(BaselineError::NotConverged { iterations, tol: options.tol });
         }

@@ -115,6 +115,8 @@ fn submit(
             None => groups.push((job.waits_for.clone(), vec![index])),
         }
     }
+    let root = &submitting.workspace.root;
+    let place = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string();
     // What others wait for is submitted before them.
     groups.sort_by_key(|(waits_for, _)| !waits_for.is_empty());
     fs_err::create_dir_all(folder.join("log"))?;
@@ -135,13 +137,13 @@ fn submit(
             [] => String::new(),
             after => format!(", after {} trials", after.len()),
         };
-        print(&format!("submitted {} as job {job}{then}: {}", runs(jobs.len()), path.display()));
+        print(&format!("submitted {} as job {job}{then}: {}", runs(jobs.len()), place(&path)));
     }
     ensure!(!groups.is_empty(), "there is nothing to submit: no open run can start");
     print(&format!(
         "`squeue --me` follows them; what they say is in {}; the same command says how they stand, \
          and prints the tables of those that are done",
-        folder.join("log").display()
+        place(&folder.join("log"))
     ));
     Ok(())
 }
