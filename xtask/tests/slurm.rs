@@ -70,8 +70,8 @@ struct Slurm {
 }
 
 impl Slurm {
-    /// None where it is not installed, or there is no program to run.
-    fn start() -> Option<(Self, PathBuf)> {
+    /// On two ports of its own. None where it is not installed, or there is no program to run.
+    fn start(port: u16) -> Option<(Self, PathBuf)> {
         if Command::new("sbatch").arg("--version").output().is_err() {
             eprintln!("not run: there is no Slurm here (tests/slurm/start.sh says what it needs)");
             return None;
@@ -81,7 +81,11 @@ impl Slurm {
             return None;
         };
         let nsmc = repository().join(nsmc);
-        let output = Command::new(repository().join("tests/slurm/start.sh")).output().unwrap();
+        let output = Command::new(repository().join("tests/slurm/start.sh"))
+            .env("SLURMCTLD_PORT", port.to_string())
+            .env("SLURMD_PORT", (port + 1).to_string())
+            .output()
+            .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "tests/slurm/start.sh: {said}");
         let folder = String::from_utf8(output.stdout).unwrap().trim().into();
@@ -105,8 +109,8 @@ impl Drop for Slurm {
     }
 }
 
-/// A workspace with what the profile needs.
-fn workspace() -> tempfile::TempDir {
+/// A workspace with a profile and what it needs.
+fn workspace(profile: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let names = [
         "configs/methods/vanilla.toml",
@@ -122,7 +126,7 @@ fn workspace() -> tempfile::TempDir {
         fs_err::create_dir_all(to.parent().unwrap()).unwrap();
         fs_err::copy(repository().join(name), to).unwrap();
     }
-    fs_err::write(folder.path().join("configs/one.toml"), PROFILE).unwrap();
+    fs_err::write(folder.path().join("configs/one.toml"), profile).unwrap();
     folder
 }
 
@@ -131,45 +135,52 @@ fn text(output: &Output) -> String {
     format!("{out}{error}")
 }
 
-#[test]
-#[ignore = "needs Slurm, root and NSMC_BIN: tests/slurm/start.sh"]
-fn slurm_runs_a_grid_in_its_order_and_the_same_command_prints_its_tables() {
-    let Some((slurm, nsmc)) = Slurm::start() else { return };
-    let workspace = workspace();
-    let reproduce = || {
-        let output = slurm
-            .command(env!("CARGO_BIN_EXE_xtask"))
-            .args(["reproduce", "--profile", "one", "--device", "cpu", "--launcher", "slurm"])
-            .args(["--jobs", "2", "--slurm-option=--cpus-per-task=1"])
-            .env("CARGO_MANIFEST_DIR", workspace.path().join("xtask"))
-            .env("NSMC_BIN", &nsmc)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", text(&output));
-        text(&output)
-    };
-    let first = reproduce();
-    println!("$ reproduce --launcher slurm\n{first}");
-    assert!(first.contains("submitted 4 runs as job 1: "), "{first}");
-    assert!(first.contains("submitted 1 run as job 2, after 2 trials: "), "{first}");
-    // Slurm says why a job waits once its scheduler has looked at it.
-    std::thread::sleep(Duration::from_secs(3));
-    let second = reproduce();
-    println!("$ reproduce --launcher slurm\n{second}");
-    assert!(second.contains("waits for its trials"), "{second}");
-    assert!(!second.contains("submitted"), "what is queued is not submitted again: {second}");
+/// `cargo xtask reproduce --launcher slurm` in the workspace, and what it says.
+fn reproduce(slurm: &Slurm, nsmc: &Path, workspace: &Path) -> String {
+    let output = slurm
+        .command(env!("CARGO_BIN_EXE_xtask"))
+        .args(["reproduce", "--profile", "one", "--device", "cpu", "--launcher", "slurm"])
+        .args(["--jobs", "2", "--slurm-option=--cpus-per-task=1"])
+        .env("CARGO_MANIFEST_DIR", workspace.join("xtask"))
+        .env("NSMC_BIN", nsmc)
+        .output()
+        .unwrap();
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
+    println!("$ reproduce --launcher slurm\n{said}");
+    said
+}
 
+/// Waits until nothing is queued or at work.
+fn wait(slurm: &Slurm) {
     let deadline = Instant::now() + Duration::from_mins(5);
     loop {
         std::thread::sleep(Duration::from_secs(2));
         let queue = slurm.command("squeue").arg("--noheader").output().unwrap();
         if queue.stdout.is_empty() {
-            break;
+            return;
         }
         assert!(Instant::now() < deadline, "{}", text(&queue));
     }
+}
+
+#[test]
+#[ignore = "needs Slurm, root and NSMC_BIN: tests/slurm/start.sh"]
+fn slurm_runs_a_grid_in_its_order_and_the_same_command_prints_its_tables() {
+    let Some((slurm, nsmc)) = Slurm::start(16_817) else { return };
+    let workspace = workspace(PROFILE);
+    let reproduce = || reproduce(&slurm, &nsmc, workspace.path());
+    let first = reproduce();
+    assert!(first.contains("submitted 4 runs as job 1: "), "{first}");
+    assert!(first.contains("submitted 1 run as job 2, after 2 trials: "), "{first}");
+    // Slurm says why a job waits once its scheduler has looked at it.
+    std::thread::sleep(Duration::from_secs(3));
+    let second = reproduce();
+    assert!(second.contains("waits for its trials"), "{second}");
+    assert!(!second.contains("submitted"), "what is queued is not submitted again: {second}");
+
+    wait(&slurm);
     let last = reproduce();
-    println!("$ reproduce --launcher slurm\n{last}");
     assert!(last.contains("runs: 5 in all, 5 done"), "{last}");
     assert!(last.contains("vanilla takes training.learning_rate = 0.002"), "{last}");
     for words in ["Baseline: TF-IDF, logistic regression", "Head only", "report: "] {
@@ -181,4 +192,23 @@ fn slurm_runs_a_grid_in_its_order_and_the_same_command_prints_its_tables() {
         let path = entry.unwrap().path();
         assert!(path.extension().is_none_or(|extension| extension != "toml"), "{}", path.display());
     }
+}
+
+#[test]
+#[ignore = "needs Slurm, root and NSMC_BIN: tests/slurm/start.sh"]
+fn what_waits_for_a_trial_that_fails_is_not_started_and_is_submitted_again() {
+    let Some((slurm, nsmc)) = Slurm::start(16_827) else { return };
+    // More tokens than the model has positions.
+    let profile = PROFILE
+        .replace("learning_rate\" = 1e-8", "learning_rate\" = 1e-8, \"data.max_length\" = 128");
+    let workspace = workspace(&profile);
+    let reproduce = || reproduce(&slurm, &nsmc, workspace.path());
+    assert!(reproduce().contains("submitted 1 run as job 2, after 2 trials: "));
+    wait(&slurm);
+    let last = reproduce();
+    assert!(last.contains("failed: `data.max_length`: expected at most the model's 64"), "{last}");
+    let waited = last.lines().find(|line| line.contains("2_0")).unwrap();
+    assert!(waited.contains("not started"), "{waited}");
+    assert!(last.contains("submitted 1 run as job "), "the trial, again: {last}");
+    slurm.command("scancel").arg("--me").status().unwrap();
 }

@@ -135,6 +135,7 @@ fn submit(
         submission.add(folder, job, tasks)?;
         let then = match after.as_slice() {
             [] => String::new(),
+            [_] => ", after 1 trial".into(),
             after => format!(", after {} trials", after.len()),
         };
         print(&format!("submitted {} as job {job}{then}: {}", runs(jobs.len()), place(&path)));
