@@ -7,6 +7,7 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stderr, reason = "says why a test does not run")]
+#![expect(clippy::print_stdout, reason = "what a person would see")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
