@@ -29,6 +29,9 @@ pub(crate) enum Command {
     Report(Report),
     /// Time training steps, beside the Python peers if there are any.
     Bench(Bench),
+    /// Run one task of an array that `reproduce --launcher slurm` submitted.
+    #[command(hide = true)]
+    SlurmTask(SlurmTask),
     /// Check everything: formatting, lints, docs, each crate alone, end to end.
     Ci,
 }
@@ -79,9 +82,44 @@ pub(crate) struct Reproduce {
     /// Print the plan and stop.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Runs at once; they share the processor's cores.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(crate) jobs: u16,
+    /// Runs at once; here they share the processor's cores. 1 if not given; under Slurm, what Slurm
+    /// says.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) jobs: Option<u16>,
+    /// What starts the runs.
+    #[arg(long, value_enum, default_value = "local")]
+    pub(crate) launcher: Launcher,
+    /// An option for sbatch, for instance `--slurm-option=--partition=gpu`; may be given more than
+    /// once.
+    #[arg(long = "slurm-option", value_name = "OPTION", value_parser = sbatch_option)]
+    pub(crate) slurm_options: Vec<String>,
+}
+
+/// What starts the runs of a grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Launcher {
+    /// This program, on this machine.
+    Local,
+    /// Slurm: the runs are submitted as job arrays.
+    Slurm,
+}
+
+/// An option as a line of a batch script.
+fn sbatch_option(text: &str) -> Result<String, String> {
+    if text.starts_with('-') && !text.contains(['\n', '\r']) {
+        return Ok(text.to_owned());
+    }
+    Err("expected an option of sbatch, as --partition=gpu".into())
+}
+
+#[derive(clap::Args)]
+pub(crate) struct SlurmTask {
+    /// The folder with what was submitted.
+    pub(crate) folder: PathBuf,
+    /// The place of the array in it.
+    pub(crate) array: usize,
+    /// The place of the task in the array.
+    pub(crate) task: usize,
 }
 
 #[derive(clap::Args, Clone)]

@@ -12,6 +12,7 @@ mod pretrain;
 mod report;
 mod reproduce;
 mod results;
+mod slurm;
 mod tables;
 #[cfg(test)]
 mod test_server;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Results(results) => results::run(&workspace, &results),
         Command::Report(report) => report::run(&workspace, &report),
         Command::Bench(bench) => bench::run(&workspace, &bench),
+        Command::SlurmTask(task) => slurm::task(&workspace, &task),
         Command::Ci => ci::run(&workspace),
     };
     match result {

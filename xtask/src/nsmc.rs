@@ -53,9 +53,14 @@ impl Nsmc {
         Ok(Self { path: target.join("release").join("nsmc"), device })
     }
 
+    /// A program that is built already.
+    pub(crate) fn built(path: PathBuf, cuda: bool) -> Self {
+        Self { path, device: if cuda { "cuda" } else { "cpu" } }
+    }
+
     #[cfg(test)]
     pub(crate) fn at(path: PathBuf) -> Self {
-        Self { path, device: "cpu" }
+        Self::built(path, false)
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -1,10 +1,11 @@
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::args::Reproduce;
+use crate::args::{Launcher, Reproduce};
 use crate::grid::{self, Costs, Plan, Starting, Stop, show, time, to_time};
 use crate::nsmc::Nsmc;
+use crate::slurm::Submitting;
 use crate::workspace::Workspace;
-use crate::{offline, results, say};
+use crate::{offline, results, say, slurm};
 
 pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
     let profile = workspace.chosen_profile(&args.options)?;
@@ -16,12 +17,30 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
     let seeds: Vec<u64> =
         args.seeds.map_or_else(|| profile.seeds.clone(), |seeds| (0..seeds).collect());
     let mut plan = Plan::make(workspace, &profile, &seeds, &options)?;
-    let (runs_folder, jobs) = (workspace.folder(&options.runs), usize::from(args.jobs));
+    let (runs_folder, jobs) =
+        (workspace.folder(&options.runs), usize::from(args.jobs.unwrap_or(1)));
     let threads = threads_of_each(jobs)?;
     let costs = Costs::of(workspace, &plan, &runs_folder, options.device.is_cuda(), threads)?;
-    show(workspace, &plan, &costs, &runs_folder, jobs)?;
+    let at_slurm = args.launcher == Launcher::Slurm && slurm::is_queued(&plan, &runs_folder)?;
+    if args.dry_run || !at_slurm {
+        show(workspace, &plan, &costs, &runs_folder, jobs)?;
+    }
     if args.dry_run {
         return Ok(());
+    }
+    if args.launcher == Launcher::Slurm {
+        let submitting = Submitting {
+            workspace,
+            options: &options,
+            seeds: &seeds,
+            sbatch: &args.slurm_options,
+            at_once: args.jobs,
+        };
+        slurm::reproduce(&mut plan, &submitting)?;
+        return match plan.done() {
+            0 => Ok(()),
+            _ => results::present(workspace, &plan, &runs_folder),
+        };
     }
 
     let mut failures = Vec::new();

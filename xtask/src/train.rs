@@ -64,6 +64,20 @@ impl Run {
         })
     }
 
+    /// Why the run failed; none if it did not, or is not known to have.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let record = RunRecord::read(&self.folder.join("record.json")).ok()?;
+        match record.status {
+            RunStatus::Failed { error } if record.identity == self.config.identity() => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Where the configuration lies that its process is started with.
+    pub(crate) fn started_with(&self) -> PathBuf {
+        self.folder.with_file_name(format!("{}.toml", self.config.run_id()))
+    }
+
     /// What must be fetched before the run can start, in words.
     pub(crate) fn missing(&self, workspace: &Workspace) -> Vec<String> {
         let data = &self.config.data;
@@ -84,6 +98,7 @@ impl Run {
     /// The model that is not on this machine: its place is not known then.
     fn missing_model(&self, workspace: &Workspace) -> Option<&str> {
         match &self.config.model {
+            _ if self.config.method.is_baseline() => None,
             ModelConfig::Pretrained { name, path, .. }
                 if path.as_os_str().is_empty() || !workspace.root.join(path).is_dir() =>
             {
@@ -96,7 +111,9 @@ impl Run {
     /// The names of what the run reads: data set, model, adapters.
     pub(crate) fn needs(&self) -> Vec<String> {
         let mut needs = vec![self.config.data.dataset.clone()];
-        if let ModelConfig::Pretrained { name, .. } = &self.config.model {
+        if let ModelConfig::Pretrained { name, .. } = &self.config.model
+            && !self.config.method.is_baseline()
+        {
             needs.push(name.clone());
         }
         needs.extend(self.config.method.sources().iter().map(|source| source.from.clone()));
@@ -149,8 +166,7 @@ impl Run {
             say(&format!("{}: removing an older run", self.folder.display()));
             fs_err::remove_dir_all(&self.folder)?;
         }
-        let parent = self.folder.parent().unwrap_or(&self.folder);
-        let resolved = parent.join(format!("{}.toml", self.config.run_id()));
+        let resolved = self.started_with();
         fs_err::write(&resolved, self.config.to_toml())?;
         let path = |path: &Path| OsString::from(path);
         let arguments = vec![

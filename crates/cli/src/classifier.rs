@@ -83,6 +83,13 @@ impl Classifier {
         if record.results.is_none() {
             bail!("{}: the run failed, so it has no model", run.display());
         }
+        if record.config.method.is_baseline() {
+            bail!(
+                "{}: a run of the baseline `{}` keeps no model; `cargo xtask train` runs it again",
+                run.display(),
+                record.config.method.name()
+            );
+        }
         let folder = checkpoint(run, record.config.training.selection);
         if PeftModel::is_checkpoint(&folder) {
             // What was added to another base says something else.

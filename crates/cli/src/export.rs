@@ -50,6 +50,9 @@ fn check_layout(layout: Layout, record: &RunRecord) -> Result<()> {
             matches!(layout, Layout::Peft | Layout::Loralib | Layout::Merged),
             "peft, loralib or merged",
         ),
+        MethodConfig::Majority | MethodConfig::Tfidf(_) => {
+            bail!("a run of the baseline `{}` has no model to write", method.name())
+        }
         MethodConfig::Adapter(_) | MethodConfig::AdapterFusion(_) => {
             (matches!(layout, Layout::Adapterhub), "adapterhub")
         }

@@ -7,6 +7,7 @@
 
 mod allocator;
 mod args;
+mod baseline;
 mod bench;
 mod bench_inference;
 mod bench_run;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nsmc_bert::Activation;
 use nsmc_experiment::{
     AdapterConfig, AdapterFusionMethod, AdapterKind, AdapterMethod, FusionKind, Head, LoraBias,
@@ -34,6 +34,9 @@ pub(crate) fn first_stage(base: PeftModel, method: &MethodConfig, seed: u64) -> 
             // What would fail in the second stage fails now.
             fusion_stage(model.clone(), method, seed)?;
             Ok(model)
+        }
+        MethodConfig::Majority | MethodConfig::Tfidf(_) => {
+            bail!("`method.name`: `{}` is a baseline, which has no model", method.name())
         }
     }
 }

@@ -27,6 +27,9 @@ pub(crate) fn of_this_program() -> Provenance {
 /// configuration means. Those of the data have been checked when they were read.
 pub(crate) fn inputs(config: &ExperimentConfig) -> Result<BTreeMap<String, String>> {
     let mut inputs = data(&config.data);
+    if config.method.is_baseline() {
+        return Ok(inputs);
+    }
     inputs.extend(model(&config.model)?);
     for (key, kind, source) in config.method.sources_by_key() {
         let (files, found) =
@@ -52,7 +55,9 @@ pub(crate) fn places(config: &ExperimentConfig) -> Vec<(String, PathBuf)> {
         ("data.test".to_owned(), config.data.test.path.clone()),
     ];
     let mut weights = Vec::new();
-    if let ModelConfig::Pretrained { path, .. } = &config.model {
+    if let ModelConfig::Pretrained { path, .. } = &config.model
+        && !config.method.is_baseline()
+    {
         weights.push(("model".to_owned(), WeightsKind::Model, path));
     }
     let sources = config.method.sources_by_key().into_iter();

@@ -22,7 +22,7 @@ use crate::corpus::{Corpus, cache_folder};
 use crate::device::NamedDevice;
 use crate::output::{print_attention, print_tables};
 use crate::stretches::{self, Stretches};
-use crate::{checksums, device, logging, method, provenance, run_directory};
+use crate::{baseline, checksums, device, logging, method, provenance, run_directory};
 
 pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
     let config = ExperimentConfig::read(&args.config)?;
@@ -34,7 +34,11 @@ pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
     let run_id = config.run_id();
     tracing::info!(run = run_id, device = device.name, "run started");
     let mut inputs = BTreeMap::new();
-    let outcome = train_and_test(args, &config, &device, &mut inputs);
+    let outcome = if config.method.is_baseline() {
+        baseline::fit_and_test(args, &config, &mut inputs)
+    } else {
+        train_and_test(args, &config, &device, &mut inputs)
+    };
     let outcome = finish(args, &config, &device, inputs, stretches, outcome);
     outcome.with_context(|| format!("run {run_id}"))?;
     print_tables(&[EvaluatedRun::read(&args.out)?])?;
@@ -140,11 +144,7 @@ fn train_and_test(
     let (predictions, attention) =
         test(config, &corpus, encoded_test, &trained, &device, trainer.dashboard)?;
     let test_seconds = test_started.elapsed().as_secs_f64();
-    let mut bytes = Vec::new();
-    predictions.write(&mut bytes)?;
-    let partial = args.out.join("predictions.partial");
-    fs_err::write(&partial, &bytes)?;
-    fs_err::rename(partial, args.out.join("predictions.tsv"))?;
+    let predictions_sha256 = save_predictions(&predictions, &args.out)?;
     if !attention.is_empty() {
         let json = serde_json::to_string_pretty(&attention)?;
         fs_err::write(args.out.join("fusion_attention.json"), json + "\n")?;
@@ -164,8 +164,18 @@ fn train_and_test(
         epoch_seconds_alone: None,
         test_seconds,
         peak_memory_mib: None,
-        predictions_sha256: sha256_hex(&bytes),
+        predictions_sha256,
     })
+}
+
+/// Writes `predictions.tsv`, which appears whole or not at all, and gives its sha256.
+pub(crate) fn save_predictions(predictions: &Predictions, run: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    predictions.write(&mut bytes)?;
+    let partial = run.join("predictions.partial");
+    fs_err::write(&partial, &bytes)?;
+    fs_err::rename(partial, run.join("predictions.tsv"))?;
+    Ok(sha256_hex(&bytes))
 }
 
 /// What the stages of a run share.

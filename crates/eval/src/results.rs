@@ -76,11 +76,13 @@ pub fn results_table(runs: &[EvaluatedRun]) -> Table {
     );
     for run in runs {
         let config = &run.record.config;
+        let baseline = config.method.is_baseline();
+        let unless_baseline = |text: String| if baseline { "–".into() } else { text };
         let mut row = vec![
-            model_name(config),
+            unless_baseline(model_name(config)),
             config.method.label(),
             config.data.train_size.to_string(),
-            config.seed.to_string(),
+            unless_baseline(config.seed.to_string()),
         ];
         row.extend(match (&run.report, &run.record.results) {
             (Some(report), Some(results)) => figures(report, results),
@@ -104,7 +106,7 @@ fn figures(report: &ClassificationReport, results: &RunResults) -> Vec<String> {
         ratio(metrics.f1),
         optional(report.batch_mean.map(|mean| mean.binary.f1)),
         optional(report.unseen_accuracy),
-        minutes_and_seconds(results.epoch_seconds()),
+        results.epoch_seconds().map_or_else(|| "–".into(), minutes_and_seconds),
         with_thousands(results.trainable_parameters),
         with_thousands(results.total_parameters),
         results.peak_memory_mib.map_or_else(|| "–".into(), |mib| format!("{mib:.0}")),

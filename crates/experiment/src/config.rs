@@ -231,9 +231,15 @@ impl ExperimentConfig {
     }
 
     /// sha256 over everything that decides the result: equal for equal runs, wherever their files
-    /// lie.
+    /// lie. A baseline's result is decided by data and method alone.
     pub fn identity(&self) -> String {
         let mut config = self.without_paths();
+        if config.method.is_baseline() {
+            config.data.max_length = 0;
+            let decides = (config.data, config.method, config.evaluation.metric_batch_size);
+            let json = serde_json::to_vec(&decides);
+            return sha256_hex(&json.expect("a configuration is representable in JSON"));
+        }
         config.recipe = String::new();
         config.method = config.method.without_places();
         config.training.save_steps = 0;
@@ -255,9 +261,13 @@ impl ExperimentConfig {
         config
     }
 
-    /// The run's name: method, training size, seed and the first eight digits of its identity.
+    /// The run's name: method, training size, seed and the first eight digits of its identity. A
+    /// baseline has no seed.
     pub fn run_id(&self) -> String {
         let (method, size) = (self.method.name(), self.data.train_size);
+        if self.method.is_baseline() {
+            return format!("{method}-{size}-{}", &self.identity()[..8]);
+        }
         format!("{method}-{size}-s{}-{}", self.seed, &self.identity()[..8])
     }
 }

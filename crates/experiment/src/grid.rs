@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use crate::MethodConfig;
 use crate::document::Node;
 use crate::reader::Reader;
 
@@ -44,6 +45,7 @@ pub(crate) struct Recipe {
 /// What a profile holds beside the sections of a configuration.
 pub(crate) struct Grid {
     pub(crate) cells: Vec<Cell>,
+    pub(crate) baselines: Vec<Cell>,
     pub(crate) seeds: Vec<u64>,
     pub(crate) paper_scale: Option<usize>,
     pub(crate) overrides: Overrides,
@@ -133,10 +135,31 @@ pub(crate) fn read_grid(profile: &mut Reader<'_>, methods: &[String]) -> Option<
         let paper_scale = grid
             .has("paper_scale")
             .then(|| grid.get_if("paper_scale", "an integer from 1", |&scale: &usize| scale > 0));
-        (cross(&rows), seeds, paper_scale)
+        let baselines = read_baselines(grid, &rows);
+        (cross(&rows), baselines, seeds, paper_scale)
     });
-    let (cells, seeds, paper_scale) = grid?;
-    Some(Grid { cells, seeds, paper_scale, overrides, recipes, trials })
+    let (cells, baselines, seeds, paper_scale) = grid?;
+    Some(Grid { cells, baselines, seeds, paper_scale, overrides, recipes, trials })
+}
+
+/// A cell per baseline that the grid names and choice of data that its cells make. They follow no
+/// recipe: how a model is trained is nothing to them.
+fn read_baselines(grid: &mut Reader<'_>, rows: &[(Vec<String>, Cell)]) -> Vec<Cell> {
+    if !grid.has("baselines") {
+        return Vec::new();
+    }
+    let known = MethodConfig::BASELINES;
+    let expected = format!("baselines among {}", known.join(", "));
+    let names: Vec<String> = grid.get_if("baselines", &expected, |names: &Vec<String>| {
+        names.iter().all(|name| known.contains(&name.as_str()))
+    });
+    let is_of_data = |key: &str| key == "data" || key.starts_with("data.");
+    let cells = rows.iter().flat_map(|(_, cell)| {
+        let set = cell.set.iter().filter(|(key, _)| is_of_data(key)).cloned();
+        let set: Keys = set.collect();
+        names.iter().map(move |name| Cell { set: set.clone(), ..Cell::of(name) })
+    });
+    cells.collect()
 }
 
 fn read_trials(

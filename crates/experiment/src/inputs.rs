@@ -83,7 +83,9 @@ impl MethodConfig {
     /// The trained weights that the run starts from, by their keys in the configuration.
     pub fn sources_by_key(&self) -> Vec<(String, WeightsKind, &Source)> {
         let sources = match self {
-            Self::Vanilla | Self::HeadOnly(_) => return Vec::new(),
+            Self::Vanilla | Self::HeadOnly(_) | Self::Majority | Self::Tfidf(_) => {
+                return Vec::new();
+            }
             Self::Lora(lora) => {
                 let start = lora.start.iter();
                 return start

@@ -40,6 +40,7 @@ pub use manifest::{
 pub use method::{
     AdapterConfig, AdapterFusionMethod, AdapterKind, AdapterMethod, AdapterTraining, FusionKind,
     Head, HeadOnlyMethod, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
+    TfidfMethod,
 };
 pub use model_lock::{LockedModel, ModelLock};
 pub use pretraining::{

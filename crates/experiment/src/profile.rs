@@ -6,8 +6,8 @@ use crate::grid::{Grid, Overrides, Recipe, Trials, read_grid};
 use crate::method::setup_names;
 use crate::reader::Reader;
 use crate::{
-    Cell, ConfigError, DatasetManifest, Document, ExperimentConfig, FileHashes, ModelManifest,
-    Origin, Problem, WeightsKind,
+    Cell, ConfigError, DatasetManifest, Document, ExperimentConfig, FileHashes, MethodConfig,
+    ModelManifest, Origin, Problem, WeightsKind,
 };
 
 /// A grid of runs: one TOML file in `configs/`.
@@ -24,6 +24,9 @@ pub struct Profile {
     pub name: String,
     /// The cells of the grid, in the order they are run.
     pub cells: Vec<Cell>,
+    /// The cells of the baselines beside them, one per choice of data; several may come to the same
+    /// run. Each is run once, for a baseline has no seed.
+    pub baselines: Vec<Cell>,
     /// A cell is run once per seed.
     pub seeds: Vec<u64>,
     /// A cell stands for the paper's at so many times its training reviews; none if it stands for the
@@ -70,11 +73,13 @@ impl Profile {
         let methods = method_files(&methods_folder)?;
         let mut reader = Reader::new(&root.root);
         let grid = read_grid(&mut reader, &methods);
-        let Grid { cells, seeds, paper_scale, overrides, recipes, trials } = reader.finish(grid)?;
+        let Grid { cells, baselines, seeds, paper_scale, overrides, recipes, trials } =
+            reader.finish(grid)?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Self {
             name,
             cells,
+            baselines,
             seeds,
             paper_scale,
             trials,
@@ -88,6 +93,9 @@ impl Profile {
     /// The cell of a method, without particulars. A profile with more than one recipe must be told
     /// which.
     pub fn cell(&self, method: &str, recipe: Option<&str>) -> Result<Cell, ConfigError> {
+        if MethodConfig::BASELINES.contains(&method) && recipe.is_none() {
+            return Ok(Cell::of(method));
+        }
         let known: Vec<&str> = self.recipes.keys().map(String::as_str).collect();
         let (recipe, found) = match (recipe, known.as_slice()) {
             (Some(recipe), known) if known.contains(&recipe) => (recipe, String::new()),
@@ -290,7 +298,7 @@ impl Catalog<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MethodConfig, ModelConfig, Rows};
+    use crate::{ModelConfig, Rows};
 
     const DATASETS: &str = r#"
 [toy]
@@ -389,6 +397,17 @@ from = "ko/wiki@ukp"
 invertible_non_linearity = "preset"
 "#;
 
+    const TFIDF: &str = r#"
+[method]
+name = "tfidf"
+ngram_range = [1, 4]
+min_df = 2
+sublinear_tf = true
+c = 3.0
+tol = 1e-4
+max_iter = 500
+"#;
+
     const LORA: &str = r#"
 [method]
 name = "lora"
@@ -418,6 +437,8 @@ invertible_non_linearity = "preset"
             path
         };
         file("configs/methods/vanilla.toml", "[method]\nname = \"vanilla\"\n");
+        file("configs/methods/majority.toml", "[method]\nname = \"majority\"\n");
+        file("configs/methods/tfidf.toml", TFIDF);
         file("configs/methods/adapter.toml", ADAPTER);
         file("configs/methods/lora.toml", LORA);
         let path = file("configs/toy.toml", profile);
@@ -539,6 +560,53 @@ set = { "data.train_size" = 50, "training.num_train_epochs" = 1 }
 vanilla = [{ "training.learning_rate" = 2e-5 }, { "training.learning_rate" = 5e-5 }]
 lora = [{ "training.learning_rate" = 1e-3 }, { "training.learning_rate" = 2e-3, "method.alpha" = 2 }]
 "#;
+
+    #[test]
+    fn a_baseline_is_decided_by_data_and_method_alone() {
+        let profile =
+            PROFILE.replace("[grid]\n", "[grid]\nbaselines = [\"tfidf\", \"majority\"]\n");
+        with_profile(&profile, |path, catalog| {
+            let profile = Profile::read(path).unwrap();
+            let resolve = |cell: &Cell, seed, set: &str| {
+                let set: Vec<String> = set.split_whitespace().map(str::to_owned).collect();
+                profile.resolve(cell, seed, &set, catalog).unwrap()
+            };
+            let found: Vec<(&str, Rows)> = profile
+                .baselines
+                .iter()
+                .map(|cell| (cell.method.as_str(), resolve(cell, 1, "").data.train_size))
+                .collect();
+            let hundred = Rows::Exactly(100);
+            let all = Rows::All;
+            let expected =
+                [("tfidf", all), ("majority", all), ("tfidf", hundred), ("majority", hundred)];
+            assert_eq!(found, expected, "one per choice of data");
+            let [tfidf, majority, small, _] = profile.baselines.as_slice() else { panic!() };
+            let config = resolve(tfidf, 1, "");
+            assert!(config.run_id().starts_with("tfidf-all-") && !config.run_id().contains("-s1"));
+            let nothing = "training.learning_rate=0.5 data.max_length=64 model.name=mbert";
+            assert_eq!(config.identity(), resolve(tfidf, 2, nothing).identity());
+            for other in [
+                resolve(small, 1, ""),
+                resolve(majority, 1, ""),
+                resolve(tfidf, 1, "method.c=1.0"),
+                resolve(tfidf, 1, "data.validation_fraction=0.2"),
+                resolve(tfidf, 1, "evaluation.metric_batch_size=8"),
+            ] {
+                assert_ne!(config.identity(), other.identity(), "{}", other.run_id());
+            }
+            let message = |set: &str| {
+                profile.resolve(tfidf, 1, &[set.to_owned()], catalog).unwrap_err().to_string()
+            };
+            assert!(message("method.ngram_range=[3, 2]").contains("from 1 to 6, as [1, 4]"));
+            assert!(message("method.c=0.0").contains("expected a number above 0"));
+        });
+        let unknown = PROFILE.replace("[grid]\n", "[grid]\nbaselines = [\"head\"]\n");
+        with_profile(&unknown, |path, _| {
+            let message = Profile::read(path).unwrap_err().to_string();
+            assert!(message.contains("expected baselines among majority, tfidf"), "{message}");
+        });
+    }
 
     #[test]
     fn cells_take_the_keys_of_a_trial_and_keep_their_own() {
@@ -684,7 +752,11 @@ lora = [{ "training.learning_rate" = 1e-3 }, { "training.learning_rate" = 2e-3, 
         with_profile(PROFILE, |path, catalog| {
             let profile = Profile::read(path).unwrap();
             let error = profile.resolve(&Cell::of("vanila"), 7, &[], catalog).unwrap_err();
-            assert!(error.to_string().contains("adapter, lora, vanilla, found \"vanila\""));
+            assert!(
+                error
+                    .to_string()
+                    .contains("adapter, lora, majority, tfidf, vanilla, found \"vanila\"")
+            );
         });
     }
 

@@ -58,15 +58,15 @@ pub struct RunResults {
     /// AdapterFusion's first stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter_stage: Option<StageRecord>,
-    /// Optimiser steps in all; of AdapterFusion's second stage.
+    /// Optimiser steps in all; of AdapterFusion's second stage. 0 of a baseline.
     pub steps: usize,
-    /// One entry per epoch; of AdapterFusion's second stage.
+    /// One entry per epoch; of AdapterFusion's second stage. Empty of a baseline.
     pub epochs: Vec<EpochRecord>,
     /// Seconds of an epoch's training steps, measured again with nothing beside them: of runs that
     /// shared the machine with others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch_seconds_alone: Option<f64>,
-    /// The epoch whose model was tested, from 1.
+    /// The epoch whose model was tested, from 1; 0 of a baseline.
     pub tested_epoch: usize,
     /// Time of the test pass.
     pub test_seconds: f64,
@@ -137,13 +137,12 @@ pub struct EpochRecord {
 }
 
 impl RunResults {
-    /// Mean time per epoch; where it was measured alone, that.
-    pub fn epoch_seconds(&self) -> f64 {
-        if let Some(alone) = self.epoch_seconds_alone {
-            return alone;
-        }
+    /// Mean time per epoch; where it was measured alone, that. None of a baseline, which has no
+    /// epochs.
+    pub fn epoch_seconds(&self) -> Option<f64> {
         let total: f64 = self.epochs.iter().map(|epoch| epoch.train_seconds).sum();
-        total / self.epochs.len() as f64
+        let mean = (!self.epochs.is_empty()).then(|| total / self.epochs.len() as f64);
+        self.epoch_seconds_alone.or(mean)
     }
 }
 

@@ -17,6 +17,9 @@ pub struct Figure {
     pub svg: String,
 }
 
+/// The baseline that is plotted.
+const TFIDF: &str = "tfidf";
+
 /// How a method looks: colour and marker, the same in every plot.
 pub(crate) fn look(method: &str, rank: Option<usize>) -> Look {
     let (colour, marker) = match (method, rank) {
@@ -25,6 +28,7 @@ pub(crate) fn look(method: &str, rank: Option<usize>) -> Look {
         ("lora", Some(48..) | None) => (LORA, Marker::Triangle),
         ("lora", Some(24..)) => (LORA_SECOND, Marker::Diamond),
         ("lora", _) => (LORA_THIRD, Marker::Cross),
+        (TFIDF, _) => (OTHER, Marker::Cross),
         _ => (OTHER, Marker::Diamond),
     };
     Look { colour, marker }
@@ -35,6 +39,15 @@ pub(crate) struct Panel<'a> {
     pub(crate) title: String,
     pub(crate) name: String,
     pub(crate) cells: Vec<&'a Cell>,
+    /// The baseline of the setting, which follows no recipe: a line to hold the methods against.
+    beside: Vec<&'a Cell>,
+}
+
+impl<'a> Panel<'a> {
+    /// The cells that are plotted.
+    fn plotted(&self) -> Vec<&'a Cell> {
+        self.cells.iter().chain(&self.beside).copied().collect()
+    }
 }
 
 /// A panel per setting and recipe that compares methods.
@@ -50,7 +63,8 @@ pub(crate) fn panels(study: &Study) -> Vec<Panel<'_>> {
     let mut panels = Vec::new();
     for (index, (setting, recipe)) in groups.iter().enumerate() {
         let of_group = |cell: &&Cell| cell.key.setting == *setting && cell.key.recipe == *recipe;
-        let cells: Vec<&Cell> = study.cells.iter().filter(of_group).collect();
+        let mut cells: Vec<&Cell> = study.cells.iter().filter(of_group).collect();
+        cells.retain(|cell| !cell.key.is_baseline());
         let mut methods: Vec<&str> = cells.iter().map(|cell| cell.key.method.as_str()).collect();
         methods.dedup();
         if methods.len() < 2 {
@@ -60,8 +74,10 @@ pub(crate) fn panels(study: &Study) -> Vec<Panel<'_>> {
         if settings {
             title = format!("{title}; {setting}");
         }
+        let is_beside = |cell: &&Cell| cell.key.setting == *setting && cell.key.method == TFIDF;
+        let beside = study.cells.iter().filter(is_beside).collect();
         let shown: String = title.chars().take(56).collect();
-        panels.push(Panel { title: capital(&shown), name: (index + 1).to_string(), cells });
+        panels.push(Panel { title: capital(&shown), name: (index + 1).to_string(), cells, beside });
     }
     panels
 }
@@ -124,7 +140,7 @@ fn accuracy_range<'a>(series: impl IntoIterator<Item = &'a Series>) -> std::ops:
 pub(crate) fn by_size(study: &Study) -> Vec<Figure> {
     let mut plots: Vec<(String, Plot)> = Vec::new();
     for panel in panels(study) {
-        let series: Vec<Series> = by_method(&panel.cells)
+        let series: Vec<Series> = by_method(&panel.plotted())
             .into_iter()
             .map(|(name, look, cells)| {
                 let point =
@@ -187,7 +203,7 @@ fn size_plot(title: String, series: Vec<Series>) -> Plot {
 pub(crate) fn by_time(study: &Study) -> Vec<Figure> {
     let mut plots: Vec<(String, Plot)> = Vec::new();
     for panel in panels(study) {
-        let series: Vec<Series> = by_method(&panel.cells)
+        let series: Vec<Series> = by_method(&panel.plotted())
             .into_iter()
             .map(|(name, look, cells)| {
                 let point =
@@ -300,7 +316,7 @@ pub(crate) fn largest<'a>(cells: &[&'a Cell]) -> Vec<&'a Cell> {
 pub(crate) fn reliability(study: &Study) -> Vec<Figure> {
     let mut figures = Vec::new();
     for panel in panels(study) {
-        let series: Vec<Series> = by_method(&largest(&panel.cells))
+        let series: Vec<Series> = by_method(&largest(&panel.plotted()))
             .into_iter()
             .map(|(name, look, cells)| {
                 let calibration = Calibration::new(cells.iter().flat_map(|cell| cell.answers()));

@@ -350,7 +350,8 @@ fn made(study: &Study) -> Markup {
         values.into_iter().collect::<Vec<_>>().join("; ")
     };
     let total: f64 = records.iter().map(|record| record.total_seconds).sum();
-    let seeds: BTreeSet<u64> = records.iter().map(|record| record.config.seed).collect();
+    let seeded = records.iter().filter(|record| !record.config.method.is_baseline());
+    let seeds: BTreeSet<u64> = seeded.map(|record| record.config.seed).collect();
     let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
     let facts = [
         ("runs", records.len().to_string()),
@@ -383,14 +384,17 @@ fn made(study: &Study) -> Markup {
             results.epochs.iter().find(|epoch| epoch.epoch == results.tested_epoch)
         });
         let dash = || "–".to_owned();
+        let trained = !record.config.method.is_baseline();
+        let of_training = |text: String| if trained { text } else { dash() };
+        let tested = results.map_or_else(dash, |results| results.tested_epoch.to_string());
         table.push([
             record.run_id.clone(),
             if record.config.recipe.is_empty() { dash() } else { record.config.recipe.clone() },
-            training.num_train_epochs.to_string(),
-            format!("{:e}", training.learning_rate),
-            training.train_batch_size.to_string(),
-            format!("{:?}", training.optimizer),
-            results.map_or_else(dash, |results| results.tested_epoch.to_string()),
+            of_training(training.num_train_epochs.to_string()),
+            of_training(format!("{:e}", training.learning_rate)),
+            of_training(training.train_batch_size.to_string()),
+            of_training(format!("{:?}", training.optimizer)),
+            of_training(tested),
             epoch
                 .and_then(|epoch| epoch.validation_accuracy)
                 .map_or_else(dash, |accuracy| format!("{accuracy:.4}")),

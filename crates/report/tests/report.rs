@@ -64,6 +64,37 @@ fn the_verdict_says_what_the_fabricated_numbers_say() {
 }
 
 #[test]
+fn a_baseline_is_plotted_beside_each_recipe_and_is_in_no_verdict() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    let configs = fabricated::grid(&runs);
+    let mut planned: Vec<PlannedRun> = configs.iter().map(PlannedRun::of).collect();
+    for size in [1000, 500] {
+        let config = fabricated::tfidf(fabricated::config("", size, 0));
+        fabricated::run(&runs, &config, 0.84, 1.0);
+        planned.push(PlannedRun::of(&config));
+    }
+    let plan = Plan { profile: "fabricated".into(), paper_scale: Some(100), runs: planned };
+    let with = Study::read_runs(&runs, Some(plan)).unwrap();
+    let label = "Baseline: TF-IDF, logistic regression";
+    let plots = Report { study: &with, texts: BTreeMap::new() }.plots();
+    let shown =
+        |name: &str| plots.iter().find(|plot| plot.name == name).unwrap().svg.contains(label);
+    for name in ["size-1", "size-2", "time-1", "time-2"] {
+        assert!(shown(name), "{name}");
+    }
+    let names: Vec<&str> = plots.iter().map(|plot| plot.name.as_str()).collect();
+    assert!(!names.contains(&"size-3"), "a recipe of its own: {names:?}");
+    let (without, _) = report();
+    let verdict = |study: &Study| {
+        let html = Report { study, texts: BTreeMap::new() }.html();
+        let start = html.find("class=\"verdict\"").unwrap();
+        html[start..html.find("id=\"results\"").unwrap()].to_owned()
+    };
+    assert_eq!(verdict(&with), verdict(&without));
+}
+
+#[test]
 fn every_plot_has_marks_for_its_data() {
     let (study, texts) = report();
     let plots = Report { study: &study, texts }.plots();

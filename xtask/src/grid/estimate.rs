@@ -43,6 +43,9 @@ const GUESSED_CORE: f64 = 75e9;
 const GUESSED_GPU: f64 = 10e12;
 /// Tokens of a review of NSMC in mBERT's vocabulary, on average.
 const GUESSED_TOKENS: f64 = 24.0;
+/// Seconds per training review of the TF-IDF baseline, and of a run beside training and testing.
+const GUESSED_TFIDF: f64 = 3e-4;
+const GUESSED_REST: f64 = 5.0;
 
 impl Speeds {
     /// Reads the records in `runs`.
@@ -65,6 +68,9 @@ impl Speeds {
     /// How long a run takes with this many threads, from nothing to its record; none if the model
     /// is not known.
     pub(crate) fn estimate(&self, config: &ExperimentConfig, threads: usize) -> Option<Estimate> {
+        if config.method.is_baseline() {
+            return self.baseline(config);
+        }
         let (speed, measured) = match self.measured.get(&key(config, self.cuda)) {
             Some(speeds) => (Speed::median(speeds), speeds.len()),
             None => (self.guess(config)?, 0),
@@ -79,6 +85,16 @@ impl Speeds {
         let tested = speed.test * (test + validation * (epochs + first_epochs));
         let threads = if self.cuda { 1.0 } else { threads as f64 };
         Some(Estimate { seconds: (trained + tested) / threads + speed.rest, measured })
+    }
+
+    /// That of a baseline, which the size of no model decides.
+    fn baseline(&self, config: &ExperimentConfig) -> Option<Estimate> {
+        let per_review = match config.method {
+            MethodConfig::Majority => 0.0,
+            _ => GUESSED_TFIDF,
+        };
+        let (train, ..) = self.reviews(config)?;
+        Some(Estimate { seconds: GUESSED_REST + per_review * train, measured: 0 })
     }
 
     /// Reviews trained on, validated and tested.
@@ -109,7 +125,7 @@ impl Speeds {
             MethodConfig::HeadOnly(_) => 1.0,
             _ => 2.3,
         };
-        Some(Speed { train: [forward * passes; 2], test: forward, rest: 5.0 })
+        Some(Speed { train: [forward * passes; 2], test: forward, rest: GUESSED_REST })
     }
 }
 
@@ -134,7 +150,7 @@ impl Speed {
         let first = results.adapter_stage.as_ref().map(|stage| per_review(&stage.epochs));
         let test = results.test_seconds / results.test_reviews.max(1) as f64 * threads as f64;
         // A run that was stopped and went on has its record's time from the last start on alone.
-        let rest = 5.0;
+        let rest = GUESSED_REST;
         (last.is_finite() && test.is_finite()).then_some(Self {
             train: [first.unwrap_or(last), last],
             test,

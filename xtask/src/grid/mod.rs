@@ -10,10 +10,10 @@ mod schedule;
 mod show;
 mod stop;
 #[cfg(all(test, unix))]
-mod tests;
+pub(crate) mod tests;
 mod timing;
 
-pub(crate) use plan::Plan;
+pub(crate) use plan::{Job, Plan, State};
 pub(crate) use schedule::{Starting, run};
 pub(crate) use show::{Costs, show};
 pub(crate) use stop::Stop;

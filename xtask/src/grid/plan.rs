@@ -24,10 +24,20 @@ pub(crate) struct Job {
     /// Places in the plan of the trials that decide the run's configuration.
     pub(crate) waits_for: Vec<usize>,
     /// The cell's place in the profile: tables are in its order.
-    place: usize,
+    pub(crate) place: usize,
 }
 
 impl Job {
+    /// The run's name; of one that waits for trials, as much of it as is known.
+    pub(crate) fn shown_id(&self) -> String {
+        let id = self.run.config.run_id();
+        if self.waits_for.is_empty() {
+            return id;
+        }
+        let known = id.rsplit_once('-').map_or(id.as_str(), |(known, _)| known);
+        format!("{known}-…")
+    }
+
     pub(crate) fn state(&self) -> State {
         if !self.waits_for.is_empty() {
             return State::Waits;
@@ -57,7 +67,7 @@ pub(crate) enum State {
 }
 
 impl Plan {
-    /// Every cell with every seed: all cells with the first seed, then all with the next, so that a
+    /// The baselines, then every cell with every seed: all cells with the first seed, then all with the next, so that a
     /// grid that is stopped has whole tables; before a cell, the trials that it waits for. A
     /// configuration that stands in the profile twice is run once.
     pub(crate) fn make(
@@ -83,6 +93,12 @@ impl Plan {
                 trials.seed,
                 profile.name
             );
+        }
+        // A baseline takes seconds and stands last in the tables.
+        for (place, cell) in (profile.cells.len()..).zip(&profile.baselines) {
+            let Some(&seed) = seeds.first() else { continue };
+            let run = Run::resolve(workspace, profile, cell, seed, options)?;
+            add(&mut plan, Job { cell: cell.clone(), run, waits_for: Vec::new(), place });
         }
         for &seed in seeds {
             for (place, cell) in profile.cells.iter().enumerate() {

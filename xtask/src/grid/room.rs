@@ -25,6 +25,8 @@ pub(crate) struct Room {
 }
 
 const FLOAT: f64 = 4.0;
+/// What a baseline takes on 150,000 reviews.
+const BASELINE: f64 = 1.4e9;
 /// The program and the reviews with their tokens.
 const PROGRAM: f64 = 150e6;
 
@@ -101,6 +103,7 @@ impl Shape {
         match method {
             MethodConfig::Vanilla => self.encoder() + self.embeddings() + self.pooler(),
             MethodConfig::HeadOnly(head) => parts(&head.trains),
+            MethodConfig::Majority | MethodConfig::Tfidf(_) => 0.0,
             MethodConfig::Lora(lora) => {
                 let names = match &lora.target_modules {
                     Targets::List(names) => names.iter().map(String::as_str).collect(),
@@ -127,11 +130,14 @@ impl Shape {
 impl Room {
     /// What a run takes; none if its model is not known.
     pub(crate) fn of(config: &ExperimentConfig) -> Option<Self> {
+        if config.method.is_baseline() {
+            return Some(Self { kept: 0.0, passing: 0.0, memory: BASELINE });
+        }
         let shape = Shape::of(&config.model)?;
         let base = shape.encoder() + shape.embeddings() + shape.pooler();
         let trainable = shape.trainable(&config.method);
         let (added, first_stage) = match &config.method {
-            MethodConfig::Vanilla => (0.0, 0.0),
+            MethodConfig::Vanilla | MethodConfig::Majority | MethodConfig::Tfidf(_) => (0.0, 0.0),
             MethodConfig::HeadOnly(_) | MethodConfig::Lora(_) | MethodConfig::Adapter(_) => {
                 (trainable, 0.0)
             }

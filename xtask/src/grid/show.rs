@@ -80,18 +80,15 @@ pub(crate) fn show(
 
 fn row(job: &Job, state: State, estimate: Option<Estimate>) -> [String; 8] {
     let config = &job.run.config;
-    // The configuration of a run that waits is not known, and so its name is not.
-    let (id, state) = match state {
-        State::Done => (config.run_id(), "done".into()),
-        State::Stopped => (config.run_id(), "goes on".into()),
-        State::New => (config.run_id(), "to run".into()),
-        State::Waits => {
-            let id = config.run_id();
-            let known = id.rsplit_once('-').map_or(id.as_str(), |(known, _)| known).to_owned();
-            (known + "-…", format!("after {} trials", job.waits_for.len()))
-        }
+    let state = match state {
+        State::Done => "done".into(),
+        State::Stopped => "goes on".into(),
+        State::New => "to run".into(),
+        State::Waits => format!("after {} trials", job.waits_for.len()),
     };
+    let baseline = config.method.is_baseline();
     let rate = match job.waits_for.is_empty() {
+        _ if baseline => "–".into(),
         true => format!("{:e}", config.training.learning_rate),
         false => "?".into(),
     };
@@ -101,12 +98,12 @@ fn row(job: &Job, state: State, estimate: Option<Estimate>) -> [String; 8] {
         None => "?".into(),
     };
     [
-        id,
-        config.recipe.clone(),
+        job.shown_id(),
+        if baseline { "–".into() } else { config.recipe.clone() },
         config.method.label(),
         config.data.train_size.to_string(),
         rate,
-        config.seed.to_string(),
+        if baseline { "–".into() } else { config.seed.to_string() },
         state,
         time,
     ]
@@ -202,7 +199,8 @@ fn free_memory() -> Option<f64> {
 /// Bytes in the unit that suits them.
 fn bytes(bytes: f64) -> String {
     match bytes {
-        bytes if bytes < 1e6 => format!("{:.0} kB", (bytes / 1e3).ceil()),
+        // The sum of nothing is −0.
+        bytes if bytes < 1e6 => format!("{:.0} kB", (bytes / 1e3).ceil() + 0.0),
         bytes if bytes < 9.95e8 => format!("{:.0} MB", bytes / 1e6),
         bytes => format!("{:.1} GB", bytes / 1e9),
     }

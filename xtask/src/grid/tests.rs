@@ -127,14 +127,14 @@ fi
 cp "$root/records/$id.json" "$5/record.json"
 "#;
 
-struct World {
+pub(crate) struct World {
     folder: tempfile::TempDir,
-    workspace: Workspace,
-    options: Options,
+    pub(crate) workspace: Workspace,
+    pub(crate) options: Options,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let workspace = Workspace::at(folder.path());
         let arguments = ["xtask", "reproduce", "--device", "cpu"];
@@ -144,6 +144,7 @@ impl World {
         let world = Self { folder, workspace, options: reproduce.options };
         world.write("configs/toy.toml", PROFILE);
         world.write("configs/methods/vanilla.toml", "[method]\nname = \"vanilla\"\n");
+        world.write("configs/methods/majority.toml", "[method]\nname = \"majority\"\n");
         world.write("datasets/manifest.toml", DATASETS);
         world.write("models/manifest.toml", "[models]\n[adapters]\n");
         world.write("nsmc", PROGRAM);
@@ -152,28 +153,28 @@ impl World {
         world
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.path(name);
         fs_err::create_dir_all(path.parent().unwrap()).unwrap();
         fs_err::write(path, text).unwrap();
     }
 
-    fn lines(&self, name: &str) -> Vec<String> {
+    pub(crate) fn lines(&self, name: &str) -> Vec<String> {
         let text = fs_err::read_to_string(self.path(name)).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 
-    fn plan(&self) -> Plan {
+    pub(crate) fn plan(&self) -> Plan {
         let profile = self.workspace.profile("toy").unwrap();
         Plan::make(&self.workspace, &profile, &profile.seeds, &self.options).unwrap()
     }
 
     /// Puts the record ready that a run will leave.
-    fn succeeds(&self, config: &ExperimentConfig, accuracies: [f64; 2]) {
+    pub(crate) fn succeeds(&self, config: &ExperimentConfig, accuracies: [f64; 2]) {
         let path = self.path(&format!("records/{}.json", config.run_id()));
         fs_err::create_dir_all(path.parent().unwrap()).unwrap();
         record(config, accuracies).write(&path).unwrap();
@@ -276,6 +277,19 @@ fn a_plan_has_trials_before_the_cells_that_wait_for_them_and_whole_tables_first(
     assert_eq!(plan.jobs[4].state(), State::Waits);
     // Tables have a cell's seeds together, and no trials.
     assert_eq!(plan.rows(), [0, 6, 1, 7, 4, 8, 5, 9]);
+}
+
+#[test]
+fn a_baseline_is_run_once_for_each_choice_of_data_and_stands_last_in_the_tables() {
+    let world = World::new();
+    let profile = PROFILE.replace("[grid]\n", "[grid]\nbaselines = [\"majority\"]\n");
+    world.write("configs/toy.toml", &profile);
+    let plan = world.plan();
+    assert_eq!(plan.jobs.len(), 12, "ten runs, and two sizes for all recipes and seeds");
+    let ids: Vec<String> = plan.jobs[..2].iter().map(|job| job.run.config.run_id()).collect();
+    assert!(ids[0].starts_with("majority-100-") && ids[1].starts_with("majority-50-"), "{ids:?}");
+    assert_eq!(plan.rows(), [2, 8, 3, 9, 6, 10, 7, 11, 0, 1]);
+    assert!(plan.jobs[0].run.needs() == ["toy"], "it reads no model");
 }
 
 #[test]
@@ -385,7 +399,7 @@ fn runs_that_shared_the_machine_are_timed_again_once() {
     time(&world.workspace, &nsmc, &plan, &shared, &Stop::default()).unwrap();
     let seconds = |job: usize| {
         let path = plan.jobs[job].run.folder.join("record.json");
-        RunRecord::read(&path).unwrap().results.unwrap().epoch_seconds()
+        RunRecord::read(&path).unwrap().results.unwrap().epoch_seconds().unwrap()
     };
     assert_eq!([seconds(0), seconds(1)].map(f64::to_bits), [1.5f64, 3.5].map(f64::to_bits));
     assert!(to_time(&plan, 1).is_empty());

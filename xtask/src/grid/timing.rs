@@ -13,6 +13,7 @@ pub(crate) fn to_time(plan: &Plan, threads: usize) -> Vec<usize> {
     let shared = |&job: &usize| {
         let run = &plan.jobs[job].run;
         plan.jobs[job].state() == State::Done
+            && !run.config.method.is_baseline()
             && RunRecord::read(&run.folder.join("record.json")).is_ok_and(|record| {
                 let alone = record.results.and_then(|results| results.epoch_seconds_alone);
                 record.threads <= threads && alone.is_none()
@@ -34,7 +35,8 @@ pub(crate) fn time(
         let run = &plan.jobs[job].run;
         let id = run.config.run_id();
         let record = RunRecord::read(&run.folder.join("record.json"))?;
-        let shared = record.results.context("a run that is done has results")?.epoch_seconds();
+        let shared = record.results.and_then(|results| results.epoch_seconds());
+        let shared = shared.context("a run that is done has the time of its epochs")?;
         let seconds = measure(workspace, nsmc, &run.folder).with_context(|| id.clone());
         // Ctrl-C ends the measurement, too.
         ensure!(

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use nsmc_experiment::{ExperimentConfig, Rows, RunStatus};
+use nsmc_experiment::{ExperimentConfig, MethodConfig, Rows, RunStatus};
 
 use super::{Answers, Plan, StudyRun, cell_identity, factors};
 use crate::PaperRow;
@@ -111,12 +111,19 @@ impl Metric {
             Self::BatchMeanRecall => mean.map(|mean| mean.binary.recall),
             Self::BatchMeanF1 => mean.map(|mean| mean.binary.f1),
             Self::UnseenAccuracy => report.unseen_accuracy,
-            Self::EpochSeconds => Some(results.epoch_seconds()),
+            Self::EpochSeconds => results.epoch_seconds(),
             Self::TotalSeconds => Some(run.record.total_seconds),
             Self::TrainableParameters => Some(results.trainable_parameters as f64),
             Self::Parameters => Some(results.total_parameters as f64),
             Self::PeakMemoryMib => results.peak_memory_mib,
         }
+    }
+}
+
+impl CellKey {
+    /// Whether its method is a baseline: part of tables and plots, of no contrast and no verdict.
+    pub fn is_baseline(&self) -> bool {
+        MethodConfig::BASELINES.contains(&self.method.as_str())
     }
 }
 
@@ -187,7 +194,8 @@ impl Cell {
     }
 }
 
-/// The cells of a plan, recipe by recipe, the largest training size first, vanilla first.
+/// The cells of a plan, recipe by recipe, the largest training size first, vanilla first; the
+/// baselines after all others.
 pub(super) fn cells(plan: &Plan, runs: Vec<StudyRun>) -> Vec<Cell> {
     let runs: Vec<Arc<StudyRun>> = runs.into_iter().map(Arc::new).collect();
     let mut cells: Vec<Cell> = Vec::new();
@@ -237,8 +245,10 @@ pub(super) fn cells(plan: &Plan, runs: Vec<StudyRun>) -> Vec<Cell> {
         };
         let order = ["vanilla", "adapterfusion", "adapter", "lora"];
         let method = order.iter().position(|method| *method == key.method);
+        let baseline = MethodConfig::BASELINES.iter().position(|method| *method == key.method);
         (
             first(&settings, &key.setting),
+            baseline,
             first(&recipes, &key.recipe),
             std::cmp::Reverse(size),
             method,

@@ -80,7 +80,8 @@ impl Contrast {
 pub(super) const BASE_RECIPE: &str = "paper";
 
 /// Vanilla with each other method, and AdapterFusion with each LoRA, in every recipe and size; and
-/// every cell of another recipe with the same of the paper's.
+/// every cell of another recipe with the same of the paper's. Baselines are in none, so that no
+/// correction counts them.
 pub(super) fn contrasts(cells: &[Cell]) -> Result<Vec<Contrast>, EvalError> {
     let mut contrasts = Vec::new();
     let runs: Vec<Option<Matched>> = cells.iter().map(matched).collect();
@@ -89,6 +90,9 @@ pub(super) fn contrasts(cells: &[Cell]) -> Result<Vec<Contrast>, EvalError> {
     for (first, a) in cells.iter().enumerate() {
         for (second, b) in cells.iter().enumerate() {
             let (one, two) = (&a.key, &b.key);
+            if one.is_baseline() || two.is_baseline() {
+                continue;
+            }
             if first == second || (&one.setting, one.train_size) != (&two.setting, two.train_size) {
                 continue;
             }
@@ -150,4 +154,41 @@ fn same_reviews(a: &Cell, b: &Cell) -> bool {
     let (a, b) = (a.answers(), b.answers());
     let Some(reference) = a.first() else { return false };
     a.iter().chain(&b).all(|answers| answers.test == reference.test)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::fabricated::{self, config, majority, tfidf};
+
+    #[test]
+    fn baselines_stand_in_the_tables_and_in_no_contrast() {
+        let folder = tempfile::tempdir().unwrap();
+        fabricated::grid(folder.path());
+        let without = Study::read_runs(folder.path(), None).unwrap();
+        for size in [1000, 500] {
+            fabricated::run(folder.path(), &majority(config("", size, 0)), 0.5, 1.0);
+            fabricated::run(folder.path(), &tfidf(config("", size, 0)), 0.84, 1.0);
+        }
+        let study = Study::read_runs(folder.path(), None).unwrap();
+        assert_eq!(study.cells.len(), without.cells.len() + 4);
+        let last: Vec<&str> =
+            study.cells.iter().rev().take(4).map(|cell| cell.key.method.as_str()).collect();
+        assert_eq!(last, ["tfidf", "tfidf", "majority", "majority"]);
+        let p = |study: &Study| -> Vec<(usize, usize, u64)> {
+            let holm = |contrast: &Contrast| contrast.pair.as_ref().map_or(2.0, |pair| pair.holm_p);
+            let p =
+                |contrast: &Contrast| (contrast.first, contrast.second, holm(contrast).to_bits());
+            study.contrasts.iter().map(p).collect()
+        };
+        assert_eq!(p(&study), p(&without), "no correction counts a baseline");
+
+        let table = study.quality_tables()[0].table.markdown();
+        let lines: Vec<&str> = table.lines().collect();
+        let [.., majority, tfidf] = lines.as_slice() else { panic!("{table}") };
+        assert!(majority.contains("| – ") && majority.contains("Baseline: majority class"));
+        assert!(!majority.contains("at chance"), "it is at chance by design: {majority}");
+        assert!(tfidf.contains("Baseline: TF-IDF, logistic regression"), "{tfidf}");
+        assert!(study.trouble_table().unwrap().table.markdown().lines().count() == 4, "as without");
+    }
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use nsmc_experiment::{FusionAttention, RunRecord, RunStatus};
+use nsmc_experiment::{FusionAttention, MethodConfig, RunRecord, RunStatus};
 
 use super::{Answers, TestSet};
 use crate::statistics::wilson_interval;
@@ -66,8 +66,11 @@ impl StudyRun {
 
     /// Whether the run learned nothing that its test could tell from always answering the most
     /// frequent class: the 95 % interval of its accuracy (Wilson's) reaches down to that class's
-    /// share.
+    /// share. A baseline that answers that class by design is no such run.
     pub fn is_at_chance(&self) -> bool {
+        if self.record.config.method == MethodConfig::Majority {
+            return false;
+        }
         let (Some(answers), Some(report)) = (&self.answers, &self.report) else { return false };
         let total = report.confusion.total();
         let right = (0..report.confusion.num_labels())

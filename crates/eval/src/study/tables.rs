@@ -103,6 +103,10 @@ impl Study {
             note += " The paper's figures are those of multilingual BERT on more reviews: comparable \
                      in order, not in level.";
         }
+        if self.cells.iter().filter(of_group).any(|cell| cell.key.is_baseline()) {
+            note += " A baseline has no neural network, no recipe and no seed; it is in no test of \
+                     differences.";
+        }
         let size_in_words = reviews(size);
         StudyTable {
             name: format!("quality-{size}"),

@@ -125,6 +125,28 @@ pub(crate) fn fusion(mut config: ExperimentConfig) -> ExperimentConfig {
     config
 }
 
+/// The same as a baseline.
+pub(crate) fn majority(mut config: ExperimentConfig) -> ExperimentConfig {
+    config.method = parse(json!({ "name": "majority" }));
+    config.recipe = String::new();
+    config
+}
+
+/// The same as the other baseline.
+pub(crate) fn tfidf(config: ExperimentConfig) -> ExperimentConfig {
+    let mut config = majority(config);
+    config.method = parse(json!({
+        "name": "tfidf",
+        "ngram_range": [1, 4],
+        "min_df": 2,
+        "sublinear_tf": true,
+        "c": 3.0,
+        "tol": 1e-4,
+        "max_iter": 500
+    }));
+    config
+}
+
 /// Writes the directory of a run that reached about `accuracy`, in `runs`; an accuracy of 0.5 is of a
 /// run that answers always the same.
 pub(crate) fn run(runs: &Path, config: &ExperimentConfig, accuracy: f64, epoch_seconds: f64) {

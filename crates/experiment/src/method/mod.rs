@@ -1,5 +1,7 @@
+mod baseline;
 mod read;
 
+pub use baseline::TfidfMethod;
 pub(crate) use read::{read_bottleneck, read_method};
 
 use std::collections::BTreeMap;
@@ -22,6 +24,10 @@ pub enum MethodConfig {
     Adapter(AdapterMethod),
     /// Bottleneck adapters under a fusion layer.
     AdapterFusion(AdapterFusionMethod),
+    /// A baseline: always the most frequent class.
+    Majority,
+    /// A baseline: logistic regression of weighted character n-grams.
+    Tfidf(TfidfMethod),
 }
 
 /// A head on a frozen base.
@@ -243,6 +249,8 @@ impl MethodConfig {
             Self::Lora(_) => "lora",
             Self::Adapter(_) => "adapter",
             Self::AdapterFusion(_) => "adapterfusion",
+            Self::Majority => "majority",
+            Self::Tfidf(_) => "tfidf",
         }
     }
 
@@ -264,13 +272,15 @@ impl MethodConfig {
             Self::Adapter(adapter) => format!("Adapter, {}", adapter.setup),
             Self::AdapterFusion(fusion) if fusion.is_the_papers() => "AdapterFusion".into(),
             Self::AdapterFusion(fusion) => format!("AdapterFusion, {}", fusion.setup),
+            Self::Majority => "Baseline: majority class".into(),
+            Self::Tfidf(_) => "Baseline: TF-IDF, logistic regression".into(),
         }
     }
 
     /// Trained weights that the run starts from.
     pub fn sources(&self) -> Vec<&Source> {
         match self {
-            Self::Vanilla | Self::HeadOnly(_) => Vec::new(),
+            Self::Vanilla | Self::HeadOnly(_) | Self::Majority | Self::Tfidf(_) => Vec::new(),
             Self::Lora(lora) => lora.start.iter().collect(),
             Self::Adapter(adapter) => adapter.sources.values().collect(),
             Self::AdapterFusion(fusion) => fusion.sources.values().collect(),
@@ -279,7 +289,7 @@ impl MethodConfig {
 
     pub(crate) fn sources_mut(&mut self) -> Vec<&mut Source> {
         match self {
-            Self::Vanilla | Self::HeadOnly(_) => Vec::new(),
+            Self::Vanilla | Self::HeadOnly(_) | Self::Majority | Self::Tfidf(_) => Vec::new(),
             Self::Lora(lora) => lora.start.iter_mut().collect(),
             Self::Adapter(adapter) => adapter.sources.values_mut().collect(),
             Self::AdapterFusion(fusion) => fusion.sources.values_mut().collect(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{
     AdapterConfig, AdapterFusionMethod, AdapterKind, AdapterMethod, AdapterTraining, FusionKind,
     Head, HeadOnlyMethod, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
-    setup_names,
+    baseline::read_tfidf, setup_names,
 };
 use crate::document::{Node, Value};
 use crate::reader::{FromNode, Reader};
@@ -20,7 +20,15 @@ const NON_LINEARITIES: [(&str, NonLinearity); 6] = [
 ];
 
 pub(crate) fn read_method(method: &mut Reader<'_>) -> MethodConfig {
-    let names = [("vanilla", 0), ("lora", 1), ("adapter", 2), ("adapterfusion", 3), ("head", 4)];
+    let names = [
+        ("vanilla", 0),
+        ("lora", 1),
+        ("adapter", 2),
+        ("adapterfusion", 3),
+        ("head", 4),
+        ("majority", 5),
+        ("tfidf", 6),
+    ];
     match method.choice("name", &names) {
         1 => MethodConfig::Lora(read_lora(method)),
         2 => {
@@ -74,6 +82,8 @@ pub(crate) fn read_method(method: &mut Reader<'_>) -> MethodConfig {
             trains: method
                 .get_if("trains", "one or more parts", |parts: &Vec<_>| !parts.is_empty()),
         }),
+        5 => MethodConfig::Majority,
+        6 => MethodConfig::Tfidf(read_tfidf(method)),
         _ => MethodConfig::Vanilla,
     }
 }

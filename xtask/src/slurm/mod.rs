@@ -1,0 +1,191 @@
+//! The runs of a grid as jobs of Slurm: one array for those that can start, one more for each set of
+//! trials that others wait for. Slurm decides what runs where and when; what it runs is a process of
+//! `nsmc train` per run, with the run directories of any other launcher.
+
+mod queue;
+mod script;
+mod submission;
+mod task;
+#[cfg(all(test, unix))]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use nsmc_eval::Table;
+use nsmc_experiment::FileLock;
+
+use crate::args::Options;
+use crate::grid::{Plan, State};
+use crate::nsmc::Nsmc;
+use crate::train::Run;
+use crate::workspace::Workspace;
+use crate::{print, say};
+use queue::{Queue, Slurm};
+use submission::{Place, Submission, Task};
+
+pub(crate) use task::run as task;
+
+/// How runs are submitted.
+pub(crate) struct Submitting<'a> {
+    pub(crate) workspace: &'a Workspace,
+    pub(crate) options: &'a Options,
+    pub(crate) seeds: &'a [u64],
+    /// Options of `sbatch`, as they were given.
+    pub(crate) sbatch: &'a [String],
+    /// The most runs of an array at once; none leaves it to Slurm.
+    pub(crate) at_once: Option<u16>,
+}
+
+/// The folder of a profile's submissions, in that of its runs.
+fn folder(runs: &Path, plan: &Plan) -> PathBuf {
+    runs.join("slurm").join(&plan.profile.name)
+}
+
+/// Whether runs of the last submission are queued or at work.
+pub(crate) fn is_queued(plan: &Plan, runs: &Path) -> Result<bool> {
+    let Some(submission) = Submission::read(&folder(runs, plan))? else { return Ok(false) };
+    let queue = Slurm::of_path().queue()?;
+    Ok(submission.tasks().any(|(job, task, _)| queue.holds(job, task)))
+}
+
+/// Submits what of a plan is open, unless some of it is queued already, and says how everything
+/// stands.
+pub(crate) fn reproduce(plan: &mut Plan, submitting: &Submitting<'_>) -> Result<()> {
+    let Submitting { workspace, options, .. } = submitting;
+    let slurm = Slurm::of_path();
+    let queue = slurm.queue()?;
+    let folder = folder(&workspace.folder(&options.runs), plan);
+    fs_err::create_dir_all(&folder)?;
+    let lock = FileLock::try_acquire(&folder.join(".lock"))?;
+    let _lock = lock.with_context(|| {
+        format!("{}: another `cargo xtask reproduce` is submitting", folder.display())
+    })?;
+    let earlier = Submission::read(&folder)?;
+    if let Some(submission) = &earlier {
+        let runs = workspace.folder(&options.runs);
+        sweep(plan, submission, &runs)?;
+        let queued = submission.tasks().filter(|(job, task, _)| queue.holds(*job, *task)).count();
+        let is_done = |task: &Task| task.run(plan, &runs).is_some_and(|run| run.is_done());
+        if queued > 0 || !submission.tasks().all(|(.., task)| is_done(task)) {
+            print(&standing(plan, submission, &queue, &runs).terminal(None));
+        }
+        if queued > 0 {
+            print(&format!(
+                "{} of {} runs are done; queued or at work: {queued}. `squeue --me` follows them, \
+                 `scancel {}` stops them",
+                plan.done(),
+                plan.jobs.len(),
+                submission.jobs().join(" ")
+            ));
+            return Ok(());
+        }
+    }
+    if plan.is_open() {
+        let failed = plan.fetch(workspace, options);
+        for (job, why) in &failed {
+            say(&format!("{}: not submitted: {why}", plan.jobs[*job].run.config.run_id()));
+        }
+        let nsmc = Nsmc::build(workspace, options.device)?;
+        submit(plan, submitting, &slurm, &nsmc, &folder, &failed.into_keys().collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
+/// Writes and submits the arrays of the open runs, but for those at `left_out` and what waits for
+/// them.
+fn submit(
+    plan: &Plan,
+    submitting: &Submitting<'_>,
+    slurm: &Slurm,
+    nsmc: &Nsmc,
+    folder: &Path,
+    left_out: &[usize],
+) -> Result<()> {
+    let mut submission = Submission::new(plan, submitting, nsmc, folder)?;
+    let mut places = vec![None; plan.jobs.len()];
+    let mut groups: Vec<(Vec<usize>, Vec<usize>)> = Vec::new();
+    for (index, job) in plan.jobs.iter().enumerate() {
+        let never = |job: &usize| left_out.contains(job);
+        if job.state() == State::Done || never(&index) || job.waits_for.iter().any(never) {
+            continue;
+        }
+        match groups.iter_mut().find(|(waits_for, _)| *waits_for == job.waits_for) {
+            Some((_, jobs)) => jobs.push(index),
+            None => groups.push((job.waits_for.clone(), vec![index])),
+        }
+    }
+    let root = &submitting.workspace.root;
+    let place = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string();
+    // What others wait for is submitted before them.
+    groups.sort_by_key(|(waits_for, _)| !waits_for.is_empty());
+    fs_err::create_dir_all(folder.join("log"))?;
+    for (array, (waits_for, jobs)) in groups.iter().enumerate() {
+        let after: Vec<Place> = waits_for.iter().filter_map(|&trial| places[trial]).collect();
+        let text =
+            script::Script { plan, submitting, folder, array, tasks: jobs.len(), after: &after };
+        let path = folder.join(format!("array-{array}.sbatch"));
+        fs_err::write(&path, text.to_string())?;
+        let job = slurm.submit(&path)?;
+        for (task, &index) in jobs.iter().enumerate() {
+            places[index] = Some(Place { job, task });
+        }
+        // At once: what is queued must be known, whatever comes next.
+        let tasks = jobs.iter().map(|&index| Task::of(plan, index)).collect();
+        submission.add(folder, job, tasks)?;
+        let then = match after.as_slice() {
+            [] => String::new(),
+            [_] => ", after 1 trial".into(),
+            after => format!(", after {} trials", after.len()),
+        };
+        print(&format!("submitted {} as job {job}{then}: {}", runs(jobs.len()), place(&path)));
+    }
+    ensure!(!groups.is_empty(), "there is nothing to submit: no open run can start");
+    print(&format!(
+        "`squeue --me` follows them; what they say is in {}; the same command says how they stand, \
+         and prints the tables of those that are done",
+        place(&folder.join("log"))
+    ));
+    Ok(())
+}
+
+fn runs(count: usize) -> String {
+    if count == 1 { "1 run".into() } else { format!("{count} runs") }
+}
+
+/// Removes the configurations that finished runs were started with: their directories have them.
+fn sweep(plan: &Plan, submission: &Submission, runs: &Path) -> Result<()> {
+    let runs = submission.tasks().filter_map(|(.., task)| task.run(plan, runs));
+    for run in runs.filter(Run::is_done) {
+        let path = run.started_with();
+        if path.is_file() {
+            fs_err::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// How the runs of a submission stand.
+fn standing(plan: &Plan, submission: &Submission, queue: &Queue, runs: &Path) -> Table {
+    let mut table = Table::new(["run", "job", "state"], 3);
+    for (job, task, what) in submission.tasks() {
+        let run = what.run(plan, runs);
+        let id = run.as_ref().map_or_else(|| what.id.clone(), |run| run.config.run_id());
+        let state = match (queue.state(job, task), &run) {
+            (Some(state), _) => state,
+            (None, Some(run)) if run.is_done() => "done".into(),
+            (None, Some(run)) if run.failure().is_some() => {
+                format!("failed: {}", run.failure().unwrap_or_default())
+            }
+            (None, _) => {
+                let log = folder(runs, plan).join("log").join(format!("{job}_{task}.txt"));
+                match log.is_file() {
+                    true => format!("stopped; see {}", log.display()),
+                    false => "not started".into(),
+                }
+            }
+        };
+        table.push([id, format!("{job}_{task}"), state]);
+    }
+    table
+}

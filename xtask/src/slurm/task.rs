@@ -1,0 +1,50 @@
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::args::SlurmTask;
+use crate::grid::Plan;
+use crate::say;
+use crate::slurm::submission::Submission;
+use crate::workspace::Workspace;
+
+/// A task of an array, on the node that Slurm chose: becomes the process of its run.
+pub(crate) fn run(workspace: &Workspace, args: &SlurmTask) -> Result<()> {
+    match command(workspace, args)? {
+        Some(command) => Err(replace(command)),
+        None => Ok(()),
+    }
+}
+
+/// The process of the run; none if it is done.
+pub(super) fn command(workspace: &Workspace, args: &SlurmTask) -> Result<Option<Command>> {
+    let missing =
+        || format!("{}: no task {} of array {}", args.folder.display(), args.task, args.array);
+    let submission = Submission::read(&args.folder)?.with_context(missing)?;
+    let task = submission.task(args.array, args.task).with_context(missing)?;
+    let profile = workspace.profile(&submission.profile)?;
+    let plan = Plan::make(workspace, &profile, &submission.seeds, &submission.options())?;
+    let run = task.run(&plan, &workspace.folder(&submission.runs));
+    let run = run.with_context(|| {
+        format!("{}: its trials are not done, so that what it is is not known", task.id)
+    })?;
+    plan.choices.iter().for_each(|choice| say(choice));
+    let Some(prepared) = run.prepare(false)? else {
+        say(&format!("{} is done", run.config.run_id()));
+        return Ok(None);
+    };
+    let nsmc = submission.nsmc(&args.folder);
+    Ok(Some(nsmc.command(workspace, &prepared.arguments)))
+}
+
+/// Puts the command into the place of this process; comes back only if it cannot be started.
+#[cfg(unix)]
+fn replace(mut command: Command) -> anyhow::Error {
+    let error = std::os::unix::process::CommandExt::exec(&mut command);
+    anyhow::Error::new(error).context(format!("{}", command.get_program().display()))
+}
+
+#[cfg(not(unix))]
+fn replace(_: Command) -> anyhow::Error {
+    anyhow::anyhow!("Slurm runs on Unix alone")
+}

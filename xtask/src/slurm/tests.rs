@@ -1,0 +1,134 @@
+//! Submissions to scripts that stand in for Slurm's commands. `xtask/tests/slurm.rs` has the real one.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use super::queue::Slurm;
+use super::submission::Submission;
+use super::{Submitting, folder, standing, submit, task};
+use crate::args::SlurmTask;
+use crate::grid::tests::World;
+use crate::grid::{Plan, State};
+use crate::nsmc::Nsmc;
+
+/// `sbatch --parsable SCRIPT`: gives the numbers 100, 200, ...
+const SBATCH: &str = r#"#!/bin/sh
+folder=$(dirname "$0")
+echo "$2" >> "$folder/submitted"
+echo "$(wc -l < "$folder/submitted")00;cluster"
+"#;
+const SQUEUE: &str = "#!/bin/sh\ncat \"$(dirname \"$0\")/queue\"\n";
+
+fn world() -> World {
+    let world = World::new();
+    for (name, text) in [("sbatch", SBATCH), ("squeue", SQUEUE)] {
+        world.write(name, text);
+        let permissions = std::fs::Permissions::from_mode(0o755);
+        fs_err::set_permissions(world.path(name), permissions).unwrap();
+    }
+    world.write("queue", "");
+    world
+}
+
+fn submitted(world: &World, plan: &Plan, left_out: &[usize]) -> (PathBuf, Submission) {
+    let options = ["--partition=gpu".to_owned(), "--time=1-0".to_owned()];
+    let submitting = Submitting {
+        workspace: &world.workspace,
+        options: &world.options,
+        seeds: &plan.profile.seeds,
+        sbatch: &options,
+        at_once: Some(3),
+    };
+    let folder = folder(&world.path("runs"), plan);
+    fs_err::create_dir_all(&folder).unwrap();
+    let (slurm, nsmc) = (Slurm::at(&world.path("")), Nsmc::at(world.path("nsmc")));
+    submit(plan, &submitting, &slurm, &nsmc, &folder, left_out).unwrap();
+    let submission = Submission::read(&folder).unwrap().unwrap();
+    (folder, submission)
+}
+
+/// The states of the tasks that `squeue` speaks of, and how all stand.
+fn stands(world: &World, plan: &Plan, queue: &str) -> Vec<String> {
+    world.write("queue", queue);
+    let runs = world.path("runs");
+    let submission = Submission::read(&folder(&runs, plan)).unwrap().unwrap();
+    let queue = Slurm::at(&world.path("")).queue().unwrap();
+    let table = standing(plan, &submission, &queue, &runs).markdown();
+    let rows = table.lines().skip(2).map(|row| row.split('|').nth(3).unwrap_or_default().trim());
+    rows.map(str::to_owned).collect()
+}
+
+#[test]
+fn what_waits_is_an_array_that_depends_on_its_trials_tasks() {
+    let world = world();
+    let plan = world.plan();
+    let (folder, submission) = submitted(&world, &plan, &[]);
+    let first = fs_err::read_to_string(folder.join("array-0.sbatch")).unwrap();
+    let second = fs_err::read_to_string(folder.join("array-1.sbatch")).unwrap();
+    // Four plain runs and two trials, then the four that wait.
+    assert!(first.contains("#SBATCH --array=0-5%3\n") && !first.contains("--dependency"));
+    assert!(second.contains("#SBATCH --array=0-3%3\n"), "{second}");
+    // The plan's third and fourth run are the trials, of its first array the same.
+    assert!(second.contains("#SBATCH --dependency=afterok:100_2:100_3\n"), "{second}");
+    for script in [&first, &second] {
+        let place = |text: &str| script.find(text).unwrap_or_else(|| panic!("{text}: {script}"));
+        assert!(
+            place("#SBATCH --signal=") < place("#SBATCH --partition=gpu\n#SBATCH --time=1-0\n")
+        );
+        assert!(place("--time=1-0") < place("\nexec "), "options stand before commands");
+    }
+    assert_eq!(submission.jobs(), ["100", "200"]);
+    let states = stands(&world, &plan, "100|0|RUNNING|None\n200|3|PENDING|Dependency\n");
+    assert_eq!((states[0].as_str(), states[9].as_str()), ("running", "waits for its trials"));
+    assert_eq!(states[1], "not started");
+    fs_err::write(folder.join("log/100_1.txt"), "").unwrap();
+    let stopped = &stands(&world, &plan, "")[1];
+    assert!(
+        stopped.starts_with("stopped; see ") && stopped.ends_with("log/100_1.txt"),
+        "{stopped}"
+    );
+}
+
+#[test]
+fn a_run_that_cannot_be_fetched_is_left_out_with_what_waits_for_it() {
+    let world = world();
+    let plan = world.plan();
+    let (folder, submission) = submitted(&world, &plan, &[3]);
+    assert_eq!(submission.tasks().count(), 5, "without a trial and the four that wait for it");
+    assert!(!folder.join("array-1.sbatch").exists());
+}
+
+#[test]
+fn a_task_becomes_the_process_of_its_run_and_takes_what_its_trials_chose() {
+    let world = world();
+    let plan = world.plan();
+    let (folder, submission) = submitted(&world, &plan, &[]);
+    let task = |array, task| {
+        let args = SlurmTask { folder: folder.clone(), array, task };
+        task::command(&world.workspace, &args)
+    };
+    let message = task(1, 0).unwrap_err().to_string();
+    assert!(message.contains("vanilla-100-s1-…: its trials are not done"), "{message}");
+    // The program looks beside itself.
+    std::os::unix::fs::symlink(world.path("records"), folder.join("records")).unwrap();
+    for (trial, accuracy) in [(2, 0.6), (3, 0.7)] {
+        world.succeeds(&plan.jobs[trial].run.config, [0.5, accuracy]);
+        assert!(task(0, trial).unwrap().unwrap().status().unwrap().success());
+    }
+    assert!(task(0, 2).unwrap().is_none(), "a run that is done is not run again");
+    let mut command = task(1, 0).unwrap().unwrap();
+    assert!(!command.status().unwrap().success(), "no record was put ready for it");
+    let started = fs_err::read_to_string(folder.join("started")).unwrap();
+    let now = world.plan();
+    assert_eq!(now.jobs[4].state(), State::Stopped);
+    assert_eq!(started.lines().last().unwrap(), now.jobs[4].run.config.run_id());
+    // The second trial's rate.
+    assert!((now.jobs[4].run.config.training.learning_rate - 4e-3).abs() < 1e-12);
+
+    let states = stands(&world, &now, "");
+    assert_eq!((states[2].as_str(), states[3].as_str()), ("done", "done"));
+    assert_eq!(submission.tasks().count(), 10);
+    assert!(task(2, 0).is_err() && task(1, 4).is_err(), "places that were not submitted");
+}
