@@ -227,3 +227,22 @@ fn a_plan_with_strange_numbers_and_names_is_shown_all_the_same() {
     let study = Study::read_results(&world.results()).unwrap();
     assert!(study.markdown().contains("한글"), "{}", study.markdown());
 }
+
+#[test]
+fn a_copy_of_a_run_counts_once_and_an_old_identity_is_the_runs() {
+    let world = World::new();
+    let copy = world.runs().join("copy");
+    fs_err::create_dir(&copy).unwrap();
+    for file in ["record.json", "predictions.tsv"] {
+        fs_err::copy(world.file(file), copy.join(file)).unwrap();
+        // As if computed by a version whose configurations had fewer keys.
+        if file == "record.json" {
+            for path in [world.file(file), copy.join(file)] {
+                edit(&path, |record| record["identity"] = json!("0".repeat(64)));
+            }
+        }
+    }
+    let study = Study::read_runs(&world.runs(), None).unwrap();
+    let [cell] = study.cells.as_slice() else { panic!("{} cells", study.cells.len()) };
+    assert_eq!((cell.runs.len(), cell.missing.len()), (1, 0));
+}

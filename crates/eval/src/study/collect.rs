@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -70,10 +70,19 @@ impl Plan {
     /// The plan's file in a folder of collected results.
     pub const FILE: &'static str = "plan.json";
 
-    /// The plan that runs found in a folder amount to.
+    /// The plan that runs found in a folder amount to. A run that is there twice counts once.
     pub fn of_runs(name: String, runs: &[StudyRun]) -> Self {
-        let runs = runs.iter().map(|run| PlannedRun::of(&run.record.config)).collect();
-        Self { profile: name, paper_scale: None, runs }
+        let mut seen = BTreeSet::new();
+        let planned = runs.iter().map(|run| &run.record).filter(|record| {
+            // By the record's own words: those of an earlier version are not what this one computes.
+            seen.insert(&record.identity)
+        });
+        let planned = planned.map(|record| PlannedRun {
+            run_id: record.run_id.clone(),
+            identity: record.identity.clone(),
+            ..PlannedRun::of(&record.config)
+        });
+        Self { profile: name, paper_scale: None, runs: planned.collect() }
     }
 
     /// Reads the plan's file.
