@@ -114,7 +114,7 @@ fn a_record_that_no_metric_can_be_computed_with_is_refused() {
     ] {
         let world = World::new();
         edit(&world.file("record.json"), |record| {
-            *record.pointer_mut(key).unwrap() = value.clone()
+            *record.pointer_mut(key).unwrap() = value.clone();
         });
         world.run_refused(expected);
         EvaluatedRun::read_all(&world.runs()).unwrap_err();
@@ -183,7 +183,8 @@ fn an_archive_that_unpacks_without_end_is_refused_before_it_fills_the_memory() {
 #[test]
 fn a_prediction_file_has_a_bounded_number_of_classes() {
     let world = World::new();
-    let logits = |text: &str| (0..1001).map(|class| format!("\t{text}{class}")).collect::<String>();
+    let logits =
+        |text: &str| (0..1001).fold(String::new(), |row, class| format!("{row}\t{text}{class}"));
     let text = format!("id\tlabel\tin_training{}\n1\t0\t0{}\n", logits("logit_"), logits("0."));
     fs_err::write(world.file("predictions.tsv"), text).unwrap();
     world.run_refused("expected 2 to 1000 classes, found 1001");
