@@ -38,6 +38,17 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
 
     steps.push(("tables in results/".into(), vec!["xtask", "tables", "--check"]));
 
+    // Advisories are left out: they change without the code, and need the network.
+    let supply_chain = vec!["deny", "check", "licenses", "bans", "sources"];
+    if is_installed("deny") {
+        steps.push(("supply chain".into(), supply_chain));
+    } else {
+        say(&format!(
+            "── left out, as cargo-deny is not installed: cargo {}",
+            supply_chain.join(" ")
+        ));
+    }
+
     for (what, arguments) in steps {
         say(&format!("── {what}: cargo {}", arguments.join(" ")));
         let started = Instant::now();
@@ -51,4 +62,10 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         say(&format!("── {what}: done in {:.0} s", started.elapsed().as_secs_f64()));
     }
     Ok(())
+}
+
+/// Whether `cargo SUBCOMMAND` is there.
+fn is_installed(subcommand: &str) -> bool {
+    let asked = Command::new("cargo").args([subcommand, "--version"]).output();
+    asked.is_ok_and(|output| output.status.success())
 }

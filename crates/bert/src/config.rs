@@ -105,17 +105,29 @@ impl BertConfig {
     }
 
     fn check(&self) -> Result<(), String> {
-        for (key, value) in [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("intermediate_size", self.intermediate_size),
-            ("max_position_embeddings", self.max_position_embeddings),
-            ("type_vocab_size", self.type_vocab_size),
+        // Bounds far above any BERT, below which no product of two sizes overflows.
+        for (key, value, most) in [
+            ("vocab_size", self.vocab_size, 100_000_000),
+            ("hidden_size", self.hidden_size, 100_000),
+            ("num_hidden_layers", self.num_hidden_layers, 1_000),
+            ("num_attention_heads", self.num_attention_heads, 100_000),
+            ("intermediate_size", self.intermediate_size, 1_000_000),
+            ("max_position_embeddings", self.max_position_embeddings, 1_000_000),
+            ("type_vocab_size", self.type_vocab_size, 1_000_000),
         ] {
-            if value == 0 {
-                return Err(format!("`{key}`: expected a number above 0, found 0"));
+            if !(1..=most).contains(&value) {
+                return Err(format!("`{key}`: expected a number from 1 to {most}, found {value}"));
+            }
+        }
+        for (key, value, from) in [
+            ("initializer_range", self.initializer_range, 0.0),
+            // Of a sub-normal number LayerNorm's root is 0 in `f32`.
+            ("layer_norm_eps", self.layer_norm_eps, f64::from(f32::MIN_POSITIVE)),
+        ] {
+            if !(from..=1.0).contains(&value) {
+                return Err(format!(
+                    "`{key}`: expected a number from {from:e} to 1, found {value:e}"
+                ));
             }
         }
         for (key, probability) in [
@@ -242,6 +254,19 @@ mod tests {
                 "`num_attention_heads`: expected a divisor",
             ),
             ("\"vocab_size\": 119547", "\"vocab\": 119547", "vocab_size"),
+            (
+                "\"vocab_size\": 119547",
+                "\"vocab_size\": 18446744073709551615",
+                "`vocab_size`: expected a number from 1 to 100000000, found 18446744073709551615",
+            ),
+            ("\"num_hidden_layers\": 12", "\"num_hidden_layers\": 0", "from 1 to 1000, found 0"),
+            (
+                "\"initializer_range\": 0.02",
+                "\"initializer_range\": 1e300",
+                "`initializer_range`: expected a number from 0e0 to 1, found 1e300",
+            ),
+            ("\"initializer_range\": 0.02", "\"initializer_range\": -0.02", "`initializer_range`"),
+            ("\"layer_norm_eps\": 1e-12", "\"layer_norm_eps\": 1e-50", "`layer_norm_eps`"),
             (
                 "\"directionality\": \"bidi\"",
                 "\"position_embedding_type\": \"relative_key\"",

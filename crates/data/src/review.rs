@@ -38,6 +38,8 @@ pub struct Format {
 struct Structure {
     columns: Vec<String>,
     lines: Vec<usize>,
+    /// The text of each row, where fields are quoted.
+    texts: Vec<String>,
 }
 
 /// Reads every row of a file with a header, in its order.
@@ -48,7 +50,7 @@ struct Structure {
 pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataError> {
     let bytes = fs_err::read(path)?;
     let structure = if format.quoting {
-        quoted_structure(path, &bytes, format.delimiter)?
+        quoted_structure(path, &bytes, format)?
     } else {
         plain_structure(path, &bytes, format.delimiter)?
     };
@@ -84,6 +86,17 @@ pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataErr
     };
 
     let documents = texts(&format.text_column)?;
+    // Of quotes in the wrong place each reader makes something else.
+    let differs = structure.texts.iter().zip(&documents).position(|(one, other)| one != other);
+    if let Some(row) = differs {
+        return Err(DataError::Line {
+            path: path.into(),
+            line: structure.lines[row],
+            message:
+                "expected a quoted field to end with its quote, and quotes in it to be doubled"
+                    .into(),
+        });
+    }
     let labels = texts(&format.label_column)?;
     let ids = match &format.id_column {
         Some(column) => texts(column)?,
@@ -172,13 +185,15 @@ fn plain_structure(path: &Path, bytes: &[u8], delimiter: u8) -> Result<Structure
             return Err(error(fields_message(columns.len(), fields)));
         }
     }
-    Ok(Structure { columns, lines })
+    Ok(Structure { columns, lines, texts: Vec::new() })
 }
 
 /// With quoting a field may hold delimiters and line breaks.
-fn quoted_structure(path: &Path, bytes: &[u8], delimiter: u8) -> Result<Structure, DataError> {
-    let mut reader =
-        csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(strip_bom(bytes));
+fn quoted_structure(path: &Path, bytes: &[u8], format: &Format) -> Result<Structure, DataError> {
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(format.delimiter)
+        .flexible(true)
+        .from_reader(strip_bom(bytes));
     let error =
         |line: u64, message| DataError::Line { path: path.into(), line: line as usize, message };
     let columns: Vec<String> = reader
@@ -187,17 +202,19 @@ fn quoted_structure(path: &Path, bytes: &[u8], delimiter: u8) -> Result<Structur
         .iter()
         .map(str::to_owned)
         .collect();
-    let mut lines = Vec::new();
+    let text_column = columns.iter().position(|column| *column == format.text_column);
+    let (mut lines, mut texts) = (Vec::new(), Vec::new());
     let mut record = csv::StringRecord::new();
     loop {
         match reader.read_record(&mut record) {
-            Ok(false) => return Ok(Structure { columns, lines }),
+            Ok(false) => return Ok(Structure { columns, lines, texts }),
             Ok(true) => {
                 let line = record.position().map_or(0, csv::Position::line);
                 if record.len() != columns.len() {
                     return Err(error(line, fields_message(columns.len(), record.len())));
                 }
                 lines.push(line as usize);
+                texts.extend(text_column.map(|column| record[column].to_owned()));
             }
             Err(source) => {
                 let line = source.position().map_or(0, csv::Position::line);
@@ -299,6 +316,10 @@ mod tests {
         assert_eq!(reviews.iter().map(|review| review.label).collect::<Vec<_>>(), [2, 1, 0, 2]);
         assert!(reviews[3].id.ends_with("-2") && reviews[0].id.ends_with("-1"));
         assert_eq!(reviews[0].id[..16], reviews[3].id[..16]);
+
+        let stray = "감정,별점,리뷰\n긍정,10,좋다\n부정,1,\" 별 \"로 \"\n";
+        let message = read(stray, &format).unwrap_err().to_string();
+        assert!(message.contains(":3: expected a quoted field to end with its quote"), "{message}");
 
         let broken = "감정,별점,리뷰\n긍정,10,좋다\n부정,\"1\n2\",별로\n부정,별로\n";
         let message = read(broken, &format).unwrap_err().to_string();

@@ -8,7 +8,8 @@ use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{
-    AddedToken, Model, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy,
+    AddedToken, Model, PostProcessor, Tokenizer, TruncationDirection, TruncationParams,
+    TruncationStrategy,
 };
 
 use crate::DataError;
@@ -23,6 +24,9 @@ pub struct BertTokenizer {
     settings: Settings,
     fingerprint: String,
 }
+
+/// What is added to a text and to a pair of texts.
+const ADDED_TOKENS: [usize; 2] = [2, 3];
 
 /// A text as the model takes it: `[CLS]` text `[SEP]`, and a second text and `[SEP]` for a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,12 +155,13 @@ impl BertTokenizer {
     /// A tokenizer from `tokenizer.json`, whatever truncation and padding it asks for.
     pub fn from_json(path: &Path) -> Result<Self, DataError> {
         let bytes = fs_err::read(path)?;
+        // First, for the library panics where a decoder's text is no JSON.
+        let json: serde_json::Value = serde_json::from_slice(&bytes)
+            .map_err(|error| DataError::File { path: path.into(), message: error.to_string() })?;
         let tokenizer = Tokenizer::from_bytes(&bytes).map_err(|source| DataError::Tokenizer {
             context: path.display().to_string(),
             source,
         })?;
-        let json: serde_json::Value = serde_json::from_slice(&bytes)
-            .map_err(|error| DataError::File { path: path.into(), message: error.to_string() })?;
         let normalizer = &json["normalizer"];
         let settings = Settings {
             do_lower_case: normalizer["lowercase"].as_bool().unwrap_or(false),
@@ -246,6 +251,16 @@ impl BertTokenizer {
                 message: "the vocabulary's ids are not 0, 1, 2, ...".into(),
             });
         }
+        let processor = tokenizer.get_post_processor();
+        let added = [false, true].map(|pair| processor.map_or(0, |p| p.added_tokens(pair)));
+        if added != ADDED_TOKENS {
+            let message = format!(
+                "the post-processor adds {} tokens to a text and {} to a pair; expected [CLS] and \
+                 [SEP], and another [SEP]",
+                added[0], added[1]
+            );
+            return Err(DataError::File { path: path.into(), message });
+        }
         let json = tokenizer.to_string(false).map_err(error)?;
         let fingerprint = hex(&Sha256::digest(json.as_bytes()));
         let vocab = vocab.into_iter().map(|(_, token)| token).collect();
@@ -300,6 +315,11 @@ impl BertTokenizer {
     }
 
     fn truncating(&self, max_length: usize) -> Result<Tokenizer, DataError> {
+        // The library subtracts without looking.
+        if max_length < ADDED_TOKENS[1] {
+            let message = format!("`max_length`: expected a number from 3, found {max_length}");
+            return Err(encode_error(message.into()));
+        }
         let mut tokenizer = self.tokenizer.clone();
         tokenizer
             .with_truncation(Some(TruncationParams {
@@ -430,5 +450,33 @@ mod tests {
             "the vocabulary has no `[SEP]`",
         );
         refused(&[("tokenizer.json", "{\"version\": \"1.0\"")], "tokenizer.json");
+        let decoder = "{\"version\": \"1.0\", \"decoder\": {\"type\": \"WordPiece\", 5}}";
+        refused(&[("tokenizer.json", decoder)], "key must be a string");
+    }
+
+    #[test]
+    fn a_tokenizer_that_adds_other_tokens_than_berts_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokenizer = BertTokenizer::train(&DOCUMENTS, 80).unwrap();
+        tokenizer.save(folder.path(), 128).unwrap();
+        let path = folder.path().join("tokenizer.json");
+        let json: serde_json::Value =
+            serde_json::from_str(&fs_err::read_to_string(&path).unwrap()).unwrap();
+        let special = json["post_processor"]["single"][0].clone();
+        assert!(special["SpecialToken"].is_object());
+        // More of them than tokens are asked for: the library would cut at 2^64 - 4.
+        let many: Vec<_> = (0..20).map(|_| special.clone()).collect();
+        for (single, expected) in [
+            (serde_json::json!(many), "adds 20 tokens to a text"),
+            (serde_json::json!([json["post_processor"]["single"][1]]), "adds 0 tokens to a text"),
+        ] {
+            let mut json = json.clone();
+            json["post_processor"]["single"] = single;
+            fs_err::write(&path, json.to_string()).unwrap();
+            let Err(error) = BertTokenizer::from_json(&path) else { panic!("it was read") };
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+        let error = tokenizer.encode(&["영화"], 2).unwrap_err().to_string();
+        assert!(error.contains("`max_length`: expected a number from 3, found 2"), "{error}");
     }
 }

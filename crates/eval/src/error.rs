@@ -24,6 +24,25 @@ pub enum EvalError {
         /// Where and why.
         source: serde_json::Error,
     },
+    /// The parts of a file, or of files that belong together, do not fit each other.
+    #[error("{path}: {message}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and what was found.
+        message: String,
+    },
+    /// A plan puts runs together that are not seeds of one configuration.
+    #[error(
+        "the plan of {profile} has {} and {} as seeds of one configuration, but they differ in more",
+        runs[0], runs[1]
+    )]
+    Cell {
+        /// The plan's profile.
+        profile: String,
+        /// Two of the runs.
+        runs: [String; 2],
+    },
     /// A statistic could not be computed.
     #[error(transparent)]
     Statistics(#[from] crate::statistics::StatisticsError),

@@ -1,6 +1,8 @@
 use std::io::Write;
 use std::path::Path;
 
+use nsmc_experiment::DataConfig;
+
 use crate::EvalError;
 
 /// What a model said of one review.
@@ -73,6 +75,10 @@ impl Predictions {
                     found.join(", ")
                 ),
             ));
+        }
+        if num_labels > DataConfig::MAX_LABELS {
+            let most = DataConfig::MAX_LABELS;
+            return Err(line(1, format!("expected 2 to {most} classes, found {num_labels}")));
         }
         let mut rows = Vec::new();
         for record in reader.records() {

@@ -24,7 +24,7 @@ impl EvaluatedRun {
         let record = RunRecord::read(&folder.join("record.json"))?;
         let report = match record.status {
             RunStatus::Success => {
-                let predictions = Predictions::read(&folder.join("predictions.tsv"))?;
+                let predictions = read_predictions(folder, &record)?;
                 let batch = record.config.evaluation.metric_batch_size;
                 Some(ClassificationReport::new(&predictions, batch))
             }
@@ -48,6 +48,22 @@ impl EvaluatedRun {
         folders.sort();
         folders.iter().map(|folder| Self::read(folder)).collect()
     }
+}
+
+/// A run's predictions, which must be of as many classes as its configuration.
+pub(crate) fn read_predictions(
+    folder: &Path,
+    record: &RunRecord,
+) -> Result<Predictions, EvalError> {
+    let path = folder.join("predictions.tsv");
+    let predictions = Predictions::read(&path)?;
+    let (expected, found) = (record.config.data.labels.len(), predictions.num_labels);
+    if found != expected {
+        let message =
+            format!("expected {expected} classes, as in the run's configuration, found {found}");
+        return Err(EvalError::File { path, message });
+    }
+    Ok(predictions)
 }
 
 /// One row per run: quality, cost and size.

@@ -9,6 +9,9 @@ use crate::method::read_method;
 use crate::reader::{FromNode, Reader};
 use crate::{ConfigError, Document, MethodConfig, sha256_hex};
 
+/// The most encoder layers there may be.
+pub(crate) const MAX_LAYERS: usize = 256;
+
 /// One run, fully resolved: everything that decides its result.
 ///
 /// Written to the run directory as `config.toml` and read back by `nsmc train`. Two runs with equal
@@ -103,6 +106,11 @@ pub struct DataConfig {
     pub train: DataFile,
     /// The test file.
     pub test: DataFile,
+}
+
+impl DataConfig {
+    /// The most classes there may be.
+    pub const MAX_LABELS: usize = 1_000;
 }
 
 /// How many rows of a file are taken: a number, or `"all"`.
@@ -348,7 +356,7 @@ fn read_scratch(model: &mut Reader<'_>) -> ScratchModel {
     let scratch = ScratchModel {
         vocab_size: model.within("vocab_size", 100..=1_000_000),
         hidden_size: model.within("hidden_size", 1..=16_384),
-        num_hidden_layers: model.within("num_hidden_layers", 1..=256),
+        num_hidden_layers: model.within("num_hidden_layers", 1..=MAX_LAYERS),
         num_attention_heads: model.within("num_attention_heads", 1..=256),
         intermediate_size: model.within("intermediate_size", 1..=65_536),
         max_position_embeddings: model.within("max_position_embeddings", 3..=65_536),
@@ -369,9 +377,9 @@ fn read_scratch(model: &mut Reader<'_>) -> ScratchModel {
 fn read_data(data: &mut Reader<'_>) -> DataConfig {
     let labels: Vec<String> = data.get_if(
         "labels",
-        "an array of two or more different strings, the labels as they stand in the file",
+        "an array of 2 to 1000 different strings, the labels as they stand in the file",
         |labels: &Vec<String>| {
-            labels.len() >= 2
+            (2..=DataConfig::MAX_LABELS).contains(&labels.len())
                 && labels.iter().enumerate().all(|(index, label)| !labels[..index].contains(label))
         },
     );

@@ -2,7 +2,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ExperimentConfig, Provenance, Stretch};
+use crate::config::MAX_LAYERS;
+use crate::{DataConfig, ExperimentConfig, Provenance, Stretch};
 
 /// What a run left: `record.json` in its run directory.
 ///
@@ -103,6 +104,26 @@ pub struct FusionAttention {
     pub mean_first_token: Vec<f64>,
 }
 
+impl FusionAttention {
+    /// Whether it has a weight for each of its adapters, and names a layer that a model may have.
+    pub fn check(&self) -> Result<(), String> {
+        let Self { adapters, layer, mean, mean_first_token, .. } = self;
+        let fits = |weights: &[f64]| weights.len() == adapters.len();
+        if adapters.is_empty() || !fits(mean) || !fits(mean_first_token) {
+            return Err(format!(
+                "layer {layer}: expected a weight for each of {} adapters, found {} and {}",
+                adapters.len(),
+                mean.len(),
+                mean_first_token.len()
+            ));
+        }
+        if *layer >= MAX_LAYERS {
+            return Err(format!("layer {layer}: expected a layer below {MAX_LAYERS}"));
+        }
+        Ok(())
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -159,14 +180,47 @@ impl RunRecord {
         serde_json::to_string_pretty(self).expect("a record is representable in JSON") + "\n"
     }
 
-    /// Reads `record.json`.
+    /// Reads `record.json`, and checks it.
     pub fn read(path: &Path) -> std::io::Result<Self> {
-        let text = fs_err::read_to_string(path)?;
-        serde_json::from_str(&text).map_err(|error| {
+        let refuse = |message: String| {
             std::io::Error::new(
                 std::io::ErrorKind::InvalidData,
-                format!("{}: not a run record: {error}", path.display()),
+                format!("{}: {message}", path.display()),
             )
-        })
+        };
+        let text = fs_err::read_to_string(path)?;
+        let record: Self = serde_json::from_str(&text)
+            .map_err(|error| refuse(format!("not a run record: {error}")))?;
+        record.check().map_err(refuse)?;
+        Ok(record)
+    }
+
+    /// What those who read a record rely on: a name that leads nowhere else, and a configuration
+    /// that metrics can be computed with. The error names the key.
+    pub fn check(&self) -> Result<(), String> {
+        Self::check_run_id(&self.run_id)?;
+        let DataConfig { labels, .. } = &self.config.data;
+        if !(2..=DataConfig::MAX_LABELS).contains(&labels.len()) {
+            return Err(format!(
+                "`labels`: expected 2 to {} classes, found {}",
+                DataConfig::MAX_LABELS,
+                labels.len()
+            ));
+        }
+        if self.config.evaluation.metric_batch_size == 0 {
+            return Err("`metric_batch_size`: expected a number from 1, found 0".into());
+        }
+        Ok(())
+    }
+
+    /// Whether a run's name can be that of a file: ASCII letters, digits, `-` and `_`.
+    pub fn check_run_id(run_id: &str) -> Result<(), String> {
+        let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if run_id.is_empty() || run_id.len() > 200 || !run_id.bytes().all(valid) {
+            return Err(format!(
+                "`run_id`: expected a name of letters, digits, - and _, found {run_id:?}"
+            ));
+        }
+        Ok(())
     }
 }

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::PeftError;
 
+/// What a reduction factor may be: more than a thousand times the model's width is a mistake, or
+/// meant to take all memory.
+const FACTORS: std::ops::RangeInclusive<f64> = 1e-3..=1e6;
+
 /// A bottleneck adapter's shape and place. The names are those of AdapterHub's `BnConfig`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BottleneckConfig {
@@ -140,10 +144,14 @@ impl BottleneckConfig {
         let factors = self.layer_reduction_factors.values().chain([&self.reduction_factor]);
         let invertible = self.invertible.as_ref().map(|invertible| &invertible.reduction_factor);
         for factor in factors.chain(invertible) {
-            if !factor.is_finite() || *factor <= 0.0 {
+            if !FACTORS.contains(factor) {
                 return Err(PeftError::Value {
                     key: "reduction_factor",
-                    message: format!("expected a number above 0, found {factor}"),
+                    message: format!(
+                        "expected a number from {:e} to {:e}, found {factor:e}",
+                        FACTORS.start(),
+                        FACTORS.end()
+                    ),
                 });
             }
         }

@@ -39,7 +39,7 @@ impl Composition {
             setup: text.into(),
             message: format!("{message}; expected for instance `Fuse(ko, nsmc)`"),
         };
-        let (composition, rest) = parse(text).map_err(error)?;
+        let (composition, rest) = parse(text, MAX_DEPTH).map_err(error)?;
         if !rest.trim().is_empty() {
             return Err(error("there is something after the composition"));
         }
@@ -177,7 +177,11 @@ pub(crate) fn check_name(name: &str) -> Result<(), PeftError> {
     }
 }
 
-fn parse(text: &str) -> Result<(Composition, &str), &'static str> {
+/// Most blocks within one another.
+const MAX_DEPTH: usize = 32;
+
+fn parse(text: &str, depth: usize) -> Result<(Composition, &str), &'static str> {
+    let depth = depth.checked_sub(1).ok_or("there are too many blocks within one another")?;
     let text = text.trim_start();
     let end = text.find(['(', ')', ',']).unwrap_or(text.len());
     let (name, rest) = (text[..end].trim_end(), &text[end..]);
@@ -190,7 +194,7 @@ fn parse(text: &str) -> Result<(Composition, &str), &'static str> {
     };
     let mut children = Vec::new();
     loop {
-        let (child, after) = parse(rest)?;
+        let (child, after) = parse(rest, depth)?;
         children.push(child);
         let after = after.trim_start();
         if let Some(after) = after.strip_prefix(')') {
@@ -262,6 +266,7 @@ mod tests {
             ("", "name is missing"),
             ("Fuse(a/b)", "expected an adapter's name"),
             ("..", "expected an adapter's name"),
+            (&"Stack(a, Fuse(b, ".repeat(100_000), "too many blocks within one another"),
         ] {
             let message = Composition::parse(text).unwrap_err().to_string();
             assert!(message.contains(expected), "{text}: {message}");

@@ -94,7 +94,9 @@ fn an_adapter_of_another_kind() {
         ("is_parallel", json!(true), "`config.is_parallel` is not implemented"),
         ("inv_adapter", json!("glow"), "`glow` is not implemented"),
         ("non_linearity", json!("leakyrelu"), "`leakyrelu` is not implemented"),
-        ("reduction_factor", json!(0), "expected a number above 0"),
+        ("reduction_factor", json!(0), "expected a number from 1e-3 to 1e6, found 0e0"),
+        ("reduction_factor", json!(1e-300), "found 1e-300"),
+        ("inv_adapter_reduction_factor", json!(1e-300), "found 1e-300"),
         ("ln_before", json!("yes"), "`config.ln_before`: expected true or false"),
     ] {
         let folder = copy("adapter_inv/ko");
@@ -193,6 +195,22 @@ fn a_head_whose_name_leads_elsewhere() {
 }
 
 #[test]
+fn a_setup_whose_head_lies_elsewhere() {
+    let folder = copy("flex_fusion/nsmc");
+    let setup = folder.path().join("setup");
+    fs_err::create_dir(&setup).unwrap();
+    let json =
+        json!({"adapter_setup": {"type": "single", "children": ["nsmc"]}, "head_setup": ".."});
+    fs_err::write(setup.join("adapter_setup.json"), json.to_string()).unwrap();
+    let nsmc = fixtures().join("flex_fusion/nsmc");
+    fs_err::create_dir(setup.join("nsmc")).unwrap();
+    for file in ["adapter_config.json", "adapter.safetensors"] {
+        fs_err::copy(nsmc.join(file), setup.join("nsmc").join(file)).unwrap();
+    }
+    refused(|model| model.load_setup(&setup).map(|_| ()), &["expected an adapter's name"]);
+}
+
+#[test]
 fn a_peft_folder_that_does_not_fit() {
     let load = |folder: &Path, expected: &[&str]| {
         refused(|model| model.load_peft(folder, None).map(|_| ()), expected);
@@ -202,6 +220,7 @@ fn a_peft_folder_that_does_not_fit() {
     load(folder.path(), &["adapter_config.json: `peft_type`: expected \"LORA\", found \"IA3\""]);
     for (key, value, expected) in [
         ("r", json!(3), "adapter_model.safetensors"),
+        ("r", json!(u64::MAX), "expected a rank from 1 to 100000"),
         ("target_modules", json!(["query"]), "value.lora_A.weight"),
         ("target_modules", json!(["q_proj"]), "bert.encoder.layer.0.attention.self.query"),
         ("target_modules", json!("("), "no valid regular expression"),

@@ -34,7 +34,8 @@ impl Member {
     /// numbers from 0.
     pub fn read(path: &Path, seed: Option<u64>) -> Result<Self, EvalError> {
         let text = fs_err::read_to_string(path)?;
-        let header = text.lines().next().unwrap_or_default();
+        // As the reader does, which passes over empty lines.
+        let header = text.lines().find(|line| !line.is_empty()).unwrap_or_default();
         let delimiter = if header.contains('\t') { b'\t' } else { b',' };
         let line =
             |line: u64, message: String| EvalError::Line { path: path.into(), line, message };
@@ -115,6 +116,7 @@ mod tests {
             "prediction,id,label,score\r\n0,7,1,0.4\r\n0,\"a,b\",0,0.1\r\n",
             "\u{feff}id\tlabel\tprediction\n7\t1\t0\na,b\t0\t0\n",
             "id\tlabel\tin_training\tlogit_0\tlogit_1\n7\t1\t0\t0.2\t0.1\na,b\t0\t1\t2\t1\n",
+            "\n\r\nid\tlabel\tprediction\n\n7\t1\t0\na,b\t0\t0\n",
         ] {
             assert_eq!(read(text).unwrap(), expected, "{text}");
         }

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -47,6 +48,9 @@ pub struct Answers {
 /// The whole of a confidence: probability 1.
 const ONE: f64 = 10_000.0;
 
+/// Most that a file may unpack to: a hundred times NSMC's test set.
+const MAX_BYTES: u64 = 64 << 20;
+
 impl Answer {
     /// The predicted class and its softmax probability, 1 / Σⱼ exp(lⱼ − l).
     fn of(prediction: &Prediction) -> Self {
@@ -91,9 +95,11 @@ impl TestSet {
 
     /// The share of the most frequent class: what a model reaches that always answers it.
     pub fn majority_share(&self) -> f64 {
-        let classes = self.labels.iter().max().map_or(0, |highest| highest + 1);
-        let count = |class| self.labels.iter().filter(|&&label| label == class).count();
-        (0..classes).map(count).max().unwrap_or(0) as f64 / self.len().max(1) as f64
+        let mut counts: HashMap<usize, usize> = HashMap::new();
+        for &label in &self.labels {
+            *counts.entry(label).or_default() += 1;
+        }
+        counts.into_values().max().unwrap_or(0) as f64 / self.len().max(1) as f64
     }
 
     /// Writes the file; it appears whole or not at all.
@@ -149,6 +155,12 @@ impl Answers {
     /// Reads the file; an error unless it answers each review of `test` with one of `num_labels`
     /// classes.
     pub fn read(path: &Path, test: Arc<TestSet>, num_labels: usize) -> Result<Self, EvalError> {
+        if let Some(at) = test.labels.iter().position(|&label| label >= num_labels) {
+            let found = test.labels[at];
+            let message =
+                format!("expected labels below {num_labels} in its test set, found {found}");
+            return Err(EvalError::File { path: path.into(), message });
+        }
         let mut answers = Vec::with_capacity(test.len());
         let lines = read_tsv(path, &["class", "confidence"], |row| {
             let class = number(&row[0], "class", num_labels - 1)?;
@@ -188,10 +200,15 @@ fn read_tsv(
     mut each: impl FnMut(&csv::StringRecord) -> Result<(), String>,
 ) -> Result<u64, EvalError> {
     let line = |line: u64, message: String| EvalError::Line { path: path.into(), line, message };
+    let refuse = |message: String| EvalError::File { path: path.into(), message };
     let mut text = Vec::new();
     GzDecoder::new(fs_err::File::open(path)?)
+        .take(MAX_BYTES + 1)
         .read_to_end(&mut text)
-        .map_err(|error| line(0, format!("not a gzip file: {error}")))?;
+        .map_err(|error| refuse(format!("not a gzip file: {error}")))?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(refuse(format!("it unpacks to more than {} MiB", MAX_BYTES >> 20)));
+    }
     let mut reader = csv::ReaderBuilder::new().delimiter(b'\t').from_reader(text.as_slice());
     let found = reader.headers().map_err(|error| line(1, error.to_string()))?;
     if found.iter().ne(header.iter().copied()) {

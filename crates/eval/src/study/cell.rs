@@ -3,9 +3,9 @@ use std::sync::Arc;
 use nsmc_experiment::{ExperimentConfig, MethodConfig, Rows, RunStatus};
 
 use super::{Answers, Plan, StudyRun, cell_identity, factors};
-use crate::PaperRow;
 use crate::results::paper_row;
 use crate::statistics::{Interval, SeedSummary, wilson_interval};
+use crate::{EvalError, PaperRow};
 
 /// What makes a cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,7 +187,7 @@ impl Cell {
     pub fn paper(&self, scale: Option<usize>) -> Option<&'static PaperRow> {
         match (scale, self.key.train_size) {
             (Some(scale), Rows::Exactly(size)) => {
-                PaperRow::find(&self.key.method, self.key.rank, size * scale)
+                PaperRow::find(&self.key.method, self.key.rank, size.checked_mul(scale)?)
             }
             _ => paper_row(self.config()?),
         }
@@ -196,7 +196,7 @@ impl Cell {
 
 /// The cells of a plan, recipe by recipe, the largest training size first, vanilla first; the
 /// baselines after all others.
-pub(super) fn cells(plan: &Plan, runs: Vec<StudyRun>) -> Vec<Cell> {
+pub(super) fn cells(plan: &Plan, runs: Vec<StudyRun>) -> Result<Vec<Cell>, EvalError> {
     let runs: Vec<Arc<StudyRun>> = runs.into_iter().map(Arc::new).collect();
     let mut cells: Vec<Cell> = Vec::new();
     for planned in &plan.runs {
@@ -224,9 +224,16 @@ pub(super) fn cells(plan: &Plan, runs: Vec<StudyRun>) -> Vec<Cell> {
     }
     for cell in &mut cells {
         cell.runs.sort_by_key(|run| run.record.config.seed);
-        debug_assert!(
-            cell.runs.iter().all(|run| { cell_identity(&run.record.config) == cell.key.identity })
-        );
+        // Not what the plan has it for: that was computed when the plan was made, perhaps by a
+        // version whose configurations had fewer keys.
+        let mut configs = cell.runs.iter().map(|run| &run.record.config);
+        if let Some(first) = configs.next() {
+            let identity = cell_identity(first);
+            if let Some(other) = configs.find(|config| cell_identity(config) != identity) {
+                let runs = [first, other].map(ExperimentConfig::run_id);
+                return Err(EvalError::Cell { profile: plan.profile.clone(), runs });
+            }
+        }
     }
     let first = |seen: &[String], name: &String| seen.iter().position(|known| known == name);
     let (mut settings, mut recipes) = (Vec::new(), Vec::new());
@@ -256,7 +263,7 @@ pub(super) fn cells(plan: &Plan, runs: Vec<StudyRun>) -> Vec<Cell> {
         )
     });
     tell_apart(&mut cells);
-    cells
+    Ok(cells)
 }
 
 /// Gives cells that would be called the same what their configurations differ in.
@@ -286,7 +293,7 @@ fn tell_apart(cells: &mut [Cell]) {
             }
         }
         if names.is_empty() || names.len() > SHOWN {
-            names = vec![keys[index].identity[..8].to_owned()];
+            names = vec![keys[index].identity.chars().take(8).collect()];
         }
         cells[index].key.label = format!("{} ({})", keys[index].label, names.join(", "));
     }

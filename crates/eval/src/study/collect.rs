@@ -1,10 +1,11 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nsmc_experiment::{ExperimentConfig, FusionAttention, Rows, RunRecord, RunStatus};
 use serde::{Deserialize, Serialize};
 
+use super::run::check_attention;
 use super::{Answers, StudyRun, TestSet, cell_identity};
 use crate::EvalError;
 use crate::results::setting;
@@ -69,15 +70,29 @@ impl Plan {
     /// The plan's file in a folder of collected results.
     pub const FILE: &'static str = "plan.json";
 
-    /// The plan that runs found in a folder amount to.
+    /// The plan that runs found in a folder amount to. A run that is there twice counts once.
     pub fn of_runs(name: String, runs: &[StudyRun]) -> Self {
-        let runs = runs.iter().map(|run| PlannedRun::of(&run.record.config)).collect();
-        Self { profile: name, paper_scale: None, runs }
+        let mut seen = BTreeSet::new();
+        let planned = runs.iter().map(|run| &run.record).filter(|record| {
+            // By the record's own words: those of an earlier version are not what this one computes.
+            seen.insert(&record.identity)
+        });
+        let planned = planned.map(|record| PlannedRun {
+            run_id: record.run_id.clone(),
+            identity: record.identity.clone(),
+            ..PlannedRun::of(&record.config)
+        });
+        Self { profile: name, paper_scale: None, runs: planned.collect() }
     }
 
     /// Reads the plan's file.
     pub fn read(path: &Path) -> Result<Self, EvalError> {
-        read_json(path)
+        let plan: Self = read_json(path)?;
+        for run in &plan.runs {
+            RunRecord::check_run_id(&run.run_id)
+                .map_err(|message| EvalError::File { path: path.into(), message })?;
+        }
+        Ok(plan)
     }
 }
 
@@ -91,6 +106,9 @@ pub struct Collection {
     /// Runs of the plan without a record.
     pub missing: Vec<String>,
 }
+
+/// How much of a test set's sha256 is in its file's name.
+const TEST_DIGITS: usize = 8;
 
 /// Where the parts of collected results lie in their folder.
 #[derive(Clone, Debug)]
@@ -134,20 +152,30 @@ impl Collected {
         run_id: &str,
         tests: &mut BTreeMap<String, Arc<TestSet>>,
     ) -> Result<StudyRun, EvalError> {
-        let CollectedRun { test_set, fusion_attention, record } = read_json(&self.record(run_id))?;
+        let path = self.record(run_id);
+        let CollectedRun { test_set, fusion_attention, record } = read_json(&path)?;
+        let refuse = |message| EvalError::File { path: self.record(run_id), message };
+        record.check().map_err(refuse)?;
+        if record.run_id != run_id {
+            let found = &record.run_id;
+            return Err(refuse(format!("`run_id`: expected \"{run_id}\", found \"{found}\"")));
+        }
+        check_attention(&fusion_attention, &path)?;
         let mut answers = None;
         if let Some(name) = test_set {
+            if name.len() != TEST_DIGITS || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                return Err(refuse(format!(
+                    "`test_set`: expected {TEST_DIGITS} hex digits, found {name:?}"
+                )));
+            }
             let path = self.test(&name);
             let test = match tests.get(&name) {
                 Some(test) => test.clone(),
                 None => {
                     let test = Arc::new(TestSet::read(&path)?);
-                    if test.sha256()[..name.len()] != name {
-                        return Err(EvalError::Line {
-                            path,
-                            line: 0,
-                            message: format!("not the test set {name}: its sha256 is another"),
-                        });
+                    if !test.sha256().starts_with(&name) {
+                        let message = format!("not the test set {name}: its sha256 is another");
+                        return Err(EvalError::File { path, message });
                     }
                     tests.insert(name, test.clone());
                     test
@@ -162,7 +190,7 @@ impl Collected {
     fn write(&self, run: &StudyRun) -> Result<(), EvalError> {
         let mut test_set = None;
         if let Some(answers) = &run.answers {
-            let name = answers.test.sha256()[..8].to_owned();
+            let name = answers.test.sha256()[..TEST_DIGITS].to_owned();
             let path = self.test(&name);
             if !path.is_file() {
                 answers.test.write(&path)?;
@@ -194,7 +222,7 @@ pub fn collect(plan: &Plan, runs: &Path, folder: &Path) -> Result<Collection, Ev
         let path = runs.join(id);
         if path.join("record.json").is_file() {
             let run = StudyRun::read(&path, &mut tests)?;
-            if run.record.identity == planned.identity {
+            if (&run.record.run_id, &run.record.identity) == (id, &planned.identity) {
                 if let RunStatus::Failed { error } = &run.record.status {
                     collection.failed.push(format!("{id}: {error}"));
                 }

@@ -59,7 +59,7 @@ impl Study {
 
     /// Puts runs into the cells of a plan.
     pub fn new(plan: Plan, runs: Vec<StudyRun>) -> Result<Self, EvalError> {
-        let cells = cell::cells(&plan, runs);
+        let cells = cell::cells(&plan, runs)?;
         let contrasts = contrast::contrasts(&cells)?;
         let Plan { profile: name, paper_scale, .. } = plan;
         Ok(Self { name, paper_scale, cells, contrasts, unreadable: Vec::new() })

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use nsmc_experiment::{FusionAttention, MethodConfig, RunRecord, RunStatus};
 
 use super::{Answers, TestSet};
+use crate::results::read_predictions;
 use crate::statistics::wilson_interval;
-use crate::{ClassificationReport, EvalError, Predictions};
+use crate::{ClassificationReport, EvalError};
 
 /// One run of a study.
 #[derive(Clone, Debug)]
@@ -30,7 +31,7 @@ impl StudyRun {
         let record = RunRecord::read(&folder.join("record.json"))?;
         let mut answers = None;
         if record.status == RunStatus::Success {
-            let predictions = Predictions::read(&folder.join("predictions.tsv"))?;
+            let predictions = read_predictions(folder, &record)?;
             let test = TestSet::of(&predictions);
             let test = tests.entry(test.sha256()).or_insert_with(|| Arc::new(test)).clone();
             answers = Some(Answers::of(&predictions, test));
@@ -38,8 +39,10 @@ impl StudyRun {
         let attention = folder.join("fusion_attention.json");
         let fusion_attention = if attention.is_file() {
             let text = fs_err::read_to_string(&attention)?;
-            serde_json::from_str(&text)
-                .map_err(|source| EvalError::Json { path: attention, source })?
+            let layers: Vec<FusionAttention> = serde_json::from_str(&text)
+                .map_err(|source| EvalError::Json { path: attention.clone(), source })?;
+            check_attention(&layers, &attention)?;
+            layers
         } else {
             Vec::new()
         };
@@ -79,4 +82,10 @@ impl StudyRun {
         wilson_interval(right, total)
             .is_ok_and(|interval| interval.low <= answers.test.majority_share())
     }
+}
+
+/// Whether each layer has a weight for each adapter.
+pub(super) fn check_attention(layers: &[FusionAttention], path: &Path) -> Result<(), EvalError> {
+    let checked = layers.iter().try_for_each(FusionAttention::check);
+    checked.map_err(|message| EvalError::File { path: path.into(), message })
 }

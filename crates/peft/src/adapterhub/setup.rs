@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::{LoadOptions, VERSION, head};
 use crate::bundle::Bundle;
+use crate::composition::check_name;
 use crate::library_files::write_json;
 use crate::{Composition, PeftError, PeftModel};
 
@@ -30,7 +31,9 @@ impl PeftModel {
                 extended.load_fusion(&folder.join(&name))?;
             }
         }
-        let head = folder.join(setup["head_setup"].as_str().unwrap_or(composition.last()));
+        let head = setup["head_setup"].as_str().unwrap_or(composition.last());
+        check_name(head)?;
+        let head = folder.join(head);
         if head.join(head::CONFIG).is_file() {
             extended.load_head(&head)?;
         }

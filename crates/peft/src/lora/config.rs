@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::lora_targets::{pattern_value, target_sites};
 use crate::{LoraSite, PeftError, TargetModules};
 
+/// Far above the width of any BERT: a larger rank is a mistake, or meant to take all memory.
+const MAX_RANK: usize = 100_000;
+
 /// LoRA's hyper-parameters. The names are PEFT's, but `r` is `rank` and `lora_alpha` is `alpha`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoraConfig {
@@ -69,8 +72,10 @@ impl LoraConfig {
                 pattern_value("rank_pattern", &self.rank_pattern, &name)?.unwrap_or(self.rank);
             let alpha =
                 pattern_value("alpha_pattern", &self.alpha_pattern, &name)?.unwrap_or(self.alpha);
-            if rank == 0 {
-                return value("rank", format!("expected a rank from 1 for {name}, found 0"));
+            if !(1..=MAX_RANK).contains(&rank) {
+                let message =
+                    format!("expected a rank from 1 to {MAX_RANK} for {name}, found {rank}");
+                return value("rank", message);
             }
             if !alpha.is_finite() {
                 return value(
