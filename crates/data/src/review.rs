@@ -34,6 +34,10 @@ pub struct Format {
     pub quoting: bool,
 }
 
+/// What is wrong where two readers of one file make different texts of it.
+const QUOTES: &str =
+    "expected a quoted field to end with its quote, and quotes in it to be doubled";
+
 /// Where the rows of a file start, after every row was found to have as many fields as the header.
 struct Structure {
     columns: Vec<String>,
@@ -67,8 +71,11 @@ pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataErr
             });
         }
     }
-    let frame = read_frame(&bytes, format)
-        .map_err(|source| DataError::Polars { path: path.into(), source })?;
+    let frame = read_frame(&bytes, format).map_err(|source| match format.quoting {
+        // Its structure was found good: what is left are quotes in the wrong place.
+        true => DataError::File { path: path.into(), message: format!("{QUOTES}: {source}") },
+        false => DataError::Polars { path: path.into(), source },
+    })?;
     if frame.height() != structure.lines.len() {
         return Err(DataError::File {
             path: path.into(),
@@ -92,9 +99,7 @@ pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataErr
         return Err(DataError::Line {
             path: path.into(),
             line: structure.lines[row],
-            message:
-                "expected a quoted field to end with its quote, and quotes in it to be doubled"
-                    .into(),
+            message: QUOTES.into(),
         });
     }
     let labels = texts(&format.label_column)?;
@@ -317,9 +322,12 @@ mod tests {
         assert!(reviews[3].id.ends_with("-2") && reviews[0].id.ends_with("-1"));
         assert_eq!(reviews[0].id[..16], reviews[3].id[..16]);
 
-        let stray = "감정,별점,리뷰\n긍정,10,좋다\n부정,1,\" 별 \"로 \"\n";
+        let stray = "별점,리뷰,감정\n10,좋다,긍정\n1,\" 별 \"로 \",부정\n";
         let message = read(stray, &format).unwrap_err().to_string();
-        assert!(message.contains(":3: expected a quoted field to end with its quote"), "{message}");
+        assert!(message.contains("reviews.txt: expected a quoted field to end"), "{message}");
+        let stray = "별점,리뷰,감정\n1,가,긍정\n2,\" 나,긍정\n3,\" 다 \"라 \",부정\n";
+        let message = read(stray, &format).unwrap_err().to_string();
+        assert!(message.contains("reviews.txt:3: expected a quoted field to end"), "{message}");
 
         let broken = "감정,별점,리뷰\n긍정,10,좋다\n부정,\"1\n2\",별로\n부정,별로\n";
         let message = read(broken, &format).unwrap_err().to_string();

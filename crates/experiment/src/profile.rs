@@ -670,7 +670,7 @@ lora = [{ "training.learning_rate" = 1e-3 }, { "training.learning_rate" = 2e-3, 
             assert!(message.starts_with("3 mistakes"), "{message}");
             for expected in [
                 "toy.toml:28: `recipe.paper.override.lorra`: expected one of the methods adapter, \
-                 lora, vanilla",
+                 lora, majority, tfidf, vanilla",
                 "toy.toml:31: `grid.recipes`: expected one or more of paper, found \"papper\"",
                 "toy.toml:36: `override.vanila`: expected one of the methods",
             ] {
