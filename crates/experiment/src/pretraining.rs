@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::config::read_model;
 use crate::method::read_bottleneck;
 use crate::reader::Reader;
-use crate::{AdapterConfig, ConfigError, Document, ModelConfig, sha256_file, sha256_hex};
+use crate::{
+    AdapterConfig, ConfigError, Document, FileHashes, ModelConfig, Problem, WeightsKind, sha256_hex,
+};
 
 /// One pre-training, fully resolved: masked language modelling on a corpus of reviews.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,10 +116,20 @@ impl PretrainingConfig {
         for (key, file) in [("corpus.archive", archive), ("corpus.test", test)] {
             document.insert_text(key, &file.display().to_string());
         }
-        if let Some((folder, _)) = document.string("model.name") {
+        if let Some((folder, origin)) = document.string("model.name") {
+            let sha256 = WeightsKind::Model.sha256(&root.join(&folder), &FileHashes::default())?;
+            let sha256 = sha256.ok_or_else(|| {
+                ConfigError::Problems(vec![Problem {
+                    origin,
+                    key: "model.name".into(),
+                    message: format!(
+                        "expected a folder with model.safetensors or pytorch_model.bin, found \
+                         \"{folder}\""
+                    ),
+                }])
+            })?;
             document.insert_text("model.path", &folder);
-            let weights = root.join(&folder).join("model.safetensors");
-            document.insert_text("model.revision", &sha256_file(&weights)?);
+            document.insert_text("model.revision", &sha256);
         }
         Self::from_document(&document)
     }
@@ -211,4 +223,28 @@ fn read_recipe(training: &mut Reader<'_>) -> PretrainingRecipe {
         training.problem("num_train_steps", "expected at least `warmup_steps` and `decay_steps`");
     }
     recipe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapters_model_is_known_by_all_that_is_read_of_it() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let profile = root.join("configs/pretraining/ko-reviews.toml");
+        let file = Path::new("nsmc");
+        let config = PretrainingConfig::read_profile(&profile, &root, file, file).unwrap();
+        let hashes = FileHashes::default();
+        let expected = WeightsKind::Model.sha256(&root.join("models/mini"), &hashes).unwrap();
+        let ModelConfig::Pretrained { revision, path, .. } = config.model else {
+            panic!("the profile names a model");
+        };
+        assert_eq!((Some(revision), path), (expected, "models/mini".into()));
+
+        let nowhere = tempfile::tempdir().unwrap();
+        let error = PretrainingConfig::read_profile(&profile, nowhere.path(), file, file);
+        let message = error.unwrap_err().to_string();
+        assert!(message.contains("`model.name`: expected a folder with"), "{message}");
+    }
 }

@@ -14,6 +14,7 @@ use nsmc_bert::{BertForMaskedLm, BertInput, NoHooks};
 use nsmc_data::pretraining::{PretrainingBatch, PretrainingLoader};
 use nsmc_experiment::{Optimizer, PretrainingConfig, PretrainingOptimizer, PretrainingRecipe};
 use nsmc_peft::AdaptedMaskedLm;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoints, Schedule, record};
@@ -154,12 +155,12 @@ pub fn pretrain<M: MaskedLanguageModel>(
         return Err(TrainingError::NoReviews);
     }
     write_metrics(&run.folder, &state.metrics)?;
-    let device = run.device.clone().autodiff();
+    let pools = share_threads(recipe.gradient_accumulation_steps)?;
 
     while state.step < recipe.num_train_steps {
         let batches = next_batches(&run.train, &recipe, &mut state);
         let started = Instant::now();
-        let (gradients, loss) = gradients(&model, &batches, run, state.step, &device)?;
+        let (gradients, loss) = gradients(&model, &batches, run, state.step, &pools)?;
         let (gradients, norm) = clip_grad_norm(&model, gradients, recipe.max_grad_norm);
         let learning_rate = warmup_stable_decay(&recipe, state.step);
         let grad_norm = norm
@@ -244,15 +245,17 @@ fn next_batches(
 
 /// The gradients and the loss of a step: the mean over the masked tokens of all of its batches.
 ///
-/// Without dropout nothing random is drawn, and batches are computed side by side: much of a step
-/// on the CPU runs on one thread. They are added up in their order, so that threads change nothing.
+/// Without dropout nothing random is drawn, and batches are computed side by side, each on its share
+/// of the threads: kernels of a small model are too short to be worth dividing. They are added up in
+/// their order, so that threads change nothing.
 fn gradients<M: MaskedLanguageModel>(
     model: &M,
     batches: &[PretrainingBatch],
     run: &Pretraining,
     step: usize,
-    device: &Device,
+    pools: &[ThreadPool],
 ) -> Result<(GradientsParams, f64), TrainingError> {
+    let device = &run.device.clone().autodiff();
     let masked: usize = batches.iter().map(|batch| batch.masked_rows.len()).sum();
     let inner = model.valid();
     let mut accumulator = GradientsAccumulator::new();
@@ -268,12 +271,13 @@ fn gradients<M: MaskedLanguageModel>(
         }
     } else {
         let parts = std::thread::scope(|scope| {
-            let spawn = |batch| {
+            let mut threads = Vec::with_capacity(batches.len());
+            for (batch, pool) in batches.iter().zip(pools) {
                 // Each thread has a graph of its own over the same weights.
                 let model = inner.clone().train();
-                scope.spawn(move || batch_gradients(&model, batch, masked, device))
-            };
-            let threads: Vec<_> = batches.iter().map(spawn).collect();
+                let gradients = move || batch_gradients(&model, batch, masked, device);
+                threads.push(scope.spawn(|| pool.install(gradients)));
+            }
             let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
                 thread.join().expect("a batch's computation does not panic")
             };
@@ -282,6 +286,16 @@ fn gradients<M: MaskedLanguageModel>(
         parts.into_iter().for_each(&mut add);
     }
     Ok((accumulator.grads(), total))
+}
+
+/// A pool for each batch of a step, which share the threads.
+fn share_threads(batches: usize) -> Result<Vec<ThreadPool>, TrainingError> {
+    let threads = (rayon::current_num_threads() / batches).max(1);
+    let pool = |_| ThreadPoolBuilder::new().num_threads(threads).build();
+    (0..batches)
+        .map(pool)
+        .collect::<Result<_, _>>()
+        .map_err(|error| TrainingError::Io(std::io::Error::other(error)))
 }
 
 fn batch_gradients<M: MaskedLanguageModel>(
