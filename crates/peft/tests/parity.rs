@@ -429,8 +429,11 @@ fn a_checkpoint_brings_the_model_back() {
         // Weights of the base that train are in it, too.
         let trains = Trains { pooler: true, layer_norm: true, ..model.trains().clone() };
         let mut model = model.train_only(trains);
-        let pooler = model.base.bert.pooler.as_mut().unwrap();
-        pooler.dense.weight = pooler.dense.weight.clone().map(|weight| weight * 1.5);
+        // AdapterHub's head stands in the place of the pooler, which then does not train.
+        if !case.name.starts_with("flex") {
+            let pooler = model.base.bert.pooler.as_mut().unwrap();
+            pooler.dense.weight = pooler.dense.weight.clone().map(|weight| weight * 1.5);
+        }
         let folder = tempfile::tempdir().unwrap();
         model.save_checkpoint(folder.path()).unwrap();
         assert!(PeftModel::is_checkpoint(folder.path()));
