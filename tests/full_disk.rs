@@ -81,10 +81,11 @@ fn a_directory_that_goes_away_is_a_clear_error() {
     let arguments = ["train", "--config", "config.toml", "--out", "run", "--device", "cpu"];
     let mut command = world.command(&arguments);
     let process = command.stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
-    let process = process.spawn().unwrap();
+    let mut process = process.spawn().unwrap();
     while FileLock::holder(&world.path("run/.lock")) != Some(process.id())
         || !world.path("run/resume/step-3").exists()
     {
+        assert!(process.try_wait().unwrap().is_none(), "it ended before its third step");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     fs_err::rename(world.path("run"), world.path("moved")).unwrap();

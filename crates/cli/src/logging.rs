@@ -22,9 +22,10 @@ pub(crate) fn start(verbosity: u8, file: Option<&Path>) -> Result<()> {
         .with_target(false)
         .with_filter(level)
         .with_filter(
-            filter_fn(|event| {
-                *event.level() != tracing::Level::ERROR
-                    || event.target() != env!("CARGO_CRATE_NAME")
+            filter_fn(move |event| {
+                *event.level() <= level
+                    && (*event.level() != tracing::Level::ERROR
+                        || event.target() != env!("CARGO_CRATE_NAME"))
             })
             .with_max_level_hint(level),
         );
