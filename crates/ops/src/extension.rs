@@ -13,8 +13,9 @@ use crate::gather::GatherBackward;
 use crate::gelu::GeluBackward;
 use crate::layer_norm::{LayerNormBackward, Normalized};
 use crate::linear::{LinearBackward, LowRankBackward, LowRankSaved};
+use crate::row_attention::RowAttentionBackward;
 use crate::storage::{Elements, new, rows_and_width};
-use crate::{attention, dropout, gather, gelu, linear};
+use crate::{attention, dropout, gather, gelu, linear, row_attention};
 
 /// The kernels, as operations of a backend.
 #[backend_extension(Flex, Autodiff)]
@@ -71,6 +72,14 @@ pub(crate) trait FlexKernels: Backend {
         value: FloatTensor<Self>,
         sizes: Arc<AttentionSizes>,
     ) -> FloatTensor<Self>;
+
+    fn row_attention(
+        query: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
+        candidates: FloatTensor<Self>,
+        dropout: f64,
+        seed: u64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
 impl FlexKernels for Flex {
@@ -138,6 +147,17 @@ impl FlexKernels for Flex {
         sizes: Arc<AttentionSizes>,
     ) -> FloatTensor<Self> {
         attention::forward(query, key, value, &sizes).output
+    }
+
+    fn row_attention(
+        query: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
+        candidates: FloatTensor<Self>,
+        dropout: f64,
+        seed: u64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let attended = row_attention::forward(query, offset, candidates, dropout, seed);
+        (attended.output, attended.weights)
     }
 }
 
@@ -283,6 +303,23 @@ impl<C: CheckpointStrategy> FlexKernels for Autodiff<Flex, C> {
         record::<C, _, 3>(AttentionBackward, nodes, attended.output, || {
             (query, key, value, attended.probabilities, sizes)
         })
+    }
+
+    fn row_attention(
+        query: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
+        candidates: FloatTensor<Self>,
+        dropout: f64,
+        seed: u64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (query, query_node) = query.into_parts();
+        let (offset, offset_node) = offset.into_parts();
+        let (candidates, candidates_node) = candidates.into_parts();
+        let attended = row_attention::forward(query, offset, candidates, dropout, seed);
+        let nodes = [query_node, offset_node, candidates_node];
+        let output =
+            record::<C, _, 3>(RowAttentionBackward, nodes, attended.output, || attended.saved);
+        (output, FloatTensor::<Self>::new(attended.weights))
     }
 }
 

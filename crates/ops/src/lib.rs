@@ -29,6 +29,7 @@ mod math;
 mod matrix;
 mod norm;
 mod parallel;
+mod row_attention;
 mod sequences;
 mod storage;
 
@@ -40,4 +41,5 @@ pub use gelu::gelu;
 pub use layer_norm::LayerNorm;
 pub use linear::{LowRank, linear, low_rank_linear};
 pub use norm::{scale, sum_of_squares};
+pub use row_attention::row_attention;
 pub use sequences::{OutputRows, Sequences};

@@ -24,17 +24,20 @@ pub(crate) fn block_rows(width: usize) -> usize {
 
 /// `kernel(first element, elements)` over blocks of `out`.
 pub(crate) fn blocks(out: &mut [f32], kernel: impl Fn(usize, &mut [f32]) + Sync) {
-    out.par_chunks_mut(BLOCK).enumerate().for_each(|(block, out)| {
-        vectorized(|| kernel(block * BLOCK, out));
+    chunks(out, BLOCK, |block, out| kernel(block * BLOCK, out));
+}
+
+/// `kernel(index, chunk)` over chunks of so many elements of `out`.
+pub(crate) fn chunks(out: &mut [f32], elements: usize, kernel: impl Fn(usize, &mut [f32]) + Sync) {
+    out.par_chunks_mut(elements).enumerate().for_each(|(index, out)| {
+        vectorized(|| kernel(index, out));
     });
 }
 
 /// `kernel(first row, rows)` over blocks of whole rows of `out`.
 pub(crate) fn row_blocks(out: &mut [f32], width: usize, kernel: impl Fn(usize, &mut [f32]) + Sync) {
     let rows = block_rows(width);
-    out.par_chunks_mut(rows * width).enumerate().for_each(|(block, out)| {
-        vectorized(|| kernel(block * rows, out));
-    });
+    chunks(out, rows * width, |block, out| kernel(block * rows, out));
 }
 
 /// The sum over blocks of rows of what `kernel(first row, row count, sum)` adds to a row of `width`

@@ -20,6 +20,10 @@ impl Elements {
         self.0.as_slice().expect("a contiguous tensor of f32")
     }
 
+    pub(crate) fn into_tensor(self) -> FlexTensor {
+        self.0
+    }
+
     pub(crate) fn ids(&self) -> Vec<usize> {
         let id = |id: i64| usize::try_from(id).expect("ids of rows are not negative");
         match self.0.dtype() {

@@ -1,8 +1,8 @@
 use burn::module::{Module, Param};
 use burn::nn::{Dropout, DropoutConfig, Linear};
-use burn::tensor::{Tensor, activation};
+use burn::tensor::Tensor;
 use nsmc_bert::Init;
-use nsmc_ops::{dropout, linear};
+use nsmc_ops::{linear, row_attention};
 use serde::{Deserialize, Serialize};
 
 /// The parts of an AdapterFusion layer. The names are those of AdapterHub's `AdapterFusionConfig`.
@@ -137,23 +137,7 @@ impl AdapterFusion {
             }
             None => (query, None),
         };
-        let scores = attended
-            .iter()
-            .map(|up| {
-                let score = (query.clone() * up.clone()).sum_dim(1);
-                match &offset {
-                    Some(offset) => score + offset.clone(),
-                    None => score,
-                }
-            })
-            .collect();
-        let weights = activation::softmax(dropout(&self.dropout, Tensor::cat(scores, 1)), 1);
-        let context = attended
-            .into_iter()
-            .enumerate()
-            .map(|(adapter, up)| up * weights.clone().narrow(1, adapter, 1))
-            .reduce(|sum, weighed| sum + weighed)
-            .expect("a fusion has at least one adapter");
+        let (context, weights) = row_attention(query, offset, attended, &self.dropout);
         let context = match &self.value {
             Some(value) => value.forward(context),
             None => context,
@@ -188,7 +172,7 @@ fn near_identity(size: usize, init: &Init<'_>) -> Param<Tensor<2>> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, Distribution, TensorData, Tolerance};
+    use burn::tensor::{Device, Distribution, TensorData, Tolerance, activation};
 
     use super::*;
 
