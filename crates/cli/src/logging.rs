@@ -35,11 +35,8 @@ fn subscriber(
     };
     // Errors are told to a person by `main`, once. Without the hint every `trace!` of every library is
     // formed and sent here before it is dropped: half of the time of tokenization.
-    let to_person = fmt::layer()
-        .with_writer(person)
-        .with_target(false)
-        .with_filter(level)
-        .with_filter(
+    let to_person =
+        fmt::layer().with_writer(person).with_target(false).with_filter(level).with_filter(
             filter_fn(move |event| {
                 *event.level() <= level
                     && (*event.level() != tracing::Level::ERROR
@@ -83,7 +80,10 @@ mod tests {
             let levels: Vec<&str> =
                 log.lines().skip(1).map(|line| line.split_whitespace().nth(1).unwrap()).collect();
             assert_eq!(levels, ["ERROR", "ERROR", "WARN", "INFO"], "{log}");
-            assert!(log.starts_with("before\n") && log.contains("library: an information"), "{log}");
+            assert!(
+                log.starts_with("before\n") && log.contains("library: an information"),
+                "{log}"
+            );
 
             let person = fs_err::read_to_string(person).unwrap();
             let number = 2 + usize::from(verbosity);

@@ -232,7 +232,7 @@ fn browser() -> Option<PathBuf> {
 /// said is in the error.
 fn run(mut command: Command) -> Result<Output, String> {
     // A browser does that in seconds.
-    let limit = Duration::from_secs(120);
+    let limit = Duration::from_mins(2);
     // Files, not pipes, which a process of its own that outlives it may hold open.
     let [stdout, stderr] = [(); 2].map(|()| tempfile::NamedTempFile::new().unwrap());
     command.stdin(Stdio::null());
