@@ -1,9 +1,8 @@
 use std::io::Write;
-use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::world::World;
+use crate::world::{Running, World};
 
 #[test]
 fn texts_are_classified_from_the_command_line_a_file_and_standard_input() {
@@ -40,16 +39,14 @@ fn texts_are_classified_from_the_command_line_a_file_and_standard_input() {
     let arguments = ["predict", "--run", "run", "--device", "cpu", "--input", "texts.txt"];
     assert_eq!(world.nsmc(&arguments).stdout, from_arguments.stdout);
 
-    let mut child = Command::new(env!("CARGO_BIN_EXE_nsmc"))
-        .current_dir(world.path(""))
-        .args(["predict", "--run", "run", "--input", "-", "--output", "tsv"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(texts.join("\n").as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let table = String::from_utf8(output.stdout).unwrap();
+    let (input, mut typed) = std::io::pipe().unwrap();
+    let arguments = ["predict", "--run", "run", "--input", "-", "--output", "tsv"];
+    let mut command = world.command(&arguments);
+    command.stdin(input);
+    let running = Running::start(command);
+    typed.write_all(texts.join("\n").as_bytes()).unwrap();
+    drop(typed);
+    let table = running.end().stdout;
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split('\t').collect()).collect();
     assert_eq!(
         lines[0],
@@ -85,15 +82,10 @@ fn a_reader_that_has_heard_enough_is_no_error() {
     let world = World::new();
     assert!(world.train(&world.config(), "run").success);
     world.write("many.txt", "정말 최고\n".repeat(5_000));
-    let mut process = std::process::Command::new(env!("CARGO_BIN_EXE_nsmc"))
-        .current_dir(world.path(""))
-        .args(["predict", "--run", "run", "--input", "many.txt"])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(process.stdout.take());
-    let output = process.wait_with_output().unwrap();
-    assert!(output.status.success());
-    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    let (reader, output) = std::io::pipe().unwrap();
+    drop(reader);
+    let command = world.command(&["predict", "--run", "run", "--input", "many.txt"]);
+    let ran = Running::start_into(command, output.into()).end();
+    assert!(ran.success);
+    assert_eq!(ran.stderr, "");
 }

@@ -1,8 +1,8 @@
 //! Pre-training through the program, killed at any moment.
 
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::Instant;
 
+use crate::kill::{Campaign, Happened, Moments};
 use crate::world::World;
 
 const CONFIG: &str = r#"
@@ -82,17 +82,6 @@ fn config(world: &World) -> String {
     CONFIG.replace("{sha256}", &found[..64])
 }
 
-pub(crate) fn start(world: &World, run: &str) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_nsmc"))
-        .current_dir(world.path(""))
-        .env("NSMC_CACHE", world.path("cache"))
-        .args(["pretrain", "--config", "pretraining.toml", "--out", run, "--device", "cpu"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
 /// The measurements without their times.
 fn metrics(world: &World, run: &str) -> Vec<serde_json::Value> {
     let lines = world.read(format!("{run}/metrics.jsonl"));
@@ -111,44 +100,41 @@ pub(crate) fn prepare(world: &World) {
     world.write("pretraining.toml", config);
 }
 
-/// Two pre-trainings that must have come to the same.
-pub(crate) fn assert_same(world: &World, run: &str, other: &str) {
-    let weights =
-        |run: &str| fs_err::read(world.path(&format!("{run}/model/model.safetensors"))).unwrap();
-    assert!(weights(run) == weights(other), "{run} and {other} have other weights");
-    assert_eq!(metrics(world, run), metrics(world, other));
+/// Pre-trains `whole` undisturbed, and `killed` in a campaign with at least so many kills and
+/// resumptions: they must come to the same.
+pub(crate) fn fight(
+    world: &World,
+    moments: Moments,
+    (kills, resumptions): (usize, usize),
+    seed: &mut u64,
+) -> Happened {
+    let arguments =
+        |run| ["pretrain", "--config", "pretraining.toml", "--out", run, "--device", "cpu"];
+    let started = Instant::now();
+    let ran = world.nsmc(&arguments("whole"));
+    assert!(ran.success, "{}", ran.stderr);
+    let arguments = arguments("killed");
+    let campaign =
+        Campaign { world, run: "killed", arguments: &arguments, whole: started.elapsed(), moments };
+    campaign.fight(kills, resumptions, seed, || {
+        let weights = |run: &str| {
+            fs_err::read(world.path(&format!("{run}/model/model.safetensors"))).unwrap()
+        };
+        assert!(weights("killed") == weights("whole"), "the weights are others");
+        assert_eq!(metrics(world, "killed"), metrics(world, "whole"));
+    })
 }
 
 #[test]
 fn a_pre_training_that_is_killed_again_and_again_ends_with_the_same_model() {
     let world = World::new();
-    archive(&world);
-    let config = config(&world);
-    world.write("pretraining.toml", &config);
-    assert!(start(&world, "whole").wait().unwrap().success());
-    let weights =
-        |run: &str| fs_err::read(world.path(&format!("{run}/model/model.safetensors"))).unwrap();
-
-    let mut killed = 0;
-    for kill in 0..12 {
-        let mut process = start(&world, "killed");
-        std::thread::sleep(Duration::from_millis(60 + 97 * kill % 400));
-        killed += usize::from(process.try_wait().unwrap().is_none());
-        process.kill().unwrap();
-        process.wait().unwrap();
-    }
-    assert!(killed > 0, "each of the processes was done before it was killed");
-    let log = world.read("killed/log.txt");
-    assert!(log.contains("gone on"), "none of the processes went on from a checkpoint: {log}");
-    let output = start(&world, "killed").wait().unwrap();
-    assert!(output.success());
-    assert_eq!(weights("killed"), weights("whole"));
-    assert_eq!(metrics(&world, "killed"), metrics(&world, "whole"));
+    prepare(&world);
+    fight(&world, Moments::RandomAndAtCheckpoints, (10, 2), &mut 1);
 
     // What it made is a base to fine-tune, and knows what it was trained on.
     let ran = world.nsmc(&["fill-mask", "--model", "whole/model", "--text", "정말 [MASK] 최고"]);
     assert!(ran.success && ran.stdout.contains("\"position\":2"), "{} {}", ran.stdout, ran.stderr);
-    let other = config.replace("seed = 5", "seed = 6");
+    let other = world.read("pretraining.toml").replace("seed = 5", "seed = 6");
     world.write("pretraining.toml", other);
     let ran = world.nsmc(&["pretrain", "--config", "pretraining.toml", "--out", "whole"]);
     assert!(!ran.success && ran.stderr.contains("another configuration"), "{}", ran.stderr);

@@ -1,10 +1,19 @@
 //! A folder with data and a configuration, and the program run in it.
 
+use std::ffi::OsStr;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use nsmc_experiment::{FileHashes, WeightsKind, sha256_hex};
+
+/// How long a process may take to get somewhere. What is waited for takes seconds, and on a busy
+/// machine ten times as long.
+const DEADLINE: Duration = Duration::from_mins(2);
+/// How long it may take to its end.
+const LAST_DEADLINE: Duration = Duration::from_mins(5);
+const POLL: Duration = Duration::from_millis(2);
 
 pub(crate) struct World {
     folder: tempfile::TempDir,
@@ -123,17 +132,35 @@ metric_batch_size = 32
     }
 
     pub(crate) fn nsmc(&self, arguments: &[&str]) -> Ran {
-        Ran::from(self.command(arguments).output().unwrap())
+        self.start(arguments).end()
+    }
+
+    /// Starts the program in the folder.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Running {
+        Running::start(self.command(arguments))
     }
 
     /// The program, ready to be started in the folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nsmc"));
+        let mut command = self.program(env!("CARGO_BIN_EXE_nsmc"));
+        command.args(arguments);
+        command
+    }
+
+    /// Any program, ready to be started in the folder; nothing that is set outside of the tests
+    /// changes what `nsmc` does.
+    pub(crate) fn program(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        for (name, _) in std::env::vars_os() {
+            if decides_what_nsmc_does(&name) {
+                command.env_remove(name);
+            }
+        }
         command
             .current_dir(self.folder.path())
             .env("NSMC_CACHE", self.path("cache"))
             .env("XDG_CACHE_HOME", self.path("cache"))
-            .args(arguments);
+            .stdin(Stdio::null());
         command
     }
 
@@ -148,14 +175,120 @@ metric_batch_size = 32
     }
 }
 
-impl From<Output> for Ran {
-    fn from(output: Output) -> Self {
-        Self {
-            success: output.status.success(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
+fn decides_what_nsmc_does(variable: &OsStr) -> bool {
+    let name = variable.to_string_lossy();
+    let prefixes = ["NSMC_", "HF_", "MIMALLOC_"];
+    name == "RAYON_NUM_THREADS" || prefixes.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// A process at work, for which nothing waits without end. It is killed when it is dropped.
+pub(crate) struct Running {
+    process: Child,
+    // Files, not pipes: one that is full holds up who writes, and one that a grandchild has open
+    // holds up who reads.
+    stdout: tempfile::NamedTempFile,
+    stderr: tempfile::NamedTempFile,
+}
+
+impl Running {
+    pub(crate) fn start(command: Command) -> Self {
+        let stdout = tempfile::NamedTempFile::new().unwrap();
+        let mut running = Self::start_into(command, stdout.reopen().unwrap().into());
+        running.stdout = stdout;
+        running
+    }
+
+    /// The same, with its results going somewhere else.
+    pub(crate) fn start_into(mut command: Command, stdout: Stdio) -> Self {
+        let [results, stderr] = [(); 2].map(|()| tempfile::NamedTempFile::new().unwrap());
+        command.stdout(stdout).stderr(stderr.reopen().unwrap());
+        let process = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self { process, stdout: results, stderr }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn at_work(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_none()
+    }
+
+    /// Waits until the condition holds, which must be before the process ends.
+    #[track_caller]
+    pub(crate) fn until(&mut self, what: &str, condition: impl FnMut() -> bool) {
+        assert!(self.reaches(what, condition), "it ended before {what}: {}", self.said());
+    }
+
+    /// Waits until the condition holds, or the process ends; whether it was the condition.
+    #[track_caller]
+    pub(crate) fn reaches(&mut self, what: &str, mut condition: impl FnMut() -> bool) -> bool {
+        let started = Instant::now();
+        loop {
+            if condition() {
+                return true;
+            }
+            if !self.at_work() {
+                return false;
+            }
+            let waited = started.elapsed();
+            assert!(waited < DEADLINE, "after {waited:?} not yet {what}: {}", self.said());
+            std::thread::sleep(POLL);
         }
     }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn end(mut self) -> Ran {
+        let status = self.status();
+        let [stdout, stderr] = [&self.stdout, &self.stderr]
+            .map(|file| String::from_utf8(fs_err::read(file.path()).unwrap()).unwrap());
+        Ran { success: status.success(), stdout, stderr }
+    }
+
+    #[track_caller]
+    fn status(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            let waited = started.elapsed();
+            assert!(waited < LAST_DEADLINE, "after {waited:?} not at its end: {}", self.said());
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Kills it; whether it was still at work.
+    pub(crate) fn kill(&mut self) -> bool {
+        let at_work = self.at_work();
+        self.process.kill().unwrap();
+        // It may have come to its end in between.
+        at_work && !self.status().success()
+    }
+
+    /// What it said until now.
+    fn said(&self) -> String {
+        let said = |file: &tempfile::NamedTempFile| fs_err::read(file.path()).unwrap_or_default();
+        let (stdout, stderr) = (said(&self.stdout), said(&self.stderr));
+        format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that has ended is no error.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The newest of the checkpoints to go on from, `step-N/` in a folder.
+pub(crate) fn newest_step(folder: &Path) -> Option<usize> {
+    // It may be gone between two looks.
+    let entries = fs_err::read_dir(folder).ok()?;
+    let step = |name: &OsStr| name.to_str()?.strip_prefix("step-")?.parse().ok();
+    entries.filter_map(|entry| step(&entry.ok()?.file_name())).max()
 }
 
 fn reviews(ids: std::ops::Range<usize>) -> String {
@@ -171,4 +304,20 @@ fn reviews(ids: std::ops::Range<usize>) -> String {
         writeln!(text, "{id}\t{document}\t{label}").unwrap();
     }
     text
+}
+
+#[test]
+fn a_process_that_has_ended_is_not_waited_for() {
+    let world = World::new();
+    let mut command = world.program("sh");
+    command.args(["-c", "echo a result; echo a reason >&2; exit 3"]);
+    let mut running = Running::start(command);
+    let waits = std::panic::AssertUnwindSafe(|| running.until("the day of judgement", || false));
+    let panic = std::panic::catch_unwind(waits).unwrap_err();
+    let message = panic.downcast_ref::<String>().unwrap();
+    for expected in ["it ended before the day of judgement", "a result", "a reason"] {
+        assert!(message.contains(expected), "{message}");
+    }
+    assert!(!running.kill(), "it was gone already");
+    assert!(!running.end().success);
 }

@@ -5,6 +5,9 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// Longer than any client of a test waits.
+const SILENCE: Duration = Duration::from_mins(5);
+
 /// What a client asked for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Request {
@@ -90,7 +93,7 @@ fn serve(
     let mut stream = stream;
     let _ = stream.write_all(&bytes);
     if silent {
-        std::thread::sleep(Duration::from_secs(20));
+        std::thread::sleep(SILENCE);
     }
 }
 

@@ -1,21 +1,41 @@
 //! The invariants of ARCHITECTURE.md that a machine can check.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
-/// Each workspace package's dependencies, dev-dependencies left out.
-fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+/// The workspace's packages, as cargo describes them.
+fn packages() -> Vec<Value> {
     let output = Command::new("cargo")
         .args(["metadata", "--format-version", "1", "--no-deps"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
-    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let packages = metadata["packages"].as_array().unwrap();
+    let mut metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].take();
+    let Value::Array(packages) = packages else { panic!("{packages}") };
     assert!(packages.len() >= 8);
     packages
+}
+
+/// The files, or those under a folder, in which the text stands.
+fn files_with(text: &str, under: &Path) -> Vec<String> {
+    let output = Command::new("git")
+        .args(["grep", "--files-with-matches", "--fixed-strings", text, "--", "*.rs"])
+        .current_dir(under)
+        .output()
+        .unwrap();
+    // 1 where there are none; anything else, outside a check-out for one, is no answer.
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(matches!(output.status.code(), Some(0 | 1)), "git grep: {}: {said}", output.status);
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// Each workspace package's dependencies, dev-dependencies left out.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    packages()
         .iter()
         .map(|package| {
             let dependencies = package["dependencies"].as_array().unwrap();
@@ -78,25 +98,29 @@ fn only_the_tensor_crates_link_burn() {
     }
 }
 
+#[test]
+fn ci_tests_every_crate_that_has_tests() {
+    let has_tests = |package: &Value| {
+        let manifest = Path::new(package["manifest_path"].as_str().unwrap());
+        !files_with("#[test]", manifest.parent().unwrap()).is_empty()
+    };
+    let packages = packages();
+    let name = |package: &Value| package["name"].as_str().unwrap().to_owned();
+    let tested: BTreeSet<String> =
+        packages.iter().filter(|package| has_tests(package)).map(name).collect();
+    assert_eq!(crate::ci::CRATES.map(str::to_owned).into_iter().collect::<BTreeSet<_>>(), tested);
+    // It has no code, and so nothing to test.
+    let untested = packages.iter().map(name).filter(|name| !tested.contains(name));
+    assert_eq!(untested.collect::<Vec<_>>(), ["nsmc-features"]);
+}
+
 /// Elsewhere the workspace's lints refuse it.
 #[test]
 fn unsafe_code_is_in_two_modules() {
     let workspace = crate::workspace::Workspace::find();
-    let output = Command::new("git")
-        .args([
-            "grep",
-            "--files-with-matches",
-            "--fixed-strings",
-            "expect(unsafe_code",
-            "--",
-            "*.rs",
-        ])
-        .current_dir(&workspace.root)
-        .output()
-        .unwrap();
-    let mut found = String::from_utf8(output.stdout).unwrap();
-    found = found.lines().filter(|path| *path != "xtask/src/tidy.rs").collect::<Vec<_>>().join(" ");
-    assert_eq!(found, "crates/cli/src/allocator.rs crates/ops/src/matrix.rs");
+    let mut found = files_with("expect(unsafe_code", &workspace.root);
+    found.retain(|path| path != "xtask/src/tidy.rs");
+    assert_eq!(found, ["crates/cli/src/allocator.rs", "crates/ops/src/matrix.rs"]);
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use nsmc_eval::study::{Plan, PlannedRun, Study, collect};
 use nsmc_report::Report;
@@ -174,19 +175,23 @@ fn a_browser_shows_the_page_without_overflow_requests_or_errors() {
     let path = folder.join("frames.html");
     fs_err::write(&path, page).unwrap();
     let profile = tempfile::tempdir().unwrap();
-    let output = Command::new(&browser)
+    let mut command = Command::new(&browser);
+    command
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"])
+        // It is to look at the page, and at nothing else.
+        .args(["--no-first-run", "--disable-background-networking", "--disable-component-update"])
+        .args(["--disable-sync", "--disable-extensions", "--disable-dev-shm-usage"])
         .args(["--enable-logging=stderr", "--virtual-time-budget=5000", "--dump-dom"])
         .arg(format!("--user-data-dir={}", profile.path().display()))
-        .arg(format!("file://{}", path.display()))
-        .output()
-        .unwrap();
-    let dom = String::from_utf8_lossy(&output.stdout);
-    let log = String::from_utf8_lossy(&output.stderr);
+        .arg(format!("file://{}", path.display()));
+    let Output { stdout: dom, stderr: log, .. } =
+        run(command).unwrap_or_else(|error| panic!("{}: {error}", browser.display()));
+    let (dom, log) = (String::from_utf8_lossy(&dom), String::from_utf8_lossy(&log));
     let found = dom.split("<pre id=\"found\">").nth(1).and_then(|rest| rest.split("</pre>").next());
     let found = found.unwrap_or_else(|| panic!("{} showed nothing\n{log}", browser.display()));
     let found = found.replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&");
-    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    let found: serde_json::Value =
+        serde_json::from_str(&found).unwrap_or_else(|error| panic!("{error}: {found}\n{log}"));
     assert_eq!(found["errors"], serde_json::json!([]));
     // The browser's own pages speak there, too.
     let said = |line: &&str| line.contains("CONSOLE") && !line.contains("source: chrome://");
@@ -205,13 +210,54 @@ fn a_browser_shows_the_page_without_overflow_requests_or_errors() {
     }
 }
 
-/// A headless browser: the environment's `CHROMIUM`, or what is installed.
+/// A headless browser: the environment's `CHROMIUM`, or what is installed and starts.
 fn browser() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("CHROMIUM") {
-        return Some(path.into());
+    let starts = |path: &PathBuf| {
+        let mut command = Command::new(path);
+        command.arg("--version");
+        run(command).is_ok_and(|output| output.status.success())
+    };
+    if let Some(path) = std::env::var_os("CHROMIUM").map(PathBuf::from) {
+        assert!(starts(&path), "CHROMIUM: {} --version fails", path.display());
+        return Some(path);
     }
     let folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH")?).collect();
     let names = ["chromium", "chromium-browser", "google-chrome"];
     let mut paths = folders.iter().flat_map(|folder| names.map(|name| folder.join(name)));
-    paths.find(|path| path.is_file())
+    // Some distributions put a script there that only says how to install the browser.
+    paths.find(|path| path.is_file() && starts(path))
+}
+
+/// Runs a browser to its end. One that does not come to it is killed with what it started; what it
+/// said is in the error.
+fn run(mut command: Command) -> Result<Output, String> {
+    // A browser does that in seconds.
+    let limit = Duration::from_mins(2);
+    // Files, not pipes, which a process of its own that outlives it may hold open.
+    let [stdout, stderr] = [(); 2].map(|()| tempfile::NamedTempFile::new().unwrap());
+    command.stdin(Stdio::null());
+    command.stdout(stdout.reopen().unwrap()).stderr(stderr.reopen().unwrap());
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let mut process = command.spawn().map_err(|error| error.to_string())?;
+    let started = Instant::now();
+    let status = loop {
+        if let Some(status) = process.try_wait().unwrap() {
+            break Some(status);
+        }
+        if started.elapsed() > limit {
+            let group = format!("-{}", process.id());
+            let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+            let _ = process.kill();
+            process.wait().unwrap();
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let [stdout, stderr] = [stdout, stderr].map(|file| fs_err::read(file.path()).unwrap());
+    let Some(status) = status else {
+        let said = String::from_utf8_lossy(&stderr);
+        return Err(format!("not at its end after {} s, and so killed\n{said}", limit.as_secs()));
+    };
+    Ok(Output { status, stdout, stderr })
 }
