@@ -42,10 +42,7 @@ pub(crate) fn render(report: &Report<'_>) -> String {
         }
         header {
             p.kicker { (both(&words("Report of", "보고서:"))) " " (study.name) }
-            h1 { (both(&words(
-                "Full fine-tuning, AdapterFusion and LoRA on Korean movie reviews",
-                "한국어 영화 리뷰에서 비교한 전체 미세조정, AdapterFusion, LoRA",
-            ))) }
+            h1 { (both(&title(study))) }
             p.about { (both(&words(
                 "A paper from Kookmin University found multilingual BERT most accurate when all of \
                  it is fine-tuned (vanilla), then AdapterFusion, then, by far, LoRA. Does that hold?",
@@ -65,7 +62,11 @@ pub(crate) fn render(report: &Report<'_>) -> String {
                 }
             }
             section #results {
-                (heading("Results beside the paper's", "논문과 나란히 본 결과"))
+                @if study.cells.iter().any(|cell| cell.paper(study.paper_scale).is_some()) {
+                    (heading("Results beside the paper's", "논문과 나란히 본 결과"))
+                } @else {
+                    (heading("Results", "결과"))
+                }
                 @for table in study.quality_tables() { (study_table(&table)) }
             }
             @for section in sections(study) { (plots(study, &section)) }
@@ -96,6 +97,24 @@ pub(crate) fn render(report: &Report<'_>) -> String {
         }
     };
     page.into_string()
+}
+
+/// What was compared on what: the paper's data, or one's own.
+fn title(study: &Study) -> Words {
+    let mut datasets: Vec<&str> = Vec::new();
+    for config in study.cells.iter().filter_map(|cell| cell.config()) {
+        if !datasets.contains(&config.data.dataset.as_str()) {
+            datasets.push(&config.data.dataset);
+        }
+    }
+    let on = match datasets.as_slice() {
+        [] | ["nsmc"] => words("Korean movie reviews", "한국어 영화 리뷰"),
+        others => others.join(", ").as_str().into(),
+    };
+    words(
+        format!("Full fine-tuning, AdapterFusion and LoRA on {}", on.en),
+        format!("{}에서 비교한 전체 미세조정, AdapterFusion, LoRA", on.ko),
+    )
 }
 
 /// The claims that the verdict counts.

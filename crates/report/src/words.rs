@@ -1,7 +1,9 @@
 //! What the numbers say, in English and Korean.
 
 use nsmc_eval::statistics::{BootstrapDifference, Interval};
-use nsmc_eval::study::{Cause, Contrast, Finding, OrderClaim, RecipeVerdict, Study, Verdict};
+use nsmc_eval::study::{
+    Cause, Collapse, Contrast, Finding, OrderClaim, RecipeVerdict, Study, Verdict,
+};
 use nsmc_eval::{Words, method_words, with_thousands};
 use nsmc_experiment::Rows;
 
@@ -329,18 +331,25 @@ fn collapse(study: &Study, verdict: &RecipeVerdict) -> Option<Words> {
                 )
             }
         }
-        Finding::Undecided | Finding::Missing => (
-            format!(
-                "Whether {lora} collapses, to more than 5 %p below vanilla, the data do not decide at \
-                 every size: {}.",
-                below.en
-            ),
-            format!(
-                "{subject} 무너지는지, 곧 전체 미세조정보다 5 %p 넘게 낮은지는 모든 크기에서 판단할 수 있는 것이 아닙니다. \
-                 {}.",
-                below.ko
-            ),
-        ),
+        Finding::Undecided | Finding::Missing => {
+            let undecided = |gap: &Collapse| gap.finding == Finding::Undecided;
+            let (sizes, sizes_ko) = if verdict.collapses.iter().all(undecided) {
+                ("", "판단할 수 없습니다")
+            } else {
+                (" at every size", "모든 크기에서 판단할 수는 없습니다")
+            };
+            (
+                format!(
+                    "Whether {lora} collapses, to more than 5 %p below vanilla, the data do not \
+                     decide{sizes}: {}.",
+                    below.en
+                ),
+                format!(
+                    "{subject} 무너지는지, 곧 전체 미세조정보다 5 %p 넘게 낮은지는 {sizes_ko}. {}.",
+                    below.ko
+                ),
+            )
+        }
     };
     let ahead = found.iter().any(|(_, difference)| difference.difference < 0.0);
     Some(if ahead {
@@ -507,7 +516,7 @@ fn survives(study: &Study, verdict: &Verdict, paper: &RecipeVerdict) -> Option<W
     }
     // At the largest size that both have.
     let (train_size, before, after) = paper.collapses.iter().find_map(|one| {
-        let same = |other: &&nsmc_eval::study::Collapse| other.train_size == one.train_size;
+        let same = |other: &&Collapse| other.train_size == one.train_size;
         let other = tuned.collapses.iter().find(same)?;
         let [before, after] = [one, other].map(|gap| difference(&study.contrasts[gap.contrast]));
         Some((one.train_size, estimate(before?), estimate(after?)))
@@ -604,4 +613,45 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
         ));
     }
     caveats
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn points(difference: f64, low: f64, high: f64) -> BootstrapDifference {
+        let [difference, low, high] = [difference, low, high].map(|value| value / 100.0);
+        let interval = Interval { low, high };
+        BootstrapDifference { difference, standard_error: 0.0, interval }
+    }
+
+    #[test]
+    fn an_estimate_has_its_interval_and_never_an_end_that_rounding_alone_puts_at_zero() {
+        for (difference, expected) in [
+            (points(12.34, 11.77, 12.91), "12.3 %p [11.8, 12.9]"),
+            (turned(points(12.34, 11.77, 12.91)), "−12.3 %p [−12.9, −11.8]"),
+            (points(0.31, 0.04, 0.58), "0.31 %p [0.04, 0.58]"),
+            (points(0.2, -0.3, 0.7), "0.2 %p [−0.3, 0.7]"),
+            (points(0.0, 0.0, 0.0), "0.0 %p [0.0, 0.0]"),
+        ] {
+            assert_eq!(estimate(difference).replace('\u{a0}', " "), expected);
+        }
+        assert_eq!(share(-0.001).replace('\u{a0}', " "), "0 %");
+    }
+
+    #[test]
+    fn differences_name_the_size_they_are_of() {
+        let one = points(6.0, 5.0, 7.0);
+        let three = [Rows::Exactly(150_000), Rows::Exactly(50_000), Rows::All];
+        let found = estimates(&three.map(|rows| (rows, one)));
+        assert_eq!(
+            found.en.replace('\u{a0}', " "),
+            "6.0 %p [5.0, 7.0] (150,000 reviews), 6.0 %p [5.0, 7.0] (50,000) and 6.0 %p [5.0, 7.0] \
+             (all)"
+        );
+        assert_eq!(
+            found.ko.replace('\u{a0}', " ").replace('\u{2060}', ""),
+            "6.0 %p [5.0, 7.0](150,000건), 6.0 %p [5.0, 7.0](50,000건), 6.0 %p [5.0, 7.0](전체)"
+        );
+    }
 }

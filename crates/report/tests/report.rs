@@ -44,6 +44,7 @@ fn the_page_names_no_other_place_and_stays_small() {
     }
     assert!(html.contains("&lt;b&gt;가짜&lt;/b&gt; &amp;"), "texts of reviews are text");
     assert!(html.contains("out of memory, as the test says"), "failed runs are shown");
+    assert!(html.contains("LoRA on fabricated reviews"), "one's own data are called by their name");
 }
 
 #[test]
@@ -122,6 +123,48 @@ fn a_sentence_of_the_verdict_has_the_interval_of_each_difference_it_speaks_of() 
     assert!(sentences[1].0.contains(&expected), "{expected} is not in {}", sentences[1].0);
     let undecided = &sentences[3].0;
     assert!(undecided.contains("the data do not decide: "), "{undecided}");
+}
+
+#[test]
+fn a_reversed_claim_and_one_without_runs_are_said_to_be_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    let paper = |size: usize| fabricated::config("paper", size, 0);
+    let lora = |size: usize| fabricated::lora(paper(size), 16, 1.0);
+    let mut planned = Vec::new();
+    for (config, accuracy) in [
+        (paper(1000), Some(0.80)),
+        (fabricated::fusion(paper(1000)), Some(0.86)),
+        (lora(1000), Some(0.62)),
+        (paper(500), Some(0.80)),
+        (fabricated::fusion(paper(500)), Some(0.86)),
+        (lora(500), None),
+    ] {
+        planned.push(PlannedRun::of(&config));
+        if let Some(accuracy) = accuracy {
+            fabricated::run(&runs, &config, accuracy, 1.0);
+        }
+    }
+    let plan = Plan { profile: "fabricated".into(), paper_scale: None, runs: planned };
+    let study = Study::read_runs(&runs, Some(plan)).unwrap();
+    let sentences = verdict(&Report { study: &study, texts: BTreeMap::new() }.html());
+    let (en, ko) = &sentences[0];
+    for (text, sentence) in [
+        (
+            en,
+            "the paper's order does not hold: 1 of 4 pairwise claims hold, 2 are reversed, 1 cannot",
+        ),
+        (en, "AdapterFusion, Fuse(ko, nsmc) beats Vanilla by "),
+        (en, "AdapterFusion, Fuse(ko, nsmc) and LoRA r=16 have no runs to compare on 500 reviews."),
+        (ko, "AdapterFusion, Fuse(ko, nsmc)가 전체 미세조정(Vanilla)보다 "),
+        (
+            ko,
+            "학습 데이터 500건에서 AdapterFusion, Fuse(ko, nsmc)와 LoRA r=16을 비교할 실험이 없습니다.",
+        ),
+    ] {
+        assert!(text.replace("&#39;", "'").contains(sentence), "{sentence} is not in {text}");
+    }
+    assert!(!en.contains('−'), "the one ahead is ahead by a positive difference: {en}");
 }
 
 #[test]
