@@ -22,6 +22,7 @@ mod train;
 mod transfer;
 mod workspace;
 
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -59,8 +60,13 @@ pub(crate) fn say(line: &str) {
     eprintln!("{line}");
 }
 
-/// Prints a result.
-#[expect(clippy::print_stdout, reason = "results go to stdout")]
+/// Prints a result. A reader that closes its end, as `head` does, has what it wanted.
 pub(crate) fn print(text: &str) {
-    println!("{text}");
+    if let Err(error) = writeln!(std::io::stdout(), "{text}") {
+        let wanted = error.kind() == ErrorKind::BrokenPipe;
+        if !wanted {
+            say(&format!("error: stdout: {error}"));
+        }
+        std::process::exit(i32::from(!wanted));
+    }
 }

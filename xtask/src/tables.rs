@@ -33,7 +33,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Tables) -> Result<()> {
 
 /// Prints a table and how to read it.
 pub(crate) fn show(table: &StudyTable) {
-    print(&format!("\n{}\n{}\n{}", table.title, table.table.terminal(None), table.note));
+    let StudyTable { title, note, table, .. } = table;
+    print(&format!("\n{}\n{}\n{}", title.en, table.english().terminal(None), note.en));
 }
 
 /// The study that is meant, and the folder it was read from.

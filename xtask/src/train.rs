@@ -216,6 +216,8 @@ impl Prepared {
 
 #[cfg(test)]
 mod tests {
+    use nsmc_eval::PAPER;
+
     use super::*;
 
     #[test]
@@ -235,5 +237,30 @@ mod tests {
             *path = "models/mini".into();
         }
         assert_eq!(run.missing_model(&workspace), None);
+    }
+
+    #[test]
+    fn the_papers_cells_are_those_of_its_tables_and_the_frozen_models_classifier_follows() {
+        let workspace = Workspace::find();
+        for name in ["paper", "tuned"] {
+            let profile = workspace.profile(name).unwrap();
+            let mut cells = Vec::new();
+            for cell in &profile.cells {
+                let catalog = |catalog: nsmc_experiment::Catalog<'_>| {
+                    let catalog = nsmc_experiment::Catalog { model_folder: &|_| None, ..catalog };
+                    Ok(profile.resolve(cell, 42, &[], catalog)?)
+                };
+                let config = workspace.with_catalog(catalog).unwrap();
+                assert_eq!(config.recipe, name);
+                let method = config.method.name().to_owned();
+                cells.push((method, config.method.rank(), config.data.train_size.to_string()));
+            }
+            let cell =
+                |method: &str, rank, size: usize| (method.to_owned(), rank, size.to_string());
+            let mut expected: Vec<_> =
+                PAPER.iter().map(|row| cell(row.method, row.rank, row.train_size)).collect();
+            expected.push(cell("head", None, 150_000));
+            assert_eq!(cells, expected, "{name}");
+        }
     }
 }

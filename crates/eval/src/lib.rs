@@ -13,6 +13,7 @@ mod results;
 pub mod statistics;
 pub mod study;
 mod table;
+mod words;
 
 pub use confusion::{ClassMetrics, ConfusionMatrix};
 pub use error::EvalError;
@@ -21,3 +22,4 @@ pub use prediction::{Prediction, Predictions};
 pub use report::{BatchMean, ClassificationReport};
 pub use results::{EvaluatedRun, paper_table, results_table};
 pub use table::{Table, minutes_and_seconds, with_thousands};
+pub use words::{BilingualTable, Words, method_words};

@@ -1,11 +1,11 @@
 use std::path::{Path, PathBuf};
 
 use nsmc_experiment::{
-    ExperimentConfig, MethodConfig, ModelConfig, RunRecord, RunResults, RunStatus,
+    ExperimentConfig, MethodConfig, ModelConfig, Rows, RunRecord, RunResults, RunStatus,
 };
 
 use crate::{
-    ClassificationReport, EvalError, PaperRow, Predictions, Table, minutes_and_seconds,
+    ClassificationReport, EvalError, PaperRow, Predictions, Table, Words, minutes_and_seconds,
     with_thousands,
 };
 
@@ -189,14 +189,29 @@ fn model_name(config: &ExperimentConfig) -> String {
 
 /// Model, revision and test set of a run, in words: what runs must share to be compared.
 pub(crate) fn setting(config: &ExperimentConfig) -> String {
+    setting_words(config).en
+}
+
+/// [`setting`] in both languages.
+pub(crate) fn setting_words(config: &ExperimentConfig) -> Words {
     let model = match &config.model {
         ModelConfig::Pretrained { name, revision, .. } => {
-            format!("{name} ({})", revision.get(..7).unwrap_or(revision))
+            Words::from(format!("{name} ({})", revision.get(..7).unwrap_or(revision)))
         }
-        ModelConfig::Scratch(_) => model_name(config),
+        ModelConfig::Scratch(shape) => {
+            let shape = format!("{}×{}", shape.num_hidden_layers, shape.hidden_size);
+            Words::new(model_name(config), format!("처음부터 학습한 모델 {shape}"))
+        }
     };
     let data = &config.data;
-    format!("{model} on {}, {} test reviews", data.dataset, data.test_size)
+    let tested = match data.test_size {
+        Rows::All => "테스트 리뷰 전체".into(),
+        Rows::Exactly(size) => format!("테스트 리뷰 {}건", with_thousands(size)),
+    };
+    Words::new(
+        format!("{} on {}, {} test reviews", model.en, data.dataset, data.test_size),
+        format!("{}, {} {tested}", model.ko, data.dataset),
+    )
 }
 
 pub(crate) fn paper_row(config: &ExperimentConfig) -> Option<&'static PaperRow> {
@@ -206,7 +221,7 @@ pub(crate) fn paper_row(config: &ExperimentConfig) -> Option<&'static PaperRow> 
     if name != "bert-base-multilingual-cased" || config.data.dataset != "nsmc" {
         return None;
     }
-    let nsmc_experiment::Rows::Exactly(train_size) = config.data.train_size else {
+    let Rows::Exactly(train_size) = config.data.train_size else {
         return None;
     };
     if matches!(&config.method, MethodConfig::AdapterFusion(fusion) if !fusion.is_the_papers()) {

@@ -23,7 +23,8 @@ pub(crate) fn compared(study: &Study) -> Vec<&Cell> {
     let mut methods: Vec<&str> = Vec::new();
     cells.retain(|cell| {
         let method = cell.key.method.as_str();
-        let first = !methods.contains(&method);
+        // A frozen model's classifier would be furthest apart from all others everywhere.
+        let first = !methods.contains(&method) && !cell.key.is_probe();
         methods.push(method);
         first
     });

@@ -1,12 +1,12 @@
 //! What is plotted.
 
 use nsmc_eval::study::{Calibration, Cell, CellKey, Metric, Study};
-use nsmc_eval::{PAPER, PaperRow, with_thousands};
+use nsmc_eval::{PAPER, PaperRow, Words, method_words, with_thousands};
 use nsmc_experiment::{EpochRecord, Rows};
 
 use crate::palette::{FUSION, LORA, LORA_SECOND, LORA_THIRD, OTHER, VANILLA};
 use crate::plot::{Forest, ForestRow, Look, Marker, Plot, Point, Series};
-use crate::words;
+use crate::words::{self, words};
 
 /// A plot and the name of its file.
 #[derive(Clone, Debug)]
@@ -27,7 +27,8 @@ pub(crate) fn look(method: &str, rank: Option<usize>) -> Look {
         ("adapterfusion", _) => (FUSION, Marker::Square),
         ("lora", Some(48..) | None) => (LORA, Marker::Triangle),
         ("lora", Some(24..)) => (LORA_SECOND, Marker::Diamond),
-        ("lora", _) => (LORA_THIRD, Marker::Cross),
+        ("lora", Some(12..)) => (LORA_THIRD, Marker::Cross),
+        ("lora", _) => (OTHER, Marker::Square),
         (TFIDF, _) => (OTHER, Marker::Cross),
         _ => (OTHER, Marker::Diamond),
     };
@@ -36,7 +37,7 @@ pub(crate) fn look(method: &str, rank: Option<usize>) -> Look {
 
 /// Cells that a plot shows together: those of a setting and recipe.
 pub(crate) struct Panel<'a> {
-    pub(crate) title: String,
+    pub(crate) title: Words,
     pub(crate) name: String,
     pub(crate) cells: Vec<&'a Cell>,
     /// The baseline of the setting, which follows no recipe: a line to hold the methods against.
@@ -70,16 +71,30 @@ pub(crate) fn panels(study: &Study) -> Vec<Panel<'_>> {
         if methods.len() < 2 {
             continue;
         }
-        let mut title = words::recipe(recipe).en;
+        let mut title = words::recipe(recipe);
+        title.en = capital(&title.en);
         if settings {
-            title = format!("{title}; {setting}");
+            let Words { en, ko } = study.setting(setting);
+            title = words(format!("{}; {en}", title.en), format!("{}; {ko}", title.ko));
         }
         let is_beside = |cell: &&Cell| cell.key.setting == *setting && cell.key.method == TFIDF;
         let beside = study.cells.iter().filter(is_beside).collect();
-        let shown: String = title.chars().take(56).collect();
-        panels.push(Panel { title: capital(&shown), name: (index + 1).to_string(), cells, beside });
+        panels.push(Panel { title, name: (index + 1).to_string(), cells, beside });
     }
     panels
+}
+
+/// A method in a plot, where there is no room for the translation of vanilla.
+fn plotted_name(label: &str) -> Words {
+    if label.starts_with("Vanilla") { label.into() } else { method_words(label) }
+}
+
+fn accuracy() -> Words {
+    words("accuracy", "정확도")
+}
+
+fn difference_of_accuracies() -> Words {
+    words("difference of accuracies", "정확도 차이")
 }
 
 fn capital(text: &str) -> String {
@@ -105,15 +120,15 @@ fn accuracy_point(x: f64, cell: &Cell) -> Option<Point> {
 }
 
 /// Cells by method, each method's in the order given.
-fn by_method<'a>(cells: &[&'a Cell]) -> Vec<(String, Look, Vec<&'a Cell>)> {
-    let mut methods: Vec<(String, Look, Vec<&Cell>)> = Vec::new();
+fn by_method<'a>(cells: &[&'a Cell]) -> Vec<(Words, Look, Vec<&'a Cell>)> {
+    let mut methods: Vec<(Words, Look, Vec<&Cell>)> = Vec::new();
     for cell in cells {
-        let known = methods.iter_mut().find(|(name, ..)| *name == cell.key.label);
+        let known = methods.iter_mut().find(|(name, ..)| name.en == cell.key.label);
         match known {
             Some((_, _, cells)) => cells.push(cell),
             None => {
                 let look = look(&cell.key.method, cell.key.rank);
-                methods.push((cell.key.label.clone(), look, vec![cell]));
+                methods.push((plotted_name(&cell.key.label), look, vec![cell]));
             }
         }
     }
@@ -162,10 +177,10 @@ pub(crate) fn by_size(study: &Study) -> Vec<Figure> {
         let mut series: Vec<Series> = Vec::new();
         for row in &PAPER {
             let PaperRow { train_size, method, rank, accuracy, .. } = *row;
-            let name = match (method, rank) {
+            let name: Words = match (method, rank) {
                 ("vanilla", _) => "Vanilla".into(),
                 ("adapterfusion", _) => "AdapterFusion".into(),
-                (_, rank) => format!("LoRA r={}", rank.unwrap_or_default()),
+                (_, rank) => format!("LoRA r={}", rank.unwrap_or_default()).into(),
             };
             let point = Point { x: train_size as f64, y: accuracy, interval: None };
             match series.iter_mut().find(|series| series.name == name) {
@@ -173,26 +188,36 @@ pub(crate) fn by_size(study: &Study) -> Vec<Figure> {
                 None => series.push(Series { name, look: look(method, rank), points: vec![point] }),
             }
         }
-        let mut plot = size_plot("As the paper has it: multilingual BERT".into(), series);
+        let title = words("As the paper has it: multilingual BERT", "논문의 결과: 다국어 BERT");
+        let mut plot = size_plot(title, series);
         plot.y = accuracy_range(&plot.series);
         plots.push(("size-paper".into(), plot));
     }
     plots.into_iter().map(|(name, plot)| Figure { name, svg: plot.svg() }).collect()
 }
 
-fn size_plot(title: String, series: Vec<Series>) -> Plot {
+fn size_plot(title: Words, mut series: Vec<Series>) -> Plot {
     let mut sizes: Vec<f64> =
         series.iter().flat_map(|series| &series.points).map(|point| point.x).collect();
     sizes.sort_by(f64::total_cmp);
     sizes.dedup();
     let (low, high) = (sizes[0], sizes[sizes.len() - 1]);
     let more = if low < high { (high - low) * 0.1 } else { low * 0.1 };
+    let x = low - more..high + more;
+    // Side by side, for the intervals of one size would cover each other.
+    let share = if sizes.len() == 1 { 0.08 } else { 0.012 };
+    let (step, middle) = ((x.end - x.start) * share, (series.len() as f64 - 1.0) / 2.0);
+    for (index, series) in series.iter_mut().enumerate() {
+        for point in &mut series.points {
+            point.x += (index as f64 - middle) * step;
+        }
+    }
     Plot {
         title,
-        x_title: "training reviews".into(),
-        y_title: "accuracy".into(),
+        x_title: words("training reviews", "학습 데이터 크기"),
+        y_title: accuracy(),
         x_marks: sizes.iter().map(|&size| (size, with_thousands(size as usize))).collect(),
-        x: low - more..high + more,
+        x,
         y: 0.0..1.0,
         series,
         diagonal: false,
@@ -218,8 +243,8 @@ pub(crate) fn by_time(study: &Study) -> Vec<Figure> {
         let Some(highest) = times.reduce(f64::max) else { continue };
         let plot = Plot {
             title: panel.title,
-            x_title: "minutes of the whole run".into(),
-            y_title: "accuracy".into(),
+            x_title: words("minutes of the whole run", "실험 전체 시간(분)"),
+            y_title: accuracy(),
             x_marks: marks(highest),
             x: 0.0..highest * 1.08,
             y: 0.0..1.0,
@@ -248,20 +273,22 @@ fn marks(highest: f64) -> Vec<(f64, String)> {
 /// Loss and validation accuracy by epoch, at the largest size of each recipe; means over seeds.
 pub(crate) fn learning_curves(study: &Study) -> Vec<Figure> {
     type Value = fn(&EpochRecord) -> Option<f64>;
-    let values: [(&str, &str, Value); 2] = [
-        ("loss", "training loss", |epoch| Some(epoch.train_loss)),
-        ("validation", "validation accuracy", |epoch| epoch.validation_accuracy),
+    let values: [(&str, Words, Value); 2] = [
+        ("loss", words("training loss", "학습 손실"), |epoch| Some(epoch.train_loss)),
+        ("validation", words("validation accuracy", "검증 정확도"), |epoch| {
+            epoch.validation_accuracy
+        }),
     ];
     let mut figures = Vec::new();
     for panel in panels(study) {
         let largest = largest(&panel.cells);
-        for (short, title, value) in values {
+        for (short, title, value) in &values {
             let series: Vec<Series> = by_method(&largest)
                 .into_iter()
                 .map(|(name, look, cells)| Series {
                     name,
                     look,
-                    points: cells.iter().flat_map(|cell| curve(cell, value)).collect(),
+                    points: cells.iter().flat_map(|cell| curve(cell, *value)).collect(),
                 })
                 .filter(|series| !series.points.is_empty())
                 .collect();
@@ -270,9 +297,12 @@ pub(crate) fn learning_curves(study: &Study) -> Vec<Figure> {
             let epochs = points.iter().map(|point| point.x).fold(0.0, f64::max);
             let Some(y) = Plot::range(points.iter().map(|point| point.y)) else { continue };
             let plot = Plot {
-                title: format!("{}: {title}", panel.title),
-                x_title: "epoch".into(),
-                y_title: title.into(),
+                title: words(
+                    format!("{}: {}", panel.title.en, title.en),
+                    format!("{}: {}", panel.title.ko, title.ko),
+                ),
+                x_title: words("epoch", "에폭"),
+                y_title: title.clone(),
                 x_marks: (1..=epochs as usize)
                     .map(|epoch| (epoch as f64, epoch.to_string()))
                     .collect(),
@@ -343,8 +373,8 @@ pub(crate) fn reliability(study: &Study) -> Vec<Figure> {
         }
         let plot = Plot {
             title: panel.title,
-            x_title: "probability of the predicted class".into(),
-            y_title: "share predicted rightly".into(),
+            x_title: words("probability of the predicted class", "예측한 클래스의 확률"),
+            y_title: words("share predicted rightly", "맞힌 비율"),
             x_marks,
             x: start..1.02,
             y: start..1.02,
@@ -375,10 +405,12 @@ pub(crate) fn fusion_attention(study: &Study) -> Vec<Figure> {
             first.fusion_attention.iter().map(|entry| entry.layer).collect();
         layers.dedup();
         let mut series = Vec::new();
-        let tokens =
-            [("all tokens", Marker::Square, false), ("the first token", Marker::Diamond, true)];
+        let tokens = [
+            (words("all tokens", "모든 토큰"), Marker::Square, false),
+            (words("the first token", "첫 토큰"), Marker::Diamond, true),
+        ];
         for (index, adapter) in adapters.iter().enumerate() {
-            for (what, marker, first_token) in tokens {
+            for &(ref what, marker, first_token) in &tokens {
                 // Of two adapters the second has what the first leaves.
                 if adapters.len() == 2 && index == 1 {
                     continue;
@@ -398,7 +430,10 @@ pub(crate) fn fusion_attention(study: &Study) -> Vec<Figure> {
                     Point { x: (layer + 1) as f64, y, interval: None }
                 });
                 series.push(Series {
-                    name: format!("{adapter}, {what}"),
+                    name: words(
+                        format!("{adapter}, {}", what.en),
+                        format!("{adapter}, {}", what.ko),
+                    ),
                     look: Look { colour, marker },
                     points: points.collect(),
                 });
@@ -407,8 +442,8 @@ pub(crate) fn fusion_attention(study: &Study) -> Vec<Figure> {
         let last = layers.iter().max().map_or(1, |layer| layer + 1);
         let plot = Plot {
             title: panel.title,
-            x_title: "layer".into(),
-            y_title: "mean attention".into(),
+            x_title: words("layer", "층"),
+            y_title: words("mean attention", "평균 어텐션"),
             x_marks: (1..=last).map(|layer| (layer as f64, layer.to_string())).collect(),
             x: 0.6..last as f64 + 0.4,
             y: -0.02..1.02,
@@ -440,8 +475,8 @@ pub(crate) fn by_rank(study: &Study) -> Vec<Figure> {
         let series = vec![Series { name: "LoRA".into(), look: look("lora", None), points }];
         let plot = Plot {
             title: panel.title,
-            x_title: "rank".into(),
-            y_title: "accuracy".into(),
+            x_title: words("rank", "랭크"),
+            y_title: accuracy(),
             x_marks,
             x,
             y: accuracy_range(&series),
@@ -461,14 +496,17 @@ pub(crate) fn differences(study: &Study) -> Vec<Figure> {
         for contrast in study.contrasts.iter().filter(|contrast| contrast.is_of_methods()) {
             let (first, second) = (&study.cells[contrast.first], &study.cells[contrast.second]);
             let here = panel.cells.iter().any(|cell| std::ptr::eq(*cell, first));
-            let (true, Some(pair)) = (here, &contrast.pair) else { continue };
+            let shown = here && !second.key.is_probe();
+            let (true, Some(pair)) = (shown, &contrast.pair) else { continue };
             let paper = first.paper(study.paper_scale).zip(second.paper(study.paper_scale));
+            let size = size_of(&first.key, Some(first));
+            let size =
+                size.map_or_else(|| words("all", "전체"), |size| with_thousands(size).into());
+            let [one, other] = [first, second].map(|cell| plotted_name(&cell.key.label));
             rows.push(ForestRow {
-                name: format!(
-                    "{}: {} − {}",
-                    size_of(&first.key, Some(first)).map_or_else(|| "all".into(), with_thousands),
-                    first.key.label,
-                    second.key.label
+                name: words(
+                    format!("{}: {} − {}", size.en, one.en, other.en),
+                    format!("{}: {} − {}", size.ko, one.ko, other.ko),
                 ),
                 look: look(&second.key.method, second.key.rank),
                 value: pair.bootstrap.difference,
@@ -477,7 +515,7 @@ pub(crate) fn differences(study: &Study) -> Vec<Figure> {
             });
         }
         if !rows.is_empty() {
-            let x_title = "difference of accuracies".into();
+            let x_title = difference_of_accuracies();
             let forest = Forest { title: panel.title, x_title, rows };
             figures.push(Figure { name: format!("differences-{}", panel.name), svg: forest.svg() });
         }
@@ -491,18 +529,27 @@ pub(crate) fn changes(study: &Study) -> Vec<Figure> {
     for contrast in study.contrasts.iter().filter(|contrast| !contrast.is_of_methods()) {
         let cell = &study.cells[contrast.first];
         let (true, Some(pair)) = (cell.key.method == "lora", &contrast.pair) else { continue };
-        let size = cell.key.train_size;
+        let size = words::size(cell.key.train_size);
         let what = match contrast.factors.as_slice() {
             [factor] => {
-                let key = words::key(&factor.key).en;
-                format!("{key} {} → {}", factor.first, factor.second)
+                let key = words::key(&factor.key);
+                let change = format!("{} → {}", factor.first, factor.second);
+                words(format!("{} {change}", key.en), format!("{} {change}", key.ko))
             }
             factors => {
-                format!("{}: {} keys at once", words::recipe(&cell.key.recipe).en, factors.len())
+                let (recipe, count) = (words::recipe(&cell.key.recipe), factors.len());
+                words(
+                    format!("{}: {count} keys at once", recipe.en),
+                    format!("{}: 키 {count}개를 함께", recipe.ko),
+                )
             }
         };
+        let rank = cell.key.rank.unwrap_or_default();
         rows.push(ForestRow {
-            name: format!("{size}, r={}: {what}", cell.key.rank.unwrap_or_default()),
+            name: words(
+                format!("{}, r={rank}: {}", size.en, what.en),
+                format!("{}, r={rank}: {}", size.ko, what.ko),
+            ),
             look: look("lora", cell.key.rank),
             value: pair.bootstrap.difference,
             interval: (pair.bootstrap.interval.low, pair.bootstrap.interval.high),
@@ -512,16 +559,16 @@ pub(crate) fn changes(study: &Study) -> Vec<Figure> {
     if rows.is_empty() {
         return Vec::new();
     }
-    let title = "Less LoRA with the paper's recipe".into();
-    let forest = Forest { title, x_title: "difference of accuracies".into(), rows };
+    let title = words("Less LoRA with the paper's recipe", "논문 설정의 LoRA와의 차이");
+    let forest = Forest { title, x_title: difference_of_accuracies(), rows };
     vec![Figure { name: "changes".into(), svg: forest.svg() }]
 }
 
 /// A part of the report: its plots under one heading.
 pub(crate) struct Section {
     pub(crate) id: &'static str,
-    pub(crate) heading: words::Words,
-    pub(crate) caption: words::Words,
+    pub(crate) heading: Words,
+    pub(crate) caption: Words,
     pub(crate) figures: Vec<Figure>,
 }
 
@@ -531,72 +578,72 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
     let all = [
         section(
             "differences",
-            words::words("How far apart the methods are", "방법 사이의 차이"),
-            words::words(
+            words("How far apart the methods are", "방법 사이의 차이"),
+            words(
                 "Difference of mean accuracies, the first method less the second, with the 95 % \
                  interval of a bootstrap over seeds and reviews. Right of the line, the first is \
                  ahead. Hollow: the paper's difference.",
-                "평균 정확도의 차이(앞의 방법 − 뒤의 방법)와 시드와 리뷰에 대한 부트스트랩 95 % 구간. 선의 오른쪽이면 \
+                "평균 정확도의 차이(앞의 방법 − 뒤의 방법)와 시드와 리뷰에 대한 부트스트랩 95 % 신뢰구간. 선의 오른쪽이면 \
                  앞의 방법이 앞섭니다. 속이 빈 표시는 논문의 차이입니다.",
             ),
             differences(study),
         ),
         section(
             "size",
-            words::words("Accuracy and the number of training reviews", "학습 리뷰 수와 정확도"),
-            words::words(
-                "Mean accuracy over seeds. Bars: 95 % interval, Student's over seeds, or Wilson's \
+            words("Accuracy and the number of training reviews", "학습 데이터 크기와 정확도"),
+            words(
+                "Mean accuracy over seeds, the methods of a size side by side. Bars: 95 % interval, Student's over seeds, or Wilson's \
                  over reviews for one seed; where it leaves the plot, it is cut.",
-                "시드에 대한 평균 정확도. 막대는 95 % 구간으로, 시드가 여럿이면 Student, 하나면 리뷰에 대한 Wilson \
+                "시드에 대한 평균 정확도이며, 같은 크기의 방법들을 옆으로 조금 벌려 그렸습니다. 막대는 95 % 신뢰구간으로, 시드가 여럿이면 Student, 하나면 리뷰에 대한 Wilson \
                  구간입니다. 그림을 벗어나는 부분은 잘렸습니다.",
             ),
             by_size(study),
         ),
         section(
             "time",
-            words::words("Accuracy and time", "시간과 정확도"),
-            words::words(
+            words("Accuracy and time", "시간과 정확도"),
+            words(
                 "Mean accuracy against the wall time of the whole run: training, AdapterFusion's \
                  both stages, validation and test. A point per training size.",
                 "실험 전체의 시간(학습, AdapterFusion의 두 단계, 검증, 테스트)에 대한 평균 정확도. 점 하나가 학습 \
-                 크기 하나입니다.",
+                 데이터 크기 하나입니다.",
             ),
             by_time(study),
         ),
         section(
             "changes",
-            words::words("What the recipe does to LoRA", "설정이 LoRA에 미치는 영향"),
-            words::words(
+            words("What the recipe does to LoRA", "설정이 LoRA에 미치는 영향"),
+            words(
                 "LoRA of other recipes less LoRA of the paper's, with 95 % bootstrap intervals. A row \
                  of a single key changes that key alone.",
-                "다른 설정의 LoRA − 논문 설정의 LoRA, 95 % 부트스트랩 구간. 키가 하나인 행은 그것만 바꾼 것입니다.",
+                "다른 설정의 LoRA − 논문 설정의 LoRA, 95 % 부트스트랩 신뢰구간. 키가 하나인 행은 그것만 바꾼 것입니다.",
             ),
             changes(study),
         ),
         section(
             "rank",
-            words::words("LoRA's rank", "LoRA의 rank"),
-            words::words(
+            words("LoRA's rank", "LoRA의 랭크"),
+            words(
                 "Accuracy against the rank, at the largest training size.",
-                "가장 큰 학습 크기에서 rank에 따른 정확도.",
+                "가장 큰 학습 데이터 크기에서 랭크에 따른 정확도.",
             ),
             by_rank(study),
         ),
         section(
             "curves",
-            words::words("Learning curves", "학습 곡선"),
-            words::words(
+            words("Learning curves", "학습 곡선"),
+            words(
                 "By epoch, means over seeds, at the largest training size; of AdapterFusion's second \
                  stage. Validation reviews are held out of the training file.",
-                "가장 큰 학습 크기의 에폭별 값, 시드에 대한 평균. AdapterFusion은 둘째 단계입니다. 검증 리뷰는 학습 \
+                "가장 큰 학습 데이터 크기의 에폭별 값, 시드에 대한 평균. AdapterFusion은 둘째 단계입니다. 검증 리뷰는 학습 \
                  파일에서 떼어 둔 것입니다.",
             ),
             learning_curves(study),
         ),
         section(
             "calibration",
-            words::words("Calibration", "확률 보정"),
-            words::words(
+            words("Calibration", "확률 보정"),
+            words(
                 format!(
                     "Reviews in {} bins of equal width from 0 to 1 by the probability of the \
                      predicted class, all seeds together; bins with fewer than 20 are left out of \
@@ -615,15 +662,51 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
         ),
         section(
             "attention",
-            words::words("What the fusion attends to", "퓨전이 주목하는 어댑터"),
-            words::words(
+            words("What the fusion attends to", "퓨전이 주목하는 어댑터"),
+            words(
                 "Mean weight of the first adapter over the test set, per layer; the second has the \
                  rest. Means over seeds at the largest training size.",
-                "테스트 집합에서 첫 어댑터가 층마다 받는 평균 가중치. 나머지는 둘째 어댑터의 것입니다. 가장 큰 학습 크기, \
+                "테스트 집합에서 첫 어댑터가 층마다 받는 평균 가중치. 나머지는 둘째 어댑터의 것입니다. 가장 큰 학습 데이터 크기, \
                  시드에 대한 평균.",
             ),
             fusion_attention(study),
         ),
     ];
     all.into_iter().filter(|section| !section.figures.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_of_one_size_stand_side_by_side_around_it() {
+        for sizes in [vec![1000.0], vec![500.0, 1000.0]] {
+            let points = |sizes: &[f64]| -> Vec<Point> {
+                sizes.iter().map(|&x| Point { x, y: 0.8, interval: None }).collect()
+            };
+            let look = look("vanilla", None);
+            let series: Vec<Series> = (0..6)
+                .map(|index| format!("method {index}").as_str().into())
+                .map(|name| Series { name, look, points: points(&sizes) })
+                .collect();
+            let plot = size_plot("title".into(), series);
+            assert_eq!(plot.x_marks.len(), sizes.len());
+            for (index, size) in sizes.iter().enumerate() {
+                let places: Vec<f64> = plot.series.iter().map(|one| one.points[index].x).collect();
+                assert!(places.windows(2).all(|pair| pair[1] - pair[0] > 1.0), "{places:?}");
+                assert!(places.iter().all(|place| plot.x.contains(place)), "{places:?}");
+                assert!((places.iter().sum::<f64>() / 6.0 - size).abs() < 1e-9, "{places:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_ranks_of_a_grid_look_the_same() {
+        let looks: Vec<String> =
+            [64, 32, 16, 4].map(|rank| format!("{:?}", look("lora", Some(rank)))).into();
+        for (index, one) in looks.iter().enumerate() {
+            assert!(!looks[..index].contains(one), "{one}");
+        }
+    }
 }

@@ -1,12 +1,14 @@
 //! A study as one HTML page: the verdict in words, made from the numbers, then what it rests on.
 //!
-//! The page holds all it needs: no script, no font, no image from elsewhere. It is written in English;
-//! verdict and captions are in Korean, too, and two radio buttons choose.
+//! The page holds all it needs: no script, no font, no image from elsewhere. Everything on it but names
+//! and numbers is there in English and in Korean, plots and tables too; two radio buttons choose.
 
 mod disagreement;
 mod figures;
+mod language;
 mod page;
 mod palette;
+mod particle;
 mod plot;
 mod words;
 
@@ -15,6 +17,7 @@ use std::collections::BTreeMap;
 use nsmc_eval::study::Study;
 
 pub use figures::Figure;
+use language::Language;
 
 /// What a report is made of.
 #[derive(Clone, Debug)]
@@ -31,19 +34,23 @@ impl Report<'_> {
         page::render(self)
     }
 
-    /// Its plots, each for a file of its own.
+    /// Its plots, each for a file of its own: in English, and under `NAME.ko` in Korean.
     pub fn plots(&self) -> Vec<Figure> {
         let style = palette::style_sheet();
         let sections = figures::sections(self.study);
-        let figures = sections.into_iter().flat_map(|section| section.figures);
+        let mut figures = Vec::new();
+        for Figure { name, svg } in sections.into_iter().flat_map(|section| section.figures) {
+            // Alone, a plot brings its colours and its ground.
+            let style = format!("<style>{style} svg{{background:var(--paper)}}</style>");
+            let end = svg.find('>').map_or(0, |end| end + 1);
+            let svg = format!("{}\n{style}{}", &svg[..end], &svg[end..]);
+            for (name, language) in
+                [(name.clone(), Language::English), (format!("{name}.ko"), Language::Korean)]
+            {
+                figures.push(Figure { name, svg: language::in_one(&svg, language) });
+            }
+        }
         figures
-            .map(|Figure { name, svg }| {
-                // Alone, a plot brings its colours and its ground.
-                let style = format!("<style>{style} svg{{background:var(--paper)}}</style>");
-                let end = svg.find('>').map_or(0, |end| end + 1);
-                Figure { name, svg: format!("{}\n{style}{}", &svg[..end], &svg[end..]) }
-            })
-            .collect()
     }
 
     /// The ids of the reviews whose texts the page quotes.

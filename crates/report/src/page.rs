@@ -1,17 +1,30 @@
 use std::collections::BTreeSet;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use nsmc_eval::statistics::Interval;
 use nsmc_eval::study::{Calibration, Cell, Study, StudyTable, Verdict};
-use nsmc_eval::{Table, minutes_and_seconds, with_thousands};
+use nsmc_eval::{BilingualTable, Words, method_words, minutes_and_seconds, with_thousands};
 use nsmc_experiment::RunRecord;
 
 use crate::figures::{Figure, Section, look, panels, sections};
-use crate::words::{Words, words};
-use crate::{Report, disagreement, palette};
+use crate::words::words;
+use crate::{Report, disagreement, language, palette};
 
-/// A text in both languages; the style sheet shows one.
+/// A text in both languages, of which the style sheet shows one; once if it is the same.
 fn both(Words { en, ko }: &Words) -> Markup {
-    html! { span.en lang="en" { (en) } span.ko lang="ko" { (ko) } }
+    if en == ko {
+        return lines(en);
+    }
+    html! { span.en lang="en" { (lines(en)) } span.ko lang="ko" { (lines(ko)) } }
+}
+
+fn lines(text: &str) -> Markup {
+    html! {
+        @for (index, line) in text.split('\n').enumerate() {
+            @if index > 0 { br; }
+            (line)
+        }
+    }
 }
 
 fn heading(en: &str, ko: &str) -> Markup {
@@ -23,27 +36,25 @@ pub(crate) fn render(report: &Report<'_>) -> String {
     let verdict = Verdict::new(study);
     let style = format!("{}{}", palette::style_sheet(), include_str!("style.css"));
     let body = html! {
-        form.language aria-label="Language" {
+        form.language aria-label="Language, 언어" {
             label { input type="radio" name="language" id="english" checked; "English" }
             label { input type="radio" name="language" id="korean"; "한국어" }
         }
         header {
-            p.kicker { (both(&words("Report of", "보고서"))) " " (study.name) }
-            h1 { (both(&words(
-                "Full fine-tuning, AdapterFusion and LoRA on Korean movie reviews",
-                "한국어 영화 리뷰에서 전체 미세조정, AdapterFusion, LoRA",
-            ))) }
+            p.kicker { (both(&words("Report of", "보고서:"))) " " (study.name) }
+            h1 { (both(&title(study))) }
             p.about { (both(&words(
                 "A paper from Kookmin University found multilingual BERT most accurate when all of \
                  it is fine-tuned (vanilla), then AdapterFusion, then, by far, LoRA. Does that hold?",
-                "국민대학교의 논문은 다국어 BERT를 전부 미세조정(vanilla)할 때 가장 정확하고, 그다음이 \
-                 AdapterFusion, LoRA는 크게 뒤진다고 보고했습니다. 정말 그럴까요?",
+                "국민대학교의 논문은 다국어 BERT의 정확도가 전체 미세조정(Vanilla)에서 가장 높고, AdapterFusion이 \
+                 그다음이며, LoRA는 크게 뒤진다고 보고했습니다. 정말 그럴까요?",
             ))) }
         }
         main {
             section #verdict {
                 (heading("Verdict", "결론"))
                 @for sentence in crate::words::verdict(study, &verdict) { p.verdict { (both(&sentence)) } }
+                @if !verdict.recipes.is_empty() { p.about { (both(&crate::words::legend())) } }
                 (claims(study, &verdict))
                 @let caveats = crate::words::caveats(study, &verdict);
                 @if !caveats.is_empty() {
@@ -51,7 +62,11 @@ pub(crate) fn render(report: &Report<'_>) -> String {
                 }
             }
             section #results {
-                (heading("Results beside the paper's", "논문과 나란히 본 결과"))
+                @if study.cells.iter().any(|cell| cell.paper(study.paper_scale).is_some()) {
+                    (heading("Results beside the paper's", "논문과 나란히 본 결과"))
+                } @else {
+                    (heading("Results", "결과"))
+                }
                 @for table in study.quality_tables() { (study_table(&table)) }
             }
             @for section in sections(study) { (plots(study, &section)) }
@@ -84,6 +99,24 @@ pub(crate) fn render(report: &Report<'_>) -> String {
     page.into_string()
 }
 
+/// What was compared on what: the paper's data, or one's own.
+fn title(study: &Study) -> Words {
+    let mut datasets: Vec<&str> = Vec::new();
+    for config in study.cells.iter().filter_map(|cell| cell.config()) {
+        if !datasets.contains(&config.data.dataset.as_str()) {
+            datasets.push(&config.data.dataset);
+        }
+    }
+    let on = match datasets.as_slice() {
+        [] | ["nsmc"] => words("Korean movie reviews", "한국어 영화 리뷰"),
+        others => others.join(", ").as_str().into(),
+    };
+    words(
+        format!("Full fine-tuning, AdapterFusion and LoRA on {}", on.en),
+        format!("{}에서 비교한 전체 미세조정, AdapterFusion, LoRA", on.ko),
+    )
+}
+
 /// The claims that the verdict counts.
 fn claims(study: &Study, verdict: &Verdict) -> Markup {
     let rows: Vec<_> = verdict
@@ -100,31 +133,34 @@ fn claims(study: &Study, verdict: &Verdict) -> Markup {
                 "The paper's order, claim by claim. A claim holds if the bootstrap interval of the \
                  difference lies above 0 and McNemar's p, corrected by Holm over all comparisons of \
                  the recipe, below 0.05.",
-                "논문의 순서를 주장별로 본 것. 차이의 부트스트랩 구간이 0보다 위에 있고, 그 설정의 모든 비교에 대해 \
-                 Holm으로 보정한 McNemar p가 0.05보다 작으면 성립으로 봅니다.",
+                "논문의 순서를 주장별로 본 것입니다. 차이의 부트스트랩 신뢰구간이 0보다 위에 있고, 그 설정의 모든 비교에 대해 \
+                 Holm의 방법으로 보정한 McNemar p가 0.05보다 작으면 성립한다고 봅니다.",
             ))) }
             div.scroll tabindex="0" { table {
                 thead { tr {
                     th { (both(&words("recipe", "설정"))) }
-                    th.number { (both(&words("reviews", "리뷰"))) }
+                    th.number { (both(&words("reviews", "학습 데이터\n크기"))) }
                     th { (both(&words("claim", "주장"))) }
                     th.number { (both(&words("difference", "차이"))) }
-                    th.number { (both(&words("95 % interval", "95 % 구간"))) }
+                    th.number { (both(&words("95 % interval", "95 % 신뢰구간"))) }
                     th.number { "p" }
                     th { (both(&words("finding", "판정"))) }
                 } }
                 tbody { @for (recipe, claim) in rows {
                     @let pair = claim.contrast.and_then(|index| study.contrasts[index].pair.as_ref());
                     tr {
-                        td { (if recipe.recipe.is_empty() { "–" } else { &recipe.recipe }) }
-                        td.number { (crate::words::size(claim.train_size)) }
-                        td { (claim.better) " > " (claim.worse) }
+                        td { (self::recipe(&recipe.recipe)) }
+                        td.number { (both(&crate::words::size(claim.train_size))) }
+                        td {
+                            (both(&method_words(&claim.better))) " > " (both(&method_words(&claim.worse)))
+                        }
                         @if let Some(pair) = pair {
                             td.number { (format!("{:+.4}", pair.bootstrap.difference)) }
-                            td.number { (format!(
-                                "{:+.4} to {:+.4}",
-                                pair.bootstrap.interval.low, pair.bootstrap.interval.high
-                            )) }
+                            @let Interval { low, high } = pair.bootstrap.interval;
+                            td.number { (both(&words(
+                                format!("{low:+.4} to {high:+.4}"),
+                                format!("{low:+.4}~{high:+.4}"),
+                            ))) }
                             td.number { (p_value(pair.holm_p)) }
                         } @else { td.number { "–" } td.number { "–" } td.number { "–" } }
                         td class=(format!("{:?}", claim.finding).to_lowercase()) {
@@ -144,27 +180,24 @@ fn p_value(p: f64) -> String {
 fn study_table(StudyTable { title, note, table, .. }: &StudyTable) -> Markup {
     html! {
         figure.table {
-            h3 { (title) }
+            h3 { (both(title)) }
             (html_table(table))
-            figcaption { (note) }
+            figcaption { (both(note)) }
         }
     }
 }
 
-fn html_table(table: &Table) -> Markup {
+fn html_table(table: &BilingualTable) -> Markup {
     let class = |index: usize| (index >= table.left()).then_some("number");
     html! {
         div.scroll tabindex="0" { table {
             thead { tr { @for (index, title) in table.header().iter().enumerate() {
-                th class=[class(index)] {
-                    @for (line, part) in title.split('\n').enumerate() {
-                        @if line > 0 { br; }
-                        (part)
-                    }
-                }
+                th class=[class(index)] { (both(title)) }
             } } }
             tbody { @for row in table.rows() {
-                tr { @for (index, cell) in row.iter().enumerate() { td class=[class(index)] { (cell) } } }
+                tr { @for (index, cell) in row.iter().enumerate() {
+                    td class=[class(index)] { (both(cell)) }
+                } }
             } }
         } }
     }
@@ -175,28 +208,33 @@ fn plots(study: &Study, section: &Section) -> Markup {
         section id=(section.id) {
             h2 { (both(&section.heading)) }
             figure {
-                div.plots { @for figure in &section.figures { (plot(figure, &section.caption)) } }
-                figcaption { (both(&section.caption)) }
+                div.plots { @for figure in &section.figures { (plot(figure, section.id)) } }
+                figcaption id=(caption_id(section.id)) { (both(&section.caption)) }
             }
             @if section.id == "calibration" { (calibration_errors(study)) }
         }
     }
 }
 
-fn plot(figure: &Figure, caption: &Words) -> Markup {
-    let label = format!("<svg role=\"img\" aria-label=\"{}\"", caption.en.replace('"', "&quot;"));
-    html! { (PreEscaped(figure.svg.replacen("<svg", &label, 1))) }
+fn caption_id(section: &str) -> String {
+    format!("{section}-caption")
+}
+
+/// A plot in both languages, named by the caption beneath, which is in one.
+fn plot(figure: &Figure, section: &str) -> Markup {
+    let label = format!("<svg role=\"img\" aria-labelledby=\"{}\"", caption_id(section));
+    html! { (PreEscaped(language::in_both(&figure.svg).replacen("<svg", &label, 1))) }
 }
 
 fn calibration_errors(study: &Study) -> Markup {
-    let mut table = Table::new(
+    let mut table = BilingualTable::new(
         [
-            "recipe",
-            "reviews",
-            "method",
-            "expected\ncalibration error",
-            "mean\nprobability",
-            "accuracy",
+            words("recipe", "설정"),
+            words("reviews", "학습 데이터\n크기"),
+            words("method", "방법"),
+            words("expected\ncalibration error", "기대 보정 오차\n(ECE)"),
+            words("mean\nprobability", "평균\n확률"),
+            words("accuracy", "정확도"),
         ],
         3,
     );
@@ -206,13 +244,13 @@ fn calibration_errors(study: &Study) -> Markup {
             let mean = |value: fn(&nsmc_eval::study::CalibrationBin) -> f64| {
                 let sum: f64 =
                     calibration.bins.iter().map(|bin| value(bin) * bin.reviews as f64).sum();
-                format!("{:.4}", sum / calibration.reviews as f64)
+                format!("{:.4}", sum / calibration.reviews as f64).into()
             };
             table.push([
-                if cell.key.recipe.is_empty() { "–".into() } else { cell.key.recipe.clone() },
+                recipe(&cell.key.recipe).into(),
                 crate::words::size(cell.key.train_size),
-                cell.key.label.clone(),
-                format!("{:.4}", calibration.expected_error),
+                method_words(&cell.key.label),
+                format!("{:.4}", calibration.expected_error).into(),
                 mean(|bin| bin.confidence),
                 mean(|bin| bin.accuracy),
             ]);
@@ -239,8 +277,8 @@ fn confusion(study: &Study) -> Markup {
                 figcaption { (both(&words(
                     "Rows are true classes, columns predicted ones; shares of a row, and counts, over \
                      all seeds, at the largest training size.",
-                    "행은 실제 클래스, 열은 예측한 클래스입니다. 행에 대한 비율과 개수, 모든 시드를 더한 것, 가장 큰 학습 \
-                     크기.",
+                    "행은 실제 클래스, 열은 예측한 클래스입니다. 가장 큰 학습 데이터 크기에서 모든 시드를 더한 개수와 행에 대한 \
+                     비율입니다.",
                 ))) }
             }
         }
@@ -259,7 +297,7 @@ fn matrix(cell: &Cell) -> Markup {
         table.confusion {
             caption {
                 span.swatch style=(format!("background:{}", look(&cell.key.method, cell.key.rank).colour.css())) {}
-                (cell.key.label) @if !recipe.is_empty() { ", " (recipe) }
+                (both(&method_words(&cell.key.label))) @if !recipe.is_empty() { ", " (recipe) }
             }
             thead { tr { td {} @for name in names { th.number { (name) } } } }
             tbody { @for (label, name) in names.iter().enumerate() {
@@ -295,7 +333,7 @@ fn disagreements(report: &Report<'_>) -> Markup {
                     thead { tr {
                         th { (both(&words("review", "리뷰"))) }
                         th { (both(&words("class", "클래스"))) }
-                        @for cell in &cells { th.number { (cell.key.label) } }
+                        @for cell in &cells { th.number { (both(&method_words(&cell.key.label))) } }
                     } }
                     tbody { @for review in &reviews { tr {
                         td.text { @match report.texts.get(&review.id) {
@@ -304,41 +342,54 @@ fn disagreements(report: &Report<'_>) -> Markup {
                         } }
                         td { (names[review.label]) }
                         @for (right, sure) in &review.methods {
-                            td.number class=(if *right > 0.5 { "holds" } else { "reversed" }) {
+                            td.number.holds[*right > 0.5].reversed[*right <= 0.5] {
                                 (format!("{sure:.2}"))
-                                span.mark aria-label=(if *right > 0.5 { "right" } else { "wrong" }) {
-                                    (if *right > 0.5 { "✓" } else { "✗" })
-                                }
+                                span.mark aria-hidden="true" { (if *right > 0.5 { "✓" } else { "✗" }) }
+                                span.said { (both(&if *right > 0.5 {
+                                    words("right", "정답")
+                                } else {
+                                    words("wrong", "오답")
+                                })) }
                             }
                         }
                     } } }
                 } }
-                figcaption { (both(&words(
-                    format!(
-                        "Probability that each method gives the true class, mean over its seeds, and \
-                         whether most of them are right; the reviews on which they are furthest \
-                         apart. {} on {} reviews.{}",
-                        recipe_of(cells[0]),
-                        crate::words::size(cells[0].key.train_size),
-                        if report.texts.is_empty() {
-                            " Texts are shown where the test file is at hand."
-                        } else {
-                            ""
-                        }
-                    ),
-                    "각 방법이 실제 클래스에 준 확률의 시드 평균과 다수의 시드가 맞혔는지. 방법들이 가장 크게 엇갈리는 \
-                     리뷰들입니다.",
-                ))) }
+                figcaption { (both(&disagreements_caption(report, cells[0]))) }
             }
         }
     }
 }
 
-fn recipe_of(cell: &Cell) -> String {
-    match cell.key.recipe.as_str() {
-        "" => "Trained".into(),
-        recipe => format!("Recipe {recipe}, trained"),
-    }
+fn disagreements_caption(report: &Report<'_>, cell: &Cell) -> Words {
+    let on = crate::words::reviews(cell.key.train_size);
+    let of = match cell.key.recipe.as_str() {
+        "" => words("Trained", ""),
+        recipe => words(format!("Recipe {recipe}, trained"), format!("{recipe} 설정, ")),
+    };
+    let absent = if report.texts.is_empty() {
+        words(
+            " Texts are shown where the test file is at hand.",
+            " 테스트 파일이 있는 곳에서는 리뷰의 글도 보입니다.",
+        )
+    } else {
+        words("", "")
+    };
+    words(
+        format!(
+            "Probability that each method gives the true class, mean over its seeds, and whether most \
+             of them are right; the reviews on which they are furthest apart. {} on {}.{}",
+            of.en, on.en, absent.en
+        ),
+        format!(
+            "각 방법이 실제 클래스에 준 확률의 시드 평균과, 시드의 다수가 맞혔는지를 보입니다. 방법들이 가장 크게 엇갈리는 \
+             리뷰들입니다. {}{}.{}",
+            of.ko, on.ko, absent.ko
+        ),
+    )
+}
+
+fn recipe(name: &str) -> &str {
+    if name.is_empty() { "–" } else { name }
 }
 
 /// Configurations, devices, versions, seeds and times.
@@ -353,27 +404,37 @@ fn made(study: &Study) -> Markup {
     let seeded = records.iter().filter(|record| !record.config.method.is_baseline());
     let seeds: BTreeSet<u64> = seeded.map(|record| record.config.seed).collect();
     let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
-    let facts = [
-        ("runs", records.len().to_string()),
-        ("seeds", seeds.join(", ")),
-        ("device", distinct(|record| record.device.clone())),
-        ("threads", distinct(|record| record.threads.to_string())),
-        ("version", distinct(|record| record.version.clone())),
-        ("time of all runs", format!("{:.1} h", total / 3600.0)),
-        ("training file, sha256", distinct(|record| short(&record.config.data.train.sha256))),
-        ("test file, sha256", distinct(|record| short(&record.config.data.test.sha256))),
+    let hours = format!("{:.1}", total / 3600.0);
+    let facts: [(Words, Words); 8] = [
+        (words("runs", "실험 수"), records.len().to_string().into()),
+        (words("seeds", "시드"), seeds.join(", ").into()),
+        (words("device", "장치"), distinct(|record| record.device.clone()).into()),
+        (words("threads", "스레드 수"), distinct(|record| record.threads.to_string()).into()),
+        (words("version", "버전"), distinct(|record| record.version.clone()).into()),
+        (
+            words("time of all runs", "모든 실험의 시간"),
+            words(format!("{hours} h"), format!("{hours}시간")),
+        ),
+        (
+            words("training file, sha256", "학습 파일 sha256"),
+            distinct(|record| short(&record.config.data.train.sha256)).into(),
+        ),
+        (
+            words("test file, sha256", "테스트 파일 sha256"),
+            distinct(|record| short(&record.config.data.test.sha256)).into(),
+        ),
     ];
-    let mut table = Table::new(
+    let mut table = BilingualTable::new(
         [
-            "run",
-            "recipe",
-            "epochs",
-            "learning rate",
-            "batch",
-            "optimiser",
-            "tested\nepoch",
-            "validation\naccuracy",
-            "whole run",
+            words("run", "실험"),
+            words("recipe", "설정"),
+            words("epochs", "에폭 수"),
+            words("learning rate", "학습률"),
+            words("batch", "배치\n크기"),
+            words("optimiser", "옵티마이저"),
+            words("tested\nepoch", "테스트한\n에폭"),
+            words("validation\naccuracy", "검증\n정확도"),
+            words("whole run", "실험\n전체 시간"),
         ],
         2,
     );
@@ -387,19 +448,22 @@ fn made(study: &Study) -> Markup {
         let trained = !record.config.method.is_baseline();
         let of_training = |text: String| if trained { text } else { dash() };
         let tested = results.map_or_else(dash, |results| results.tested_epoch.to_string());
-        table.push([
-            record.run_id.clone(),
-            if record.config.recipe.is_empty() { dash() } else { record.config.recipe.clone() },
-            of_training(training.num_train_epochs.to_string()),
-            of_training(format!("{:e}", training.learning_rate)),
-            of_training(training.train_batch_size.to_string()),
-            of_training(format!("{:?}", training.optimizer)),
-            of_training(tested),
-            epoch
-                .and_then(|epoch| epoch.validation_accuracy)
-                .map_or_else(dash, |accuracy| format!("{accuracy:.4}")),
-            minutes_and_seconds(record.total_seconds),
-        ]);
+        table.push(
+            [
+                record.run_id.clone(),
+                recipe(&record.config.recipe).to_owned(),
+                of_training(training.num_train_epochs.to_string()),
+                of_training(format!("{:e}", training.learning_rate)),
+                of_training(training.train_batch_size.to_string()),
+                of_training(format!("{:?}", training.optimizer)),
+                of_training(tested),
+                epoch
+                    .and_then(|epoch| epoch.validation_accuracy)
+                    .map_or_else(dash, |accuracy| format!("{accuracy:.4}")),
+                minutes_and_seconds(record.total_seconds),
+            ]
+            .map(Words::from),
+        );
     }
     html! {
         section #made {
@@ -408,10 +472,10 @@ fn made(study: &Study) -> Markup {
                 "Each run is one process with one resolved configuration and seed. The test set was \
                  predicted once per run, after training; every figure here is computed from those \
                  predictions.",
-                "실험 하나는 완전히 정해진 설정과 시드로 실행한 프로세스 하나입니다. 테스트 집합은 학습이 끝난 뒤 한 번만 \
-                 예측했고, 여기의 모든 숫자는 그 예측에서 계산했습니다.",
+                "실험 하나는 모든 설정과 시드를 정해 실행한 프로세스 하나입니다. 테스트 집합은 학습이 끝난 뒤 실험마다 한 번만 \
+                 예측했고, 여기의 모든 수치는 그 예측에서 계산했습니다.",
             ))) }
-            dl.facts { @for (name, value) in facts { dt { (name) } dd { (value) } } }
+            dl.facts { @for (name, value) in &facts { dt { (both(name)) } dd { (both(value)) } } }
             details {
                 summary { (both(&words("Every run", "모든 실험"))) }
                 (html_table(&table))

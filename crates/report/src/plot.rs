@@ -7,6 +7,9 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use nsmc_eval::Words;
+
+use crate::language::drawn;
 use crate::palette::{self, Colour, INK, MUTED, PAPER, RULE};
 
 /// Width of a plot in its own units; on a telephone one unit is a little less than a pixel.
@@ -14,8 +17,11 @@ const WIDTH: u32 = 380;
 const HEIGHT: u32 = 300;
 /// plotters writes a size of 1.24 units as one.
 const TEXT: u32 = 16;
-/// Mean width of a character of [`TEXT`], for the legend.
+/// Mean width of a character of the legend, and that of a Korean one.
 const CHARACTER: f64 = 6.8;
+const WIDE_CHARACTER: f64 = 12.2;
+/// How much wider the title is set.
+const BOLD: f64 = 1.28;
 
 /// How a series looks.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +49,7 @@ pub(crate) struct Point {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Series {
-    pub(crate) name: String,
+    pub(crate) name: Words,
     pub(crate) look: Look,
     pub(crate) points: Vec<Point>,
 }
@@ -51,9 +57,9 @@ pub(crate) struct Series {
 /// Series over two axes.
 #[derive(Clone, Debug)]
 pub(crate) struct Plot {
-    pub(crate) title: String,
-    pub(crate) x_title: String,
-    pub(crate) y_title: String,
+    pub(crate) title: Words,
+    pub(crate) x_title: Words,
+    pub(crate) y_title: Words,
     /// Where the horizontal axis has its marks, and what stands there.
     pub(crate) x_marks: Vec<(f64, String)>,
     pub(crate) x: Range<f64>,
@@ -66,7 +72,7 @@ pub(crate) struct Plot {
 /// A row of [`Forest`].
 #[derive(Clone, Debug)]
 pub(crate) struct ForestRow {
-    pub(crate) name: String,
+    pub(crate) name: Words,
     pub(crate) look: Look,
     pub(crate) value: f64,
     pub(crate) interval: (f64, f64),
@@ -77,8 +83,8 @@ pub(crate) struct ForestRow {
 /// Values with intervals, one below the other, on both sides of 0.
 #[derive(Clone, Debug)]
 pub(crate) struct Forest {
-    pub(crate) title: String,
-    pub(crate) x_title: String,
+    pub(crate) title: Words,
+    pub(crate) x_title: Words,
     pub(crate) rows: Vec<ForestRow>,
 }
 
@@ -99,19 +105,20 @@ impl Plot {
     }
 
     pub(crate) fn svg(&self) -> String {
-        let names: Vec<(&str, Look)> =
-            self.series.iter().map(|series| (series.name.as_str(), series.look)).collect();
+        let names: Vec<(&Words, Look)> =
+            self.series.iter().map(|series| (&series.name, series.look)).collect();
         render(HEIGHT, |root| self.draw(root, &names))
     }
 
-    fn draw(&self, root: &Area<'_>, names: &[(&str, Look)]) -> Drawn {
+    fn draw(&self, root: &Area<'_>, names: &[(&Words, Look)]) -> Drawn {
         let top = title_and_legend(root, &self.title, names)?;
         let (_, below) = root.split_vertically(top);
         let mut chart = ChartBuilder::on(&below)
             .margin_right(14)
+            .margin_left(4)
             .margin_top(6)
             .x_label_area_size(48)
-            .y_label_area_size(60)
+            .y_label_area_size(66)
             .build_cartesian_2d(self.x.clone(), self.y.clone())?;
         let fine = self.y.end - self.y.start < 0.05;
         chart
@@ -124,8 +131,8 @@ impl Plot {
             .y_labels(5)
             .label_style(text(TEXT - 1, MUTED))
             .axis_desc_style(text(TEXT - 1, INK))
-            .x_desc(self.x_title.as_str())
-            .y_desc(self.y_title.as_str())
+            .x_desc(drawn(&self.x_title))
+            .y_desc(drawn(&self.y_title))
             .y_label_formatter(&|at| if fine { format!("{at:.3}") } else { format!("{at:.2}") })
             .draw()?;
         // Marks stand where the data are, which plotters' own do not.
@@ -193,7 +200,7 @@ impl Forest {
             .x_labels(5)
             .label_style(text(TEXT - 1, MUTED))
             .axis_desc_style(text(TEXT - 1, INK))
-            .x_desc(self.x_title.as_str())
+            .x_desc(drawn(&self.x_title))
             .x_label_formatter(&|at| format!("{at:+.2}"))
             .draw()?;
         chart.draw_series(LineSeries::new([(0.0, 0.0), (0.0, rows)], INK.rgb()))?;
@@ -214,10 +221,9 @@ impl Forest {
             }
             let at = place(x.start, index as f64 + 0.12);
             // The lines of the grid stop at the text.
-            let width = (row.name.chars().count() as f64 * CHARACTER) as i32;
-            let ground = [(0, at.1 - 2), (width + 6, at.1 + 14)];
+            let ground = [(0, at.1 - 2), (wider(&row.name) as i32 + 6, at.1 + 14)];
             area.draw(&Rectangle::new(ground, PAPER.rgb().filled()))?;
-            area.draw(&Text::new(row.name.clone(), (2, at.1), text(TEXT - 1, INK)))?;
+            area.draw(&Text::new(drawn(&row.name), (2, at.1), text(TEXT - 1, INK)))?;
         }
         Ok(())
     }
@@ -227,25 +233,57 @@ fn text(size: u32, colour: Colour) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&colour.rgb())
 }
 
+/// How wide a text of the legend's size is, roughly.
+fn width(text: &str) -> f64 {
+    let wide = |character: char| character >= '\u{1100}';
+    text.chars().map(|character| if wide(character) { WIDE_CHARACTER } else { CHARACTER }).sum()
+}
+
+/// That of the longer language.
+fn wider(words: &Words) -> f64 {
+    width(&words.en).max(width(&words.ko))
+}
+
+/// The lines of a text that is broken at spaces.
+fn lines(text: &str, widest: f64) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if width(line) + CHARACTER + width(word) <= widest => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// Draws both; gives the height they take.
 fn title_and_legend(
     root: &Area<'_>,
-    title: &str,
-    names: &[(&str, Look)],
+    title: &Words,
+    names: &[(&Words, Look)],
 ) -> Result<u32, DrawingAreaErrorKind<std::io::Error>> {
     let style = ("sans-serif", TEXT + 2).into_font().style(FontStyle::Bold).color(&INK.rgb());
-    root.draw(&Text::new(title.to_owned(), (8, 6), style))?;
-    let (mut x, mut y) = (14, 34);
-    if names.is_empty() {
-        return Ok(30);
+    let [en, ko] = [&title.en, &title.ko].map(|title| lines(title, f64::from(WIDTH - 16) / BOLD));
+    let mut y = 6;
+    for index in 0..en.len().max(ko.len()) {
+        let [en, ko] = [&en, &ko].map(|lines| lines.get(index).map_or("", String::as_str));
+        root.draw(&Text::new(drawn(&Words::new(en, ko)), (8, y), style.clone()))?;
+        y += 19;
     }
+    if names.is_empty() {
+        return Ok(y as u32 + 5);
+    }
+    let (mut x, mut y) = (14, y + 9);
     for (name, look) in names {
-        let width = 22 + (name.chars().count() as f64 * CHARACTER) as i32;
+        let width = 22 + wider(name) as i32;
         if x > 14 && x + width > WIDTH as i32 {
             (x, y) = (14, y + 18);
         }
         marker(root, (x, y + 2), *look, true)?;
-        root.draw(&Text::new((*name).to_owned(), (x + 9, y - 5), text(TEXT - 1, INK)))?;
+        root.draw(&Text::new(drawn(name), (x + 9, y - 5), text(TEXT - 1, INK)))?;
         x += width + 6;
     }
     Ok(y as u32 + 14)

@@ -1,26 +1,24 @@
 //! What the numbers say, in English and Korean.
 
-use nsmc_eval::study::{Cause, Finding, RecipeVerdict, Study, Verdict};
-use nsmc_eval::with_thousands;
+use nsmc_eval::statistics::{BootstrapDifference, Interval};
+use nsmc_eval::study::{
+    Cause, Collapse, Contrast, Finding, OrderClaim, RecipeVerdict, Study, Verdict,
+};
+use nsmc_eval::{Words, method_words, with_thousands};
 use nsmc_experiment::Rows;
 
-/// The same in two languages.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Words {
-    pub(crate) en: String,
-    pub(crate) ko: String,
-}
+use crate::particle::{Particle, with_particle};
 
 pub(crate) fn words(en: impl Into<String>, ko: impl Into<String>) -> Words {
-    Words { en: en.into(), ko: ko.into() }
+    Words::new(en, ko)
 }
 
 /// A recipe, within a sentence.
 pub(crate) fn recipe(name: &str) -> Words {
     match name {
         "" => words("the one recipe", "하나뿐인 설정"),
-        "paper" => words("the paper's recipe", "논문의 설정"),
-        "tuned" => words("tuned learning rates", "방법별로 조정한 학습률"),
+        "paper" => words("the paper's recipe", "논문의 설정(paper)"),
+        "tuned" => words("tuned learning rates", "방법별로 조정한 학습률(tuned)"),
         other => words(format!("recipe {other}"), format!("{other} 설정")),
     }
 }
@@ -48,12 +46,33 @@ pub(crate) fn finding(finding: Finding) -> Words {
     }
 }
 
-/// Training reviews.
-pub(crate) fn size(size: Rows) -> String {
+/// Training reviews, in a table.
+pub(crate) fn size(size: Rows) -> Words {
     match size {
-        Rows::All => "all".into(),
-        Rows::Exactly(size) => with_thousands(size),
+        Rows::All => words("all", "전체"),
+        Rows::Exactly(size) => with_thousands(size).into(),
     }
+}
+
+/// Training reviews, in a sentence.
+pub(crate) fn reviews(rows: Rows) -> Words {
+    let Words { en, ko } = size(rows);
+    let ko = if rows == Rows::All {
+        "학습 데이터 전체".into()
+    } else {
+        format!("학습 데이터 {ko}건")
+    };
+    words(format!("{en} reviews"), ko)
+}
+
+/// How to read the verdict's figures.
+pub(crate) fn legend() -> Words {
+    words(
+        "%p: percentage points of accuracy, means over seeds; in brackets, the 95 % interval of a \
+         bootstrap over seeds and reviews.",
+        "%p는 정확도의 퍼센트포인트로, 시드에 대한 평균입니다. 대괄호 안은 시드와 리뷰에 대한 부트스트랩 95 % \
+         신뢰구간입니다.",
+    )
 }
 
 /// The verdict, a sentence or two per recipe and question.
@@ -63,15 +82,17 @@ pub(crate) fn verdict(study: &Study, verdict: &Verdict) -> Vec<Words> {
         sentences.push(words(
             "These runs hold no recipe with vanilla and another method: they cannot say whether the \
              paper's order holds.",
-            "vanilla와 다른 방법을 함께 실행한 설정이 없어, 논문의 순서가 성립하는지 말할 수 없습니다.",
+            "전체 미세조정(Vanilla)을 다른 방법과 함께 실험한 설정이 없어, 논문의 순서가 성립하는지 말할 수 없습니다.",
         ));
     }
     for recipe in &verdict.recipes {
-        sentences.push(order(recipe, several_settings(verdict)));
+        sentences.push(order(study, recipe, several_settings(verdict)));
         sentences.extend(collapse(study, recipe));
         sentences.extend(causes(study, recipe));
     }
-    sentences.extend(survives(verdict));
+    for recipe in verdict.recipes.iter().filter(|recipe| recipe.recipe == "paper") {
+        sentences.extend(survives(study, verdict, recipe));
+    }
     sentences
 }
 
@@ -79,10 +100,11 @@ fn several_settings(verdict: &Verdict) -> bool {
     verdict.recipes.iter().any(|recipe| recipe.setting != verdict.recipes[0].setting)
 }
 
-fn order(verdict: &RecipeVerdict, named: bool) -> Words {
+fn order(study: &Study, verdict: &RecipeVerdict, named: bool) -> Words {
     let name = recipe(&verdict.recipe);
     let here = if named {
-        words(format!(" ({})", verdict.setting), format!(" ({})", verdict.setting))
+        let Words { en, ko } = study.setting(&verdict.setting);
+        words(format!(" ({en})"), format!("({ko})"))
     } else {
         words("", "")
     };
@@ -90,27 +112,20 @@ fn order(verdict: &RecipeVerdict, named: bool) -> Words {
         |wanted: Finding| verdict.orders.iter().filter(|claim| claim.finding == wanted).count();
     let (all, holds, reversed) =
         (verdict.orders.len(), count(Finding::Holds), count(Finding::Reversed));
+    let open = all - holds - reversed;
     let counts = words(
         format!(
-            "{holds} of {all} pairwise claims hold, {reversed} are reversed, {} cannot be decided",
-            all - holds - reversed
+            "{holds} of {all} pairwise claims hold, {reversed} are reversed, {open} cannot be decided"
         ),
         format!(
-            "짝지은 주장 {all}개 가운데 {holds}개가 성립하고 {reversed}개는 반대이며 {}개는 판단할 수 없습니다",
-            all - holds - reversed
+            "두 방법씩 비교한 주장 {all}개 가운데 {holds}개가 성립하고 {reversed}개는 반대이며 {open}개는 판단할 수 \
+             없습니다"
         ),
     );
     let (en, ko) = match verdict.order() {
         Finding::Holds => (
-            format!(
-                "the paper's order holds at every training size: vanilla is more accurate than \
-                 AdapterFusion, and AdapterFusion more than LoRA. {holds} claims of {all}, with \
-                 intervals and corrected p."
-            ),
-            format!(
-                "모든 학습 크기에서 논문의 순서가 성립합니다. vanilla가 AdapterFusion보다, AdapterFusion이 \
-                 LoRA보다 정확합니다(구간과 보정한 p 기준, 주장 {all}개 중 {holds}개)."
-            ),
+            "the paper's order holds at every training size.".into(),
+            "모든 학습 데이터 크기에서 논문의 순서가 성립합니다.".into(),
         ),
         Finding::Reversed => (
             format!("the paper's order does not hold: {}.", counts.en),
@@ -125,175 +140,410 @@ fn order(verdict: &RecipeVerdict, named: bool) -> Words {
             "논문의 순서를 판단할 실험이 아직 없습니다.".into(),
         ),
     };
-    words(
+    let lead = words(
         format!("With {}{}, {en}", name.en, here.en),
         format!("{}{}에서는 {ko}", name.ko, here.ko),
-    )
+    );
+    let sentences: Vec<Words> = std::iter::once(lead).chain(pairs(study, verdict)).collect();
+    let join =
+        |language: fn(&Words) -> &str| sentences.iter().map(language).collect::<Vec<_>>().join(" ");
+    words(join(|sentence| &sentence.en), join(|sentence| &sentence.ko))
+}
+
+/// A sentence per pair of methods and finding, with the differences it rests on.
+fn pairs(study: &Study, verdict: &RecipeVerdict) -> Vec<Words> {
+    let mut groups: Vec<(Finding, Vec<&OrderClaim>)> = Vec::new();
+    for claim in &verdict.orders {
+        let same = |(finding, claims): &&mut (Finding, Vec<&OrderClaim>)| {
+            let first = claims[0];
+            (*finding, &first.better, &first.worse) == (claim.finding, &claim.better, &claim.worse)
+        };
+        match groups.iter_mut().find(same) {
+            Some((_, claims)) => claims.push(claim),
+            None => groups.push((claim.finding, vec![claim])),
+        }
+    }
+    groups
+        .into_iter()
+        // Where there are no runs at all, the lead has said it.
+        .filter(|(finding, _)| *finding != Finding::Missing || verdict.order() != Finding::Missing)
+        .map(|(finding, claims)| pair(study, finding, &claims))
+        .collect()
+}
+
+fn pair(study: &Study, finding: Finding, claims: &[&OrderClaim]) -> Words {
+    let (better, worse) = (method_words(&claims[0].better), method_words(&claims[0].worse));
+    let found: Vec<(Rows, BootstrapDifference)> = claims
+        .iter()
+        .filter_map(|claim| {
+            Some((claim.train_size, difference(&study.contrasts[claim.contrast?])?))
+        })
+        .collect();
+    let ahead = |ahead: &Words, behind: &Words, by: &Words| {
+        words(
+            format!("{} beats {} by {}.", ahead.en, behind.en, by.en),
+            format!(
+                "{} {}보다 {} 더 정확합니다.",
+                with_particle(&ahead.ko, Particle::Subject),
+                behind.ko,
+                by.ko
+            ),
+        )
+    };
+    match finding {
+        Finding::Holds => ahead(&better, &worse, &estimates(&found)),
+        Finding::Reversed => {
+            let turned: Vec<_> =
+                found.into_iter().map(|(size, difference)| (size, turned(difference))).collect();
+            ahead(&worse, &better, &estimates(&turned))
+        }
+        Finding::Undecided => {
+            let by = estimates(&found);
+            words(
+                format!(
+                    "Whether {} beats {} the data do not decide: {}.",
+                    better.en, worse.en, by.en
+                ),
+                format!(
+                    "{} {}의 우열은 판단할 수 없습니다: 차이 {}.",
+                    with_particle(&better.ko, Particle::And),
+                    worse.ko,
+                    by.ko
+                ),
+            )
+        }
+        Finding::Missing => {
+            let sizes: Vec<Words> = claims.iter().map(|claim| reviews(claim.train_size)).collect();
+            let sizes = list(&sizes);
+            words(
+                format!("{} and {} have no runs to compare on {}.", better.en, worse.en, sizes.en),
+                format!(
+                    "{}에서 {} {} 비교할 실험이 없습니다.",
+                    sizes.ko,
+                    with_particle(&better.ko, Particle::And),
+                    with_particle(&worse.ko, Particle::Object)
+                ),
+            )
+        }
+    }
+}
+
+fn difference(contrast: &Contrast) -> Option<BootstrapDifference> {
+    Some(contrast.pair.as_ref()?.bootstrap)
+}
+
+/// Second less first.
+fn turned(difference: BootstrapDifference) -> BootstrapDifference {
+    let Interval { low, high } = difference.interval;
+    BootstrapDifference {
+        difference: -difference.difference,
+        interval: Interval { low: -high, high: -low },
+        ..difference
+    }
+}
+
+/// Percentage points of accuracy with their interval, as `12.3 %p [11.8, 12.9]`.
+fn estimate(BootstrapDifference { difference, interval, .. }: BootstrapDifference) -> String {
+    let values = [difference, interval.low, interval.high].map(|value| value * 100.0);
+    // An end that only rounding puts at 0 gets another digit: 0 means that there is no difference.
+    let near_zero = values.iter().any(|value| value.abs() < 0.05 && *value != 0.0);
+    let digits = if near_zero { 2 } else { 1 };
+    let [difference, low, high] = values.map(|value| signed(format!("{value:.digits$}")));
+    // No line breaks within a figure.
+    format!("{difference} %p [{low}, {high}]").replace(' ', "\u{a0}")
+}
+
+/// With a minus sign that is one; nothing is less than nothing.
+fn signed(figure: String) -> String {
+    match figure.strip_prefix('-') {
+        Some(rest) if rest.chars().all(|digit| matches!(digit, '0' | '.')) => rest.to_owned(),
+        Some(rest) => format!("−{rest}"),
+        None => figure,
+    }
+}
+
+/// Differences, each with the training size it is of.
+fn estimates(found: &[(Rows, BootstrapDifference)]) -> Words {
+    let each = found.iter().enumerate().map(|(index, (rows, difference))| {
+        let (figures, of) = (estimate(*difference), size(*rows));
+        let reviews = if index == 0 { " reviews" } else { "" };
+        let count = if *rows == Rows::All { "" } else { "건" };
+        words(
+            format!("{figures} ({}{reviews})", of.en),
+            format!("{figures}\u{2060}({}{count})", of.ko),
+        )
+    });
+    list(&each.collect::<Vec<_>>())
+}
+
+/// The last after "and"; Korean has commas alone.
+fn list(parts: &[Words]) -> Words {
+    let en = match parts {
+        [parts @ .., last] if !parts.is_empty() => {
+            let parts: Vec<&str> = parts.iter().map(|part| part.en.as_str()).collect();
+            format!("{} and {}", parts.join(", "), last.en)
+        }
+        parts => parts.iter().map(|part| part.en.as_str()).collect(),
+    };
+    let ko: Vec<&str> = parts.iter().map(|part| part.ko.as_str()).collect();
+    words(en, ko.join(", "))
 }
 
 fn collapse(study: &Study, verdict: &RecipeVerdict) -> Option<Words> {
-    let gaps: Vec<f64> = verdict
-        .collapses
-        .iter()
-        .filter_map(|collapse| study.contrasts[collapse.contrast].pair.as_ref())
-        .map(|pair| pair.bootstrap.difference)
-        .collect();
-    let smallest = gaps.iter().copied().reduce(f64::min)?;
-    let largest = gaps.iter().copied().reduce(f64::max)?;
-    let [from, to] = [smallest, largest].map(|gap| points(gap * 100.0));
-    let range = if from == to { from } else { format!("{from} to {to}") };
-    let range_ko = range.replace(" to ", "~");
+    let mut found = Vec::new();
+    let mut names: Vec<&str> = Vec::new();
+    for collapse in &verdict.collapses {
+        let contrast = &study.contrasts[collapse.contrast];
+        if let Some(difference) = difference(contrast) {
+            found.push((collapse.train_size, difference));
+            names.push(&study.cells[contrast.second].key.label);
+        }
+    }
+    names.dedup();
+    let lora = if let [name] = names.as_slice() { name } else { "LoRA" };
+    if found.is_empty() {
+        return None;
+    }
+    let gaps = estimates(&found);
+    let (subject, topic) =
+        (with_particle(lora, Particle::Subject), with_particle(lora, Particle::Topic));
+    let below = words(
+        format!("it lies {} below vanilla (the paper's LoRA: 14.5 to 21.4 %p)", gaps.en),
+        format!("전체 미세조정보다 정확도가 {} 낮습니다(논문의 LoRA: 14.5~21.4 %p)", gaps.ko),
+    );
     let (en, ko) = match verdict.collapse() {
         Finding::Holds => (
-            format!(
-                "LoRA collapses: it lies {range} points of accuracy below vanilla (the paper: 14.5 to \
-                 21.4)."
-            ),
-            format!(
-                "LoRA가 무너집니다. vanilla보다 정확도가 {range_ko}점 낮습니다(논문: 14.5~21.4)."
-            ),
+            format!("{lora} collapses: {}.", below.en),
+            format!("{subject} 무너집니다. {}.", below.ko),
         ),
         Finding::Reversed => {
             let some =
                 verdict.collapses.iter().any(|collapse| collapse.finding != Finding::Reversed);
-            let (where_en, where_ko) = if some {
-                ("LoRA does not collapse at every size", "LoRA가 모든 크기에서 무너지지는 않습니다")
+            if some {
+                (
+                    format!("{lora} does not collapse at every size: {}.", below.en),
+                    format!("{subject} 모든 크기에서 무너지지는 않습니다. {}.", below.ko),
+                )
             } else {
-                ("LoRA does not collapse", "LoRA는 무너지지 않습니다")
+                (
+                    format!("{lora} does not collapse: {}.", below.en),
+                    format!("{topic} 무너지지 않습니다. {}.", below.ko),
+                )
+            }
+        }
+        Finding::Undecided | Finding::Missing => {
+            let undecided = |gap: &Collapse| gap.finding == Finding::Undecided;
+            let (sizes, sizes_ko) = if verdict.collapses.iter().all(undecided) {
+                ("", "판단할 수 없습니다")
+            } else {
+                (" at every size", "모든 크기에서 판단할 수는 없습니다")
             };
             (
                 format!(
-                    "{where_en}: it lies {range} points of accuracy below vanilla (the paper: 14.5 to \
-                     21.4)."
+                    "Whether {lora} collapses, to more than 5 %p below vanilla, the data do not \
+                     decide{sizes}: {}.",
+                    below.en
                 ),
-                format!("{where_ko}. vanilla보다 정확도가 {range_ko}점 낮습니다(논문: 14.5~21.4)."),
+                format!(
+                    "{subject} 무너지는지, 곧 전체 미세조정보다 5 %p 넘게 낮은지는 {sizes_ko}. {}.",
+                    below.ko
+                ),
             )
         }
-        _ => (
-            format!(
-                "Whether LoRA collapses is not decided: it lies {range} points of accuracy below \
-                 vanilla, by intervals that reach across 5 points."
-            ),
-            format!(
-                "LoRA가 무너지는지는 판단할 수 없습니다. vanilla보다 {range_ko}점 낮고, 구간이 5점을 \
-                 걸칩니다."
-            ),
-        ),
     };
-    let gain = "A negative figure means that LoRA is ahead.";
-    let gain_ko = "음수는 LoRA가 앞선다는 뜻입니다.";
-    Some(if smallest < 0.0 {
-        words(format!("{en} {gain}"), format!("{ko} {gain_ko}"))
+    let ahead = found.iter().any(|(_, difference)| difference.difference < 0.0);
+    Some(if ahead {
+        words(
+            format!("{en} A negative figure means that LoRA is ahead."),
+            format!("{ko} 음수는 LoRA가 앞선다는 뜻입니다."),
+        )
     } else {
         words(en, ko)
     })
 }
 
-fn causes(study: &Study, verdict: &RecipeVerdict) -> Option<Words> {
-    let single: Vec<&Cause> =
-        verdict.causes.iter().filter(|cause| cause.is_single(study)).collect();
+/// What explains the collapse, a sentence or two per LoRA whose keys were changed one at a time.
+fn causes(study: &Study, verdict: &RecipeVerdict) -> Vec<Words> {
     if verdict.recipe != "paper" || verdict.collapse() != Finding::Holds {
-        return None;
+        return Vec::new();
     }
-    if single.is_empty() {
-        return Some(words(
+    let mut changed: Vec<usize> = Vec::new();
+    for cause in verdict.causes.iter().filter(|cause| cause.is_single(study)) {
+        let lora = study.contrasts[cause.contrast].second;
+        if !changed.contains(&lora) {
+            changed.push(lora);
+        }
+    }
+    if changed.is_empty() {
+        return vec![words(
             "No run changes one key of that LoRA alone, so its cause cannot be told.",
             "그 LoRA에서 한 가지만 바꾼 실험이 없어 원인을 가릴 수 없습니다.",
-        ));
+        )];
     }
-    let describe = |cause: &&Cause| {
-        let factor = &study.contrasts[cause.contrast].factors[0];
-        let key = key(&factor.key);
-        let change = format!("{} → {}", factor.first, factor.second);
-        let closed = cause.closed.map_or_else(
-            || "–".into(),
-            |closed| format!("{} %", points((closed * 100.0).round()).trim_end_matches(".0")),
-        );
-        words(
-            format!("{} ({change}) closes {closed} of the gap", key.en),
-            format!("{}({change})은(는) 차이의 {closed}를 메웁니다", key.ko),
-        )
+    let of = |lora: usize| {
+        let of_lora = |cause: &&Cause| study.contrasts[cause.contrast].second == lora;
+        let causes: Vec<&Cause> = verdict.causes.iter().filter(of_lora).collect();
+        causes_of(study, lora, &causes)
     };
-    let list = |causes: Vec<&&Cause>| {
-        let parts: Vec<Words> = causes.into_iter().map(describe).collect();
-        words(
-            parts.iter().map(|part| part.en.as_str()).collect::<Vec<_>>().join("; "),
-            parts.iter().map(|part| part.ko.as_str()).collect::<Vec<_>>().join(", "),
-        )
-    };
-    let (explain, not): (Vec<&&Cause>, Vec<&&Cause>) =
-        single.iter().partition(|cause| cause.explains(study));
-    let (explaining, other) = (list(explain.clone()), list(not.clone()));
-    Some(match (explain.is_empty(), not.is_empty()) {
-        (false, true) => words(
-            format!("Changed alone, each of these explains half of it or more: {}.", explaining.en),
-            format!("하나만 바꾸어도 절반 이상을 설명합니다: {}.", explaining.ko),
-        ),
-        (false, false) => words(
-            format!(
-                "Changed alone, this explains half of it or more: {}. This does not: {}.",
-                explaining.en, other.en
-            ),
-            format!(
-                "하나만 바꾸었을 때 절반 이상을 설명하는 것: {}. 그렇지 않은 것: {}.",
-                explaining.ko, other.ko
-            ),
-        ),
-        (true, _) => {
-            let together = together(study, verdict);
-            words(
-                format!(
-                    "None of the changes explains half of it alone: {}.{}",
-                    other.en, together.en
-                ),
-                format!("하나만으로 절반을 설명하는 변화는 없습니다: {}.{}", other.ko, together.ko),
-            )
-        }
-    })
+    changed.into_iter().map(of).collect()
 }
 
-/// The fewest keys that explain it together; nothing if none do.
-fn together(study: &Study, verdict: &RecipeVerdict) -> Words {
-    // Causes of a size stand in the order of how many keys they change.
-    let several = |cause: &&Cause| !cause.is_single(study) && cause.explains(study);
-    let fewest = verdict
-        .causes
-        .iter()
-        .filter(several)
-        .min_by_key(|cause| study.contrasts[cause.contrast].factors.len());
-    let Some(cause) = fewest else { return words("", "") };
-    let factors = &study.contrasts[cause.contrast].factors;
-    let keys: Vec<Words> = factors.iter().map(|factor| key(&factor.key)).collect();
-    let closed = points((cause.closed.unwrap_or_default() * 100.0).round());
-    let closed = closed.trim_end_matches(".0");
-    let list =
-        |language: fn(&Words) -> &str| keys.iter().map(language).collect::<Vec<_>>().join(", ");
+fn causes_of(study: &Study, lora: usize, causes: &[&Cause]) -> Words {
+    let key = &study.cells[lora].key;
+    let on = reviews(key.train_size);
+    let gap = causes.iter().find_map(|cause| difference(cause.gap(study)?));
+    let gap = gap.map_or_else(|| "–".into(), estimate);
+    let group = |wanted: Finding| -> Option<Words> {
+        let single = causes.iter().filter(|cause| cause.is_single(study));
+        let found: Vec<Words> = single
+            .filter(|cause| cause.explains(study) == wanted)
+            .map(|cause| change(study, cause))
+            .collect();
+        let join = |language: fn(&Words) -> &str| {
+            found.iter().map(language).collect::<Vec<_>>().join("; ")
+        };
+        (!found.is_empty()).then(|| words(join(|part| &part.en), join(|part| &part.ko)))
+    };
+    let explaining = group(Finding::Holds);
+    let mut text = match &explaining {
+        Some(found) => words(
+            format!(
+                "Of the gap of {} to vanilla, {gap} ({}), one key changed alone closes more than \
+                 half: {}.",
+                key.label, on.en, found.en
+            ),
+            format!(
+                "{}에서 {} 전체 미세조정의 차이 {gap} 가운데 하나만 바꾸어 절반 넘게 메우는 것: {}.",
+                on.ko,
+                with_particle(&key.label, Particle::And),
+                found.ko
+            ),
+        ),
+        None => words(
+            format!(
+                "Of the gap of {} to vanilla, {gap} ({}), no key changed alone is sure to close half.",
+                key.label, on.en
+            ),
+            format!(
+                "{}에서 {} 전체 미세조정의 차이 {gap} 가운데 하나만 바꾸어 절반을 메운다고 말할 수 있는 것은 없습니다.",
+                on.ko,
+                with_particle(&key.label, Particle::And)
+            ),
+        ),
+    };
+    for (finding, en, ko) in [
+        (Finding::Reversed, "Less than half", "절반에 못 미치는 것"),
+        (Finding::Undecided, "Not decided", "판단할 수 없는 것"),
+        (Finding::Missing, "Without a finished run", "끝난 실험이 없는 것"),
+    ] {
+        if let Some(found) = group(finding) {
+            text.en += &format!(" {en}: {}.", found.en);
+            text.ko += &format!(" {ko}: {}.", found.ko);
+        }
+    }
+    if explaining.is_none() {
+        let Words { en, ko } = together(study, causes);
+        text.en += &en;
+        text.ko += &ko;
+    }
+    text
+}
+
+/// A change, what it gains, and how much of the gap that is.
+fn change(study: &Study, cause: &Cause) -> Words {
+    let contrast = &study.contrasts[cause.contrast];
+    let factor = &contrast.factors[0];
+    let name = key(&factor.key);
+    let gain = match (difference(contrast), cause.closed) {
+        (Some(difference), Some(closed)) => {
+            format!(", {}, {}", estimate(difference), share(closed))
+        }
+        _ => String::new(),
+    };
     words(
-        format!(" Together, {} close {closed} % of it.", list(|key| &key.en)),
-        format!(" {}을(를) 함께 바꾸면 {closed} %를 메웁니다.", list(|key| &key.ko)),
+        format!("{} ({}\u{a0}→ {}){gain}", name.en, factor.first, factor.second),
+        format!("{}({}\u{a0}→ {}){gain}", name.ko, factor.first, factor.second),
     )
 }
 
-/// A figure in points, with a minus sign that is one.
-fn points(value: f64) -> String {
-    format!("{value:.1}").replace('-', "−")
+fn share(closed: f64) -> String {
+    format!("{}\u{a0}%", signed(format!("{:.0}", closed * 100.0)))
+}
+
+/// The fewest keys that explain it together, or that most of them leave it open; nothing if none
+/// were changed together.
+fn together(study: &Study, causes: &[&Cause]) -> Words {
+    let keys = |cause: &&&Cause| study.contrasts[cause.contrast].factors.len();
+    let several = |wanted: Finding| {
+        causes
+            .iter()
+            .filter(move |cause| !cause.is_single(study) && cause.explains(study) == wanted)
+    };
+    let explains = several(Finding::Holds).min_by_key(keys);
+    let open = several(Finding::Undecided).max_by_key(keys);
+    let Some(cause) = explains.or(open) else { return words("", "") };
+    let contrast = &study.contrasts[cause.contrast];
+    let names: Vec<Words> = contrast.factors.iter().map(|factor| key(&factor.key)).collect();
+    let names = list(&names);
+    let changed = with_particle(&names.ko, Particle::Object);
+    let (Some(difference), Some(closed)) = (difference(contrast), cause.closed) else {
+        return words("", "");
+    };
+    let (gain, closed) = (estimate(difference), share(closed));
+    if explains.is_some() {
+        words(
+            format!(" Together, {} close {closed} of it, {gain}.", names.en),
+            format!(" {changed} 함께 바꾸면 그 {closed}, {gain}를 메웁니다."),
+        )
+    } else {
+        words(
+            format!(" Whether {} together close half is not decided: {gain}, {closed}.", names.en),
+            format!(
+                " {changed} 함께 바꾸면 절반을 메우는지는 판단할 수 없습니다: {gain}, {closed}."
+            ),
+        )
+    }
 }
 
 /// Which conclusion depends on the recipe.
-fn survives(verdict: &Verdict) -> Option<Words> {
-    let paper = verdict.paper()?;
-    let tuned = verdict.recipes.iter().find(|recipe| recipe.recipe == "tuned")?;
-    match (paper.collapse(), tuned.collapse()) {
-        (Finding::Holds, Finding::Reversed) => Some(words(
-            "LoRA's collapse is therefore a matter of the recipe, not of the method.",
-            "따라서 LoRA가 무너지는 것은 방법이 아니라 설정의 문제입니다.",
-        )),
-        (Finding::Holds, Finding::Holds) => Some(words(
-            "LoRA's collapse outlasts the tuning of learning rates.",
-            "학습률을 조정해도 LoRA는 무너집니다.",
-        )),
-        _ => None,
+fn survives(study: &Study, verdict: &Verdict, paper: &RecipeVerdict) -> Option<Words> {
+    let is_tuned = |other: &&RecipeVerdict| {
+        (other.recipe.as_str(), &other.setting) == ("tuned", &paper.setting)
+    };
+    let tuned = verdict.recipes.iter().find(is_tuned)?;
+    if paper.collapse() != Finding::Holds || tuned.collapse() == Finding::Missing {
+        return None;
     }
+    // At the largest size that both have.
+    let (train_size, before, after) = paper.collapses.iter().find_map(|one| {
+        let same = |other: &&Collapse| other.train_size == one.train_size;
+        let other = tuned.collapses.iter().find(same)?;
+        let [before, after] = [one, other].map(|gap| difference(&study.contrasts[gap.contrast]));
+        Some((one.train_size, estimate(before?), estimate(after?)))
+    })?;
+    let on = reviews(train_size);
+    let gaps = words(
+        format!("on {}, its gap to vanilla is {before} before and {after} after tuning", on.en),
+        format!("{}에서 전체 미세조정과의 차이는 조정 전 {before}, 조정 후 {after}입니다", on.ko),
+    );
+    let all = |finding: Finding| tuned.collapses.iter().all(|gap| gap.finding == finding);
+    let (en, ko) = if all(Finding::Reversed) {
+        (
+            "LoRA's collapse is therefore a matter of the recipe, not of the method",
+            "따라서 LoRA가 무너지는 것은 방법이 아니라 설정의 문제입니다",
+        )
+    } else if all(Finding::Holds) {
+        (
+            "LoRA's collapse outlasts the tuning of learning rates",
+            "학습률을 조정해도 LoRA는 무너집니다",
+        )
+    } else {
+        (
+            "Whether LoRA's collapse outlasts the tuning of learning rates is not decided at every size",
+            "학습률을 조정하면 LoRA가 무너지지 않는지는 모든 크기에서 판단할 수 있는 것이 아닙니다",
+        )
+    };
+    Some(words(format!("{en}: {}.", gaps.en), format!("{ko}. {}.", gaps.ko)))
 }
 
 /// What the verdict cannot know.
@@ -329,12 +579,12 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
     if let Some(reviews) = tested.min().filter(|&reviews| reviews < 10_000) {
         caveats.push(words(
             format!(
-                "{} test reviews: differences below a point or two of accuracy drown in the choice of \
+                "{} test reviews: differences below 1 or 2 %p drown in the choice of \
                  reviews.",
                 with_thousands(reviews)
             ),
             format!(
-                "테스트 리뷰가 {}개입니다. 1~2점보다 작은 차이는 리뷰의 선택에 묻힙니다.",
+                "테스트 리뷰가 {}개입니다. 1~2 %p보다 작은 차이는 리뷰의 선택에 묻힙니다.",
                 with_thousands(reviews)
             ),
         ));
@@ -363,4 +613,45 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
         ));
     }
     caveats
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn points(difference: f64, low: f64, high: f64) -> BootstrapDifference {
+        let [difference, low, high] = [difference, low, high].map(|value| value / 100.0);
+        let interval = Interval { low, high };
+        BootstrapDifference { difference, standard_error: 0.0, interval }
+    }
+
+    #[test]
+    fn an_estimate_has_its_interval_and_never_an_end_that_rounding_alone_puts_at_zero() {
+        for (difference, expected) in [
+            (points(12.34, 11.77, 12.91), "12.3 %p [11.8, 12.9]"),
+            (turned(points(12.34, 11.77, 12.91)), "−12.3 %p [−12.9, −11.8]"),
+            (points(0.31, 0.04, 0.58), "0.31 %p [0.04, 0.58]"),
+            (points(0.2, -0.3, 0.7), "0.2 %p [−0.3, 0.7]"),
+            (points(0.0, 0.0, 0.0), "0.0 %p [0.0, 0.0]"),
+        ] {
+            assert_eq!(estimate(difference).replace('\u{a0}', " "), expected);
+        }
+        assert_eq!(share(-0.001).replace('\u{a0}', " "), "0 %");
+    }
+
+    #[test]
+    fn differences_name_the_size_they_are_of() {
+        let one = points(6.0, 5.0, 7.0);
+        let three = [Rows::Exactly(150_000), Rows::Exactly(50_000), Rows::All];
+        let found = estimates(&three.map(|rows| (rows, one)));
+        assert_eq!(
+            found.en.replace('\u{a0}', " "),
+            "6.0 %p [5.0, 7.0] (150,000 reviews), 6.0 %p [5.0, 7.0] (50,000) and 6.0 %p [5.0, 7.0] \
+             (all)"
+        );
+        assert_eq!(
+            found.ko.replace('\u{a0}', " ").replace('\u{2060}', ""),
+            "6.0 %p [5.0, 7.0](150,000건), 6.0 %p [5.0, 7.0](50,000건), 6.0 %p [5.0, 7.0](전체)"
+        );
+    }
 }

@@ -45,6 +45,7 @@ fn the_page_names_no_other_place_and_stays_small() {
     }
     assert!(html.contains("&lt;b&gt;가짜&lt;/b&gt; &amp;"), "texts of reviews are text");
     assert!(html.contains("out of memory, as the test says"), "failed runs are shown");
+    assert!(html.contains("LoRA on fabricated reviews"), "one's own data are called by their name");
 }
 
 #[test]
@@ -52,16 +53,119 @@ fn the_verdict_says_what_the_fabricated_numbers_say() {
     let (study, texts) = report();
     let html = Report { study: &study, texts }.html();
     for sentence in [
-        "With the paper's recipe, the paper's order holds at every training size",
+        "With the paper's recipe, the paper's order holds at every training size. Vanilla beats \
+         AdapterFusion",
         "With tuned learning rates, the data do not decide the whole of the paper's order",
-        "LoRA collapses: it lies 23.",
-        "Changed alone, this explains half of it or more: alpha (1 → 128)",
-        "LoRA's collapse is therefore a matter of the recipe, not of the method",
+        "LoRA r=64 collapses: it lies 23.",
+        "one key changed alone closes more than half: alpha (1 → 128), ",
+        "Less than half: what trains beside LoRA ([] → [head]), ",
+        "LoRA r=64 does not collapse: it lies ",
+        "LoRA's collapse is therefore a matter of the recipe, not of the method: on 1,000 reviews",
+        "논문의 설정(paper)에서는 모든 학습 데이터 크기에서 논문의 순서가 성립합니다. 전체 \
+         미세조정(Vanilla)이 AdapterFusion",
         "따라서 LoRA가 무너지는 것은 방법이 아니라 설정의 문제입니다",
         "Runs stuck at chance, which count like all others: 1. Failed: 1.",
     ] {
-        assert!(html.replace("&#39;", "'").contains(sentence), "{sentence}");
+        let html = html.replace("&#39;", "'").replace('\u{a0}', " ");
+        assert!(html.contains(sentence), "{sentence}");
     }
+}
+
+/// The verdict's sentences, English and Korean.
+fn verdict(html: &str) -> Vec<(String, String)> {
+    let part = |paragraph: &str, class: &str| {
+        let start = paragraph.split(&format!("<span class=\"{class}\" lang=\"{class}\">")).nth(1);
+        start.unwrap().split("</span>").next().unwrap().replace("&gt;", ">")
+    };
+    let paragraphs = html.split("<p class=\"verdict\">").skip(1);
+    let plain = |text: String| text.replace('\u{a0}', " ").replace('\u{2060}', "");
+    let both = |paragraph: &str| (plain(part(paragraph, "en")), plain(part(paragraph, "ko")));
+    paragraphs.map(both).collect()
+}
+
+#[test]
+fn a_sentence_of_the_verdict_has_the_interval_of_each_difference_it_speaks_of() {
+    let (study, texts) = report();
+    let html = Report { study: &study, texts }.html();
+    let sentences = verdict(&html);
+    assert_eq!(sentences.len(), 6, "{sentences:?}");
+    for (en, ko) in &sentences {
+        let intervals = |text: &str| -> Vec<String> {
+            text.split(" %p [")
+                .skip(1)
+                .map(|rest| rest.split(']').next().unwrap().to_owned())
+                .collect()
+        };
+        assert!(!intervals(en).is_empty(), "{en}");
+        assert_eq!(intervals(en), intervals(ko));
+        for ends in intervals(en) {
+            let ends: Vec<f64> =
+                ends.split(", ").map(|end| end.replace('−', "-").parse().unwrap()).collect();
+            assert!(ends.len() == 2 && ends[0] < ends[1], "{ends:?}");
+        }
+        for placeholder in ["(는)", "(가)", "(를)", "(와)", "(과)"] {
+            assert!(!ko.contains(placeholder), "{ko}");
+        }
+    }
+    // Each size's difference is the one of the study's contrast.
+    let contrast = study.contrasts.iter().find(|contrast| {
+        let [first, second] = [contrast.first, contrast.second].map(|cell| &study.cells[cell].key);
+        contrast.is_of_methods()
+            && (first.recipe.as_str(), first.method.as_str()) == ("paper", "vanilla")
+            && second.method == "lora"
+    });
+    let bootstrap = contrast.unwrap().pair.as_ref().unwrap().bootstrap;
+    let expected = format!(
+        "it lies {:.1} %p [{:.1}, {:.1}] (1,000 reviews) and ",
+        bootstrap.difference * 100.0,
+        bootstrap.interval.low * 100.0,
+        bootstrap.interval.high * 100.0
+    );
+    assert!(sentences[1].0.contains(&expected), "{expected} is not in {}", sentences[1].0);
+    let undecided = &sentences[3].0;
+    assert!(undecided.contains("the data do not decide: "), "{undecided}");
+}
+
+#[test]
+fn a_reversed_claim_and_one_without_runs_are_said_to_be_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    let paper = |size: usize| fabricated::config("paper", size, 0);
+    let lora = |size: usize| fabricated::lora(paper(size), 16, 1.0);
+    let mut planned = Vec::new();
+    for (config, accuracy) in [
+        (paper(1000), Some(0.80)),
+        (fabricated::fusion(paper(1000)), Some(0.86)),
+        (lora(1000), Some(0.62)),
+        (paper(500), Some(0.80)),
+        (fabricated::fusion(paper(500)), Some(0.86)),
+        (lora(500), None),
+    ] {
+        planned.push(PlannedRun::of(&config));
+        if let Some(accuracy) = accuracy {
+            fabricated::run(&runs, &config, accuracy, 1.0);
+        }
+    }
+    let plan = Plan { profile: "fabricated".into(), paper_scale: None, runs: planned };
+    let study = Study::read_runs(&runs, Some(plan)).unwrap();
+    let sentences = verdict(&Report { study: &study, texts: BTreeMap::new() }.html());
+    let (en, ko) = &sentences[0];
+    for (text, sentence) in [
+        (
+            en,
+            "the paper's order does not hold: 1 of 4 pairwise claims hold, 2 are reversed, 1 cannot",
+        ),
+        (en, "AdapterFusion, Fuse(ko, nsmc) beats Vanilla by "),
+        (en, "AdapterFusion, Fuse(ko, nsmc) and LoRA r=16 have no runs to compare on 500 reviews."),
+        (ko, "AdapterFusion, Fuse(ko, nsmc)가 전체 미세조정(Vanilla)보다 "),
+        (
+            ko,
+            "학습 데이터 500건에서 AdapterFusion, Fuse(ko, nsmc)와 LoRA r=16을 비교할 실험이 없습니다.",
+        ),
+    ] {
+        assert!(text.replace("&#39;", "'").contains(sentence), "{sentence} is not in {text}");
+    }
+    assert!(!en.contains('−'), "the one ahead is ahead by a positive difference: {en}");
 }
 
 #[test]
@@ -103,7 +207,16 @@ fn every_plot_has_marks_for_its_data() {
     for kind in kinds {
         assert!(plots.iter().any(|plot| plot.name.starts_with(kind)), "{kind}");
     }
+    let korean = plots.iter().filter(|plot| plot.name.ends_with(".ko")).count();
+    assert_eq!(2 * korean, plots.len(), "each plot in both languages");
     for plot in &plots {
+        let has = |text: &str| plot.svg.contains(text);
+        if plot.name.starts_with("size") {
+            assert_eq!(
+                (has("정확도"), has("accuracy")),
+                (plot.name.ends_with(".ko"), !plot.name.ends_with(".ko"))
+            );
+        }
         let marks = plot.svg.matches("<circle").count()
             + plot.svg.matches("<polyline").count()
             + plot.svg.matches("<polygon").count()
@@ -128,13 +241,23 @@ const measure = (frame, width) => {
     [...svg.querySelectorAll("circle, polyline, polygon, rect")]
       .filter((mark) => mark.getBoundingClientRect().width + mark.getBoundingClientRect().height > 0)
       .length);
-  const text = Math.min(...[...page.querySelectorAll("svg.plot text")]
-    .map((label) => label.getBoundingClientRect().height));
+  const labels = () => [...page.querySelectorAll("svg.plot text")]
+    .filter((label) => frame.contentWindow.getComputedStyle(label).display !== "none");
+  const text = Math.min(...labels().map((label) => label.getBoundingClientRect().height));
+  const cut = () => labels().filter((label) => {
+    const box = label.getBoundingClientRect(), plot = label.ownerSVGElement.getBoundingClientRect();
+    return box.left < plot.left - 1 || box.right > plot.right + 1 || box.bottom > plot.bottom + 1;
+  }).map((label) => label.textContent);
+  // Elements that hold a sentence in no Korean; texts of reviews and names are no sentences.
+  const untranslated = () => [...page.querySelectorAll("h1, h2, h3, p, li, th, td, dt, figcaption, summary")]
+    .map((element) => element.innerText)
+    .filter((text) => !/[가-힣]/.test(text) && /[a-z]{2,} [a-z]{2,}/.test(text));
   const state = { overflow: root.scrollWidth - width, wide: wide.map((element) => element.outerHTML.slice(0, 80)),
-    plots: marks.length, fewest_marks: Math.min(...marks), smallest_text: text,
+    plots: marks.length, fewest_marks: Math.min(...marks), smallest_text: text, cut: cut(),
     english: shown(".verdict .en"), korean: shown(".verdict .ko") };
   page.querySelector("#korean").click();
-  state.after = { english: shown(".verdict .en"), korean: shown(".verdict .ko") };
+  state.after = { english: shown(".verdict .en"), korean: shown(".verdict .ko"), cut: cut(),
+    untranslated: untranslated(), overflow: root.scrollWidth - width };
   state.resources = frame.contentWindow.performance.getEntriesByType("resource").length;
   return state;
 };
@@ -206,6 +329,12 @@ fn a_browser_shows_the_page_without_overflow_requests_or_errors() {
         assert!(state["smallest_text"].as_f64().unwrap() > 9.0, "legible at {width}: {state}");
         assert_eq!((&state["english"], &state["korean"]), (&true.into(), &false.into()));
         let after = &state["after"];
+        assert_eq!(
+            (&state["cut"], &after["cut"]),
+            (&serde_json::json!([]), &serde_json::json!([]))
+        );
+        assert_eq!(after["untranslated"], serde_json::json!([]), "at {width}");
+        assert_eq!(after["overflow"], 0, "at {width} in Korean");
         assert_eq!((&after["english"], &after["korean"]), (&false.into(), &true.into()));
     }
 }

@@ -121,6 +121,15 @@ impl Metric {
 }
 
 impl CellKey {
+    /// The method that trains a classifier on the frozen model: what the others are held against.
+    const PROBE: &str = "head";
+
+    /// Whether it is the frozen model's classifier: compared with vanilla, but in no verdict and no
+    /// correction of the methods' p-values.
+    pub fn is_probe(&self) -> bool {
+        self.method == Self::PROBE
+    }
+
     /// Whether its method is a baseline: part of tables and plots, of no contrast and no verdict.
     pub fn is_baseline(&self) -> bool {
         MethodConfig::BASELINES.contains(&self.method.as_str())
@@ -194,8 +203,8 @@ impl Cell {
     }
 }
 
-/// The cells of a plan, recipe by recipe, the largest training size first, vanilla first; the
-/// baselines after all others.
+/// The cells of a plan, recipe by recipe, the largest training size first, vanilla first and the
+/// frozen model's classifier last; the baselines after all others.
 pub(super) fn cells(plan: &Plan, runs: Vec<StudyRun>) -> Result<Vec<Cell>, EvalError> {
     let runs: Vec<Arc<StudyRun>> = runs.into_iter().map(Arc::new).collect();
     let mut cells: Vec<Cell> = Vec::new();
@@ -250,7 +259,7 @@ pub(super) fn cells(plan: &Plan, runs: Vec<StudyRun>) -> Result<Vec<Cell>, EvalE
             Rows::All => usize::MAX,
             Rows::Exactly(size) => size,
         };
-        let order = ["vanilla", "adapterfusion", "adapter", "lora"];
+        let order = ["vanilla", "adapterfusion", "adapter", "lora", CellKey::PROBE];
         let method = order.iter().position(|method| *method == key.method);
         let baseline = MethodConfig::BASELINES.iter().position(|method| *method == key.method);
         (

@@ -16,7 +16,7 @@ pub struct Contrast {
     pub factors: Vec<Factor>,
     /// First less second; none unless both cells have a finished run on the same reviews. Its p is
     /// corrected by Holm for the number of contrasts of the recipe, or for that of all between
-    /// recipes.
+    /// recipes; those with a frozen model's classifier are counted by themselves.
     pub pair: Option<Pair>,
 }
 
@@ -85,8 +85,9 @@ pub(super) const BASE_RECIPE: &str = "paper";
 pub(super) fn contrasts(cells: &[Cell]) -> Result<Vec<Contrast>, EvalError> {
     let mut contrasts = Vec::new();
     let runs: Vec<Option<Matched>> = cells.iter().map(matched).collect();
-    // A family of tests that Holm's correction counts: a recipe, or all between recipes.
-    let mut families: BTreeMap<(String, Option<String>), Vec<usize>> = BTreeMap::new();
+    // A family of tests that Holm's correction counts: a recipe, or all between recipes. A probe
+    // that is run beside the paper's cells takes nothing from what can be said of those.
+    let mut families: BTreeMap<(String, Option<String>, bool), Vec<usize>> = BTreeMap::new();
     for (first, a) in cells.iter().enumerate() {
         for (second, b) in cells.iter().enumerate() {
             let (one, two) = (&a.key, &b.key);
@@ -123,7 +124,8 @@ pub(super) fn contrasts(cells: &[Cell]) -> Result<Vec<Contrast>, EvalError> {
                 _ => None,
             };
             if pair.is_some() {
-                let family = (one.setting.clone(), methods.then(|| one.recipe.clone()));
+                let recipe = methods.then(|| one.recipe.clone());
+                let family = (one.setting.clone(), recipe, two.is_probe());
                 families.entry(family).or_default().push(contrasts.len());
             }
             contrasts.push(Contrast { first, second, factors: differing, pair });
@@ -159,7 +161,8 @@ fn same_reviews(a: &Cell, b: &Cell) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::fabricated::{self, config, majority, tfidf};
+    use crate::study::Verdict;
+    use crate::study::fabricated::{self, config, head, majority, tfidf};
 
     #[test]
     fn baselines_stand_in_the_tables_and_in_no_contrast() {
@@ -183,12 +186,44 @@ mod tests {
         };
         assert_eq!(p(&study), p(&without), "no correction counts a baseline");
 
-        let table = study.quality_tables()[0].table.markdown();
+        let table = study.quality_tables()[0].table.english().markdown();
         let lines: Vec<&str> = table.lines().collect();
         let [.., majority, tfidf] = lines.as_slice() else { panic!("{table}") };
         assert!(majority.contains("| – ") && majority.contains("Baseline: majority class"));
         assert!(!majority.contains("at chance"), "it is at chance by design: {majority}");
         assert!(tfidf.contains("Baseline: TF-IDF, logistic regression"), "{tfidf}");
-        assert!(study.trouble_table().unwrap().table.markdown().lines().count() == 4, "as without");
+        let trouble = study.trouble_table().unwrap().table.english().markdown();
+        assert_eq!(trouble.lines().count(), 4, "as without");
+    }
+
+    #[test]
+    fn a_probe_stands_last_and_changes_no_p_of_the_methods() {
+        let folder = tempfile::tempdir().unwrap();
+        fabricated::grid(folder.path());
+        let without = Study::read_runs(folder.path(), None).unwrap();
+        for seed in [0, 1] {
+            fabricated::run(folder.path(), &head(config("paper", 1000, seed)), 0.7, 1.0);
+        }
+        let study = Study::read_runs(folder.path(), None).unwrap();
+        let methods: Vec<&str> = study.cells.iter().map(|cell| cell.key.method.as_str()).collect();
+        assert_eq!(methods[..4], ["vanilla", "adapterfusion", "lora", "head"]);
+
+        let of = |study: &Study, probes: bool| -> Vec<(String, String, u64)> {
+            let label = |index: usize| format!("{:?}", study.cells[index].key);
+            let holm = |contrast: &Contrast| contrast.pair.as_ref().map_or(2.0, |pair| pair.holm_p);
+            let contrasts = study.contrasts.iter();
+            let wanted =
+                contrasts.filter(|contrast| study.cells[contrast.second].key.is_probe() == probes);
+            let p = |contrast: &Contrast| {
+                (label(contrast.first), label(contrast.second), holm(contrast).to_bits())
+            };
+            wanted.map(p).collect()
+        };
+        assert_eq!(of(&study, false), of(&without, false), "no correction counts the probe");
+        assert_eq!(of(&study, true).len(), 1, "vanilla is compared with it");
+        let [verdict, before] = [&study, &without].map(|study| Verdict::new(study).recipes);
+        for (one, other) in verdict.iter().zip(&before) {
+            assert_eq!((one.orders.len(), one.order()), (other.orders.len(), other.order()));
+        }
     }
 }

@@ -2,8 +2,9 @@ use nsmc_experiment::Rows;
 
 use super::{Cell, Contrast, Metric, Study, Verdict};
 use crate::compare::p_value;
+use crate::results::setting_words;
 use crate::statistics::{Interval, SeedSummary};
-use crate::{Table, minutes_and_seconds, with_thousands};
+use crate::{BilingualTable, Words, method_words, minutes_and_seconds, with_thousands};
 
 /// A table of a study, with what must be known to read it.
 #[derive(Clone, Debug)]
@@ -11,11 +12,11 @@ pub struct StudyTable {
     /// A short name, for labels.
     pub name: String,
     /// What it shows.
-    pub title: String,
+    pub title: Words,
     /// How to read it.
-    pub note: String,
+    pub note: Words,
     /// The table.
-    pub table: Table,
+    pub table: BilingualTable,
 }
 
 const NONE: &str = "–";
@@ -48,36 +49,41 @@ impl Study {
         let of_group = |cell: &&Cell| cell.key.setting == setting && cell.key.train_size == size;
         let cells: Vec<&Cell> = self.cells.iter().filter(of_group).collect();
         let paper = cells.iter().find_map(|cell| cell.paper(self.paper_scale));
-        let mut header: Vec<String> = [
-            "recipe",
-            "method",
-            "runs",
-            "accuracy",
-            "95 % interval",
-            "precision",
-            "recall",
-            "F1",
-            "precision,\nbatches",
-            "recall,\nbatches",
-            "F1,\nbatches",
-        ]
-        .map(str::to_owned)
-        .into();
+        let mut header: Vec<Words> = vec![
+            Words::new("recipe", "설정"),
+            Words::new("method", "방법"),
+            Words::new("runs", "실험 수"),
+            accuracy(),
+            Words::new("95 % interval", "95 % 신뢰구간"),
+            precision(),
+            recall(),
+            "F1".into(),
+            Words::new("precision,\nbatches", "정밀도,\n배치 평균"),
+            Words::new("recall,\nbatches", "재현율,\n배치 평균"),
+            Words::new("F1,\nbatches", "F1,\n배치 평균"),
+        ];
         if let Some(paper) = paper {
+            let size = with_thousands(paper.train_size);
             let whose = match self.paper_scale {
-                Some(_) => format!("paper\n(mBERT,\n{})", with_thousands(paper.train_size)),
-                None => "paper".into(),
+                Some(_) => Words::new(
+                    format!("paper\n(mBERT,\n{size})"),
+                    format!("논문\n(mBERT,\n{size}건)"),
+                ),
+                None => Words::new("paper", "논문"),
             };
-            let figures = ["accuracy", "precision", "recall", "F1"];
-            header.extend(figures.map(|figure| format!("{whose}\n{figure}")));
+            for Words { en, ko } in [accuracy(), precision(), recall(), "F1".into()] {
+                header
+                    .push(Words::new(format!("{}\n{en}", whose.en), format!("{}\n{ko}", whose.ko)));
+            }
         }
-        let mut table = Table::new(header, 2);
+        let mut table = BilingualTable::new(header, 2);
         for cell in cells {
             let mut row = vec![
-                recipe(cell),
-                cell.key.label.clone(),
+                recipe(cell).into(),
+                method_words(&cell.key.label),
                 runs(cell),
-                cell.summary(Metric::Accuracy).map_or_else(|| missing(cell), spread),
+                cell.summary(Metric::Accuracy)
+                    .map_or_else(|| missing(cell), |summary| spread(summary).into()),
                 cell.accuracy_interval().map_or_else(|| NONE.into(), interval),
             ];
             for metric in [Metric::Precision, Metric::Recall, Metric::F1] {
@@ -94,91 +100,130 @@ impl Study {
             }
             table.push(row);
         }
-        let mut note = String::from(
+        let mut note = Words::new(
             "Accuracy: mean ± standard deviation over seeds; its interval is Student's over seeds, or \
              Wilson's over reviews for one seed. Precision, recall and F1 are pooled over all \
              reviews; \"batches\" are means over batches, as the paper computed them.",
+            "정확도는 시드에 대한 평균 ± 표준편차입니다. 신뢰구간은 시드가 여럿이면 시드에 대한 Student의 t, 하나면 리뷰에 \
+             대한 Wilson 구간입니다. 정밀도, 재현율, F1은 모든 리뷰를 한데 모아 계산한 값이고, ‘배치 평균’은 논문처럼 \
+             배치마다 계산해 평균한 값입니다.",
         );
         if self.paper_scale.is_some() && paper.is_some() {
-            note += " The paper's figures are those of multilingual BERT on more reviews: comparable \
-                     in order, not in level.";
+            note.en += " The paper's figures are those of multilingual BERT on more reviews: \
+                        comparable in order, not in level.";
+            note.ko += " 논문의 수치는 더 많은 리뷰로 학습한 다국어 BERT의 것이므로, 순서는 비교할 수 있어도 수준은 \
+                        비교할 수 없습니다.";
         }
         if self.cells.iter().filter(of_group).any(|cell| cell.key.is_baseline()) {
-            note += " A baseline has no neural network, no recipe and no seed; it is in no test of \
-                     differences.";
+            note.en += " A baseline has no neural network, no recipe and no seed; it is in no test of \
+                        differences.";
+            note.ko +=
+                " 기준선은 신경망도 설정도 시드도 없으며, 어떤 차이 검정에도 들어가지 않습니다.";
         }
-        let size_in_words = reviews(size);
-        StudyTable {
-            name: format!("quality-{size}"),
-            title: format!("{size_in_words} to train on. {setting}"),
-            note,
-            table,
-        }
+        let setting = self.setting(setting);
+        let title = match size {
+            Rows::All => Words::new(
+                format!("All reviews to train on. {}", setting.en),
+                format!("학습 데이터 전체. {}", setting.ko),
+            ),
+            Rows::Exactly(size) => Words::new(
+                format!("{} reviews to train on. {}", with_thousands(size), setting.en),
+                format!("학습 데이터 {}건. {}", with_thousands(size), setting.ko),
+            ),
+        };
+        StudyTable { name: format!("quality-{size}"), title, note, table }
+    }
+
+    /// A setting in both languages; as the plan has it where no run says more.
+    pub fn setting(&self, setting: &str) -> Words {
+        let mut cells = self.cells.iter().filter(|cell| cell.key.setting == setting);
+        let words = cells.find_map(|cell| cell.config()).map(setting_words);
+        // A plan of another version may have put it differently.
+        words.filter(|words| words.en == setting).unwrap_or_else(|| setting.into())
     }
 
     /// The methods of each recipe and size against each other; none if there is no pair.
     pub fn difference_table(&self) -> Option<StudyTable> {
-        let mut table = Table::new(
+        let mut table = BilingualTable::new(
             [
-                "recipe",
-                "reviews",
-                "first",
-                "second",
-                "difference",
-                "95 % interval,\nbootstrap",
-                "paper's\ndifference",
-                "only first\nright",
-                "only second\nright",
-                "McNemar's\np",
-                "p after\nHolm",
-                "sign-flip\np",
+                Words::new("recipe", "설정"),
+                Words::new("reviews", "학습 데이터\n크기"),
+                Words::new("first", "앞의 방법"),
+                Words::new("second", "뒤의 방법"),
+                Words::new("difference", "차이"),
+                bootstrap_interval(),
+                Words::new("paper's\ndifference", "논문의\n차이"),
+                Words::new("only first\nright", "앞만\n정답"),
+                Words::new("only second\nright", "뒤만\n정답"),
+                Words::new("McNemar's\np", "McNemar\np"),
+                holm_p(),
+                Words::new("sign-flip\np", "부호 뒤집기\np"),
             ],
             4,
         );
-        let mut any = false;
+        let (mut any, mut probe) = (false, false);
         for contrast in self.contrasts.iter().filter(|contrast| contrast.is_of_methods()) {
             let (first, second) = (&self.cells[contrast.first], &self.cells[contrast.second]);
             let paper = first.paper(self.paper_scale).zip(second.paper(self.paper_scale));
             any = true;
+            probe |= second.key.is_probe();
             let mut row = vec![
-                recipe(first),
-                first.key.train_size.to_string(),
-                first.key.label.clone(),
-                second.key.label.clone(),
+                recipe(first).into(),
+                size(first.key.train_size),
+                method_words(&first.key.label),
+                method_words(&second.key.label),
             ];
             let mut figures = contrast_figures(contrast);
             let paper = paper.map(|(first, second)| first.accuracy - second.accuracy);
-            figures.insert(2, paper.map_or_else(|| NONE.into(), |paper| format!("{paper:+.3}")));
+            let paper = paper.map_or_else(|| NONE.into(), |paper| format!("{paper:+.3}").into());
+            figures.insert(2, paper);
             row.extend(figures);
             table.push(row);
         }
+        let resamples = with_thousands(Study::RESAMPLING.resamples);
+        let mut note = Words::new(
+            format!(
+                "The interval is of the two-level bootstrap over seeds and reviews ({resamples} \
+                 resamples). McNemar's test and the counts compare the runs of median accuracy; its p \
+                 is corrected by Holm for all comparisons of a recipe. The sign-flip test is over \
+                 seeds; with n seeds its p is not below 2 to the power of 1 − n."
+            ),
+            format!(
+                "신뢰구간은 시드와 리뷰에 대한 2단계 부트스트랩(재표본 {resamples}개)으로 구했습니다. McNemar 검정과 정답 \
+                 수는 정확도가 중앙값인 실험끼리 비교한 것이고, p는 같은 설정의 모든 비교에 대해 Holm의 방법으로 \
+                 보정했습니다. 부호 뒤집기 검정은 시드에 대한 것으로, 시드가 n개이면 p는 2의 (1 − n)제곱보다 작아질 수 \
+                 없습니다."
+            ),
+        );
+        if probe {
+            note.en +=
+                " The comparison with the classifier on a frozen model is corrected by itself.";
+            note.ko += " 고정한 모델 위의 분류기와 한 비교는 따로 보정했습니다.";
+        }
         any.then(|| StudyTable {
             name: "differences".into(),
-            title: "Differences of accuracy, first less second".into(),
-            note: format!(
-                "The interval is of the two-level bootstrap over seeds and reviews ({} resamples). \
-                 McNemar's test and the counts compare the runs of median accuracy; its p is \
-                 corrected by Holm for all comparisons of a recipe. The sign-flip test is over \
-                 seeds; with n seeds its p is not below 2 to the power of 1 − n.",
-                Study::RESAMPLING.resamples
+            title: Words::new(
+                "Differences of accuracy, first less second",
+                "정확도 차이(앞의 방법 − 뒤의 방법)",
             ),
+            note,
             table,
         })
     }
 
     /// What another recipe changes, cell by cell; none if there is none.
     pub fn recipe_table(&self) -> Option<StudyTable> {
-        let mut table = Table::new(
+        let mut table = BilingualTable::new(
             [
-                "recipe",
-                "reviews",
-                "method",
-                "what differs from the paper's recipe",
-                "accuracy",
-                "difference",
-                "95 % interval,\nbootstrap",
-                "gap to vanilla\nclosed",
-                "p after\nHolm",
+                Words::new("recipe", "설정"),
+                Words::new("reviews", "학습 데이터\n크기"),
+                Words::new("method", "방법"),
+                Words::new("what differs from the paper's recipe", "논문의 설정과 다른 점"),
+                accuracy(),
+                Words::new("difference", "차이"),
+                bootstrap_interval(),
+                Words::new("gap to vanilla\nclosed", "Vanilla와의 차이를\n메운 비율"),
+                holm_p(),
             ],
             4,
         );
@@ -193,55 +238,62 @@ impl Study {
             let cell = &self.cells[contrast.first];
             let closed = causes.iter().find(|cause| cause.contrast == index);
             let closed = closed.and_then(|cause| cause.closed);
+            let closed = closed.map(|closed| format!("{:.0} %", closed * 100.0).into());
             let figures = contrast_figures(contrast);
             table.push([
-                recipe(cell),
-                cell.key.train_size.to_string(),
-                cell.key.label.clone(),
-                changes(contrast),
-                cell.summary(Metric::Accuracy).map_or_else(|| missing(cell), spread),
+                recipe(cell).into(),
+                size(cell.key.train_size),
+                method_words(&cell.key.label),
+                changes(contrast).into(),
+                cell.summary(Metric::Accuracy)
+                    .map_or_else(|| missing(cell), |summary| spread(summary).into()),
                 figures[0].clone(),
                 figures[1].clone(),
-                closed.map_or_else(|| NONE.into(), |closed| format!("{:.0} %", closed * 100.0)),
+                closed.unwrap_or_else(|| NONE.into()),
                 figures[5].clone(),
             ]);
         }
         any.then(|| StudyTable {
             name: "recipes".into(),
-            title: "What other recipes change, against the paper's".into(),
-            note: "The difference is that of accuracies, less the same method with the paper's \
-                   recipe. \"Gap closed\" is its share of the difference between the paper's \
-                   vanilla and the paper's LoRA. Holm's correction counts all rows."
-                .into(),
+            title: Words::new(
+                "What other recipes change, against the paper's",
+                "논문의 설정과 다른 설정의 차이",
+            ),
+            note: Words::new(
+                "The difference is that of accuracies, less the same method with the paper's \
+                 recipe. \"Gap closed\" is its share of the difference between the paper's \
+                 vanilla and the paper's LoRA. Holm's correction counts all rows.",
+                "차이는 정확도에서 같은 방법을 논문의 설정으로 학습한 정확도를 뺀 값입니다. ‘메운 비율’은 그 값을 논문 설정의 \
+                 Vanilla와 LoRA의 차이로 나눈 것입니다. Holm 보정은 모든 행을 셉니다.",
+            ),
             table,
         })
     }
 
     /// Time, memory and size.
     pub fn cost_table(&self) -> StudyTable {
-        let mut table = Table::new(
+        let mut table = BilingualTable::new(
             [
-                "recipe",
-                "reviews",
-                "method",
-                "time per\nepoch",
-                "of\nvanilla's",
-                "paper",
-                "paper, of\nvanilla's",
-                "whole run",
-                "trainable",
-                "parameters",
-                "peak MiB",
+                Words::new("recipe", "설정"),
+                Words::new("reviews", "학습 데이터\n크기"),
+                Words::new("method", "방법"),
+                Words::new("time per\nepoch", "에폭당\n시간"),
+                Words::new("of\nvanilla's", "Vanilla\n대비"),
+                Words::new("paper", "논문"),
+                Words::new("paper, of\nvanilla's", "논문의\nVanilla 대비"),
+                Words::new("whole run", "실험\n전체 시간"),
+                Words::new("trainable", "학습\n파라미터 수"),
+                Words::new("parameters", "전체\n파라미터 수"),
+                Words::new("peak MiB", "최대 메모리\n(MiB)"),
             ],
             3,
         );
         for cell in &self.cells {
             let vanilla = self.vanilla_of(cell);
             let seconds = |cell: &Cell| cell.mean(Metric::EpochSeconds);
-            let time =
-                |seconds: Option<f64>| seconds.map_or_else(|| NONE.into(), minutes_and_seconds);
+            let time = |seconds: Option<f64>| seconds.map_or_else(|| NONE.into(), duration);
             let ratio = |part: Option<f64>, whole: Option<f64>| match (part, whole) {
-                (Some(part), Some(whole)) => format!("{:.2}", part / whole),
+                (Some(part), Some(whole)) => format!("{:.2}", part / whole).into(),
                 _ => NONE.into(),
             };
             let theirs = |cell: &Cell| {
@@ -250,12 +302,12 @@ impl Study {
             };
             let count = |metric| {
                 cell.mean(metric)
-                    .map_or_else(|| NONE.into(), |value| with_thousands(value as usize))
+                    .map_or_else(|| NONE.into(), |value| with_thousands(value as usize).into())
             };
             table.push([
-                recipe(cell),
-                cell.key.train_size.to_string(),
-                cell.key.label.clone(),
+                recipe(cell).into(),
+                size(cell.key.train_size),
+                method_words(&cell.key.label),
                 time(seconds(cell)),
                 ratio(seconds(cell), vanilla.and_then(seconds)),
                 time(theirs(cell)),
@@ -268,43 +320,58 @@ impl Study {
         }
         StudyTable {
             name: "cost".into(),
-            title: "Time, memory and size".into(),
-            note:
+            title: Words::new("Time, memory and size", "시간, 메모리, 파라미터 수"),
+            note: Words::new(
                 "Means over seeds. Time per epoch is of training steps alone; AdapterFusion's is \
-                   that of its second stage, and the whole run has both, validation and test. The \
-                   paper's times are of one V100."
-                    .into(),
+                 that of its second stage, and the whole run has both, validation and test. The \
+                 paper's times are of one V100.",
+                "시드에 대한 평균입니다. 에폭당 시간은 학습 스텝만의 시간이고 AdapterFusion은 둘째 단계의 것입니다. 실험 \
+                 전체 시간에는 두 단계와 검증, 테스트가 모두 들어갑니다. 논문의 시간은 V100 하나로 잰 것입니다.",
+            ),
             table,
         }
     }
 
     /// Runs that failed, are stuck at chance, or were planned and not made; none if there are none.
     pub fn trouble_table(&self) -> Option<StudyTable> {
-        let mut table = Table::new(["recipe", "method", "reviews", "seed", "what"], 5);
+        let mut table = BilingualTable::new(
+            [
+                Words::new("recipe", "설정"),
+                Words::new("method", "방법"),
+                Words::new("reviews", "학습 데이터\n크기"),
+                Words::new("seed", "시드"),
+                Words::new("what", "내용"),
+            ],
+            5,
+        );
         let mut any = false;
         for cell in &self.cells {
-            let chance = cell.at_chance().into_iter().map(|seed| (seed, "at chance".to_owned()));
-            let failed =
-                cell.failed().into_iter().map(|(seed, why)| (seed, format!("failed: {why}")));
-            let missing = cell.missing.iter().map(|&seed| (seed, "not run".to_owned()));
+            let chance = cell.at_chance().into_iter();
+            let chance = chance.map(|seed| (seed, Words::new("at chance", "우연 수준")));
+            let failed = cell.failed().into_iter().map(|(seed, why)| {
+                (seed, Words::new(format!("failed: {why}"), format!("실패: {why}")))
+            });
+            let missing = cell.missing.iter().map(|&seed| (seed, not_run()));
             for (seed, what) in chance.chain(failed).chain(missing) {
                 any = true;
                 table.push([
-                    recipe(cell),
-                    cell.key.label.clone(),
-                    cell.key.train_size.to_string(),
-                    seed.to_string(),
+                    recipe(cell).into(),
+                    method_words(&cell.key.label),
+                    size(cell.key.train_size),
+                    seed.to_string().into(),
                     what,
                 ]);
             }
         }
         any.then(|| StudyTable {
             name: "trouble".into(),
-            title: "Runs to know of".into(),
-            note:
+            title: Words::new("Runs to know of", "알아 둘 실험"),
+            note: Words::new(
                 "\"At chance\": the interval of its accuracy reaches down to the share of the most \
-                   frequent class. Such runs count like all others."
-                    .into(),
+                 frequent class. Such runs count like all others.",
+                "‘우연 수준’은 정확도의 신뢰구간이 가장 많은 클래스의 비율까지 내려온다는 뜻입니다. 이런 실험도 다른 실험과 \
+                 똑같이 셉니다.",
+            ),
             table,
         })
     }
@@ -325,7 +392,8 @@ impl Study {
     pub fn markdown(&self) -> String {
         let mut text = format!("# {}\n", self.name);
         for StudyTable { title, note, table, .. } in self.tables() {
-            text += &format!("\n## {title}\n\n{}\n\n{note}\n", table.markdown());
+            let table = table.english().markdown();
+            text += &format!("\n## {}\n\n{table}\n\n{}\n", title.en, note.en);
         }
         text
     }
@@ -336,33 +404,74 @@ impl Study {
             "% Needs \\usepackage{booktabs}, \\usepackage{graphicx}; \\input this file.\n",
         );
         for StudyTable { name, title, note, table } in self.tables() {
-            text += &table.latex(&format!("{title}. {note}"), &format!("tab:{}-{name}", self.name));
+            let caption = format!("{}. {}", title.en, note.en);
+            text += &table.english().latex(&caption, &format!("tab:{}-{name}", self.name));
         }
         text
     }
 }
 
-fn recipe(cell: &Cell) -> String {
-    if cell.key.recipe.is_empty() { NONE.into() } else { cell.key.recipe.clone() }
+fn accuracy() -> Words {
+    Words::new("accuracy", "정확도")
+}
+
+fn precision() -> Words {
+    Words::new("precision", "정밀도")
+}
+
+fn recall() -> Words {
+    Words::new("recall", "재현율")
+}
+
+fn bootstrap_interval() -> Words {
+    Words::new("95 % interval,\nbootstrap", "95 % 신뢰구간,\n부트스트랩")
+}
+
+fn holm_p() -> Words {
+    Words::new("p after\nHolm", "Holm 보정\np")
+}
+
+fn not_run() -> Words {
+    Words::new("not run", "실행 안 함")
+}
+
+fn recipe(cell: &Cell) -> &str {
+    if cell.key.recipe.is_empty() { NONE } else { &cell.key.recipe }
+}
+
+fn size(size: Rows) -> Words {
+    match size {
+        Rows::All => Words::new("all", "전체"),
+        Rows::Exactly(size) => size.to_string().into(),
+    }
+}
+
+fn duration(seconds: f64) -> Words {
+    let text = minutes_and_seconds(seconds);
+    match text.strip_suffix(" s") {
+        Some(seconds) => Words::new(text.clone(), format!("{seconds}초")),
+        None => text.into(),
+    }
 }
 
 /// How many runs a cell has, of how many, and how many of them learned nothing.
-fn runs(cell: &Cell) -> String {
+fn runs(cell: &Cell) -> Words {
     let finished = cell.finished().count();
     let planned = cell.runs.len() + cell.missing.len();
-    let mut text = finished.to_string();
+    let mut text = Words::from(finished.to_string());
     if finished < planned {
-        text += &format!(" of {planned}");
+        text = Words::new(format!("{finished} of {planned}"), format!("{planned}개 중 {finished}"));
     }
     let chance = cell.at_chance().len();
     if chance > 0 {
-        text += &format!(", {chance} at chance");
+        text.en += &format!(", {chance} at chance");
+        text.ko += &format!(", 우연 수준 {chance}");
     }
     text
 }
 
-fn missing(cell: &Cell) -> String {
-    if cell.runs.is_empty() { "not run".into() } else { "failed".into() }
+fn missing(cell: &Cell) -> Words {
+    if cell.runs.is_empty() { not_run() } else { Words::new("failed", "실패") }
 }
 
 fn spread(summary: SeedSummary) -> String {
@@ -372,19 +481,12 @@ fn spread(summary: SeedSummary) -> String {
     }
 }
 
-fn interval(Interval { low, high }: Interval) -> String {
-    format!("{low:.4} to {high:.4}")
+fn interval(Interval { low, high }: Interval) -> Words {
+    Words::new(format!("{low:.4} to {high:.4}"), format!("{low:.4}~{high:.4}"))
 }
 
-fn digits(value: Option<f64>, digits: usize) -> String {
-    value.map_or_else(|| NONE.into(), |value| format!("{value:.digits$}"))
-}
-
-fn reviews(size: Rows) -> String {
-    match size {
-        Rows::All => "All reviews".into(),
-        Rows::Exactly(size) => format!("{} reviews", with_thousands(size)),
-    }
+fn digits(value: Option<f64>, digits: usize) -> Words {
+    value.map_or_else(|| NONE.into(), |value| format!("{value:.digits$}").into())
 }
 
 /// What differs, as `learning_rate 2e-5 → 1e-3`.
@@ -397,17 +499,18 @@ fn changes(contrast: &Contrast) -> String {
 }
 
 /// Difference, its interval, the two counts, McNemar's p, Holm's, the sign-flip test's.
-fn contrast_figures(contrast: &Contrast) -> Vec<String> {
+fn contrast_figures(contrast: &Contrast) -> Vec<Words> {
     let Some(pair) = &contrast.pair else { return vec![NONE.into(); 7] };
     let bootstrap = pair.bootstrap;
+    let Interval { low, high } = bootstrap.interval;
     vec![
-        format!("{:+.4}", bootstrap.difference),
-        format!("{:+.4} to {:+.4}", bootstrap.interval.low, bootstrap.interval.high),
-        pair.agreement.only_first.to_string(),
-        pair.agreement.only_second.to_string(),
-        p_value(pair.mcnemar.p()),
-        p_value(pair.holm_p),
-        pair.seeds.map_or_else(|| NONE.into(), |seeds| p_value(seeds.sign_flip_p)),
+        format!("{:+.4}", bootstrap.difference).into(),
+        Words::new(format!("{low:+.4} to {high:+.4}"), format!("{low:+.4}~{high:+.4}")),
+        pair.agreement.only_first.to_string().into(),
+        pair.agreement.only_second.to_string().into(),
+        p_value(pair.mcnemar.p()).into(),
+        p_value(pair.holm_p).into(),
+        pair.seeds.map_or_else(|| NONE.into(), |seeds| p_value(seeds.sign_flip_p).into()),
     ]
 }
 
@@ -437,20 +540,20 @@ mod tests {
     fn the_papers_figures_stand_beside_ours_only_where_the_profile_says_so() {
         let without = study(None);
         for StudyTable { table, note, .. } in without.quality_tables() {
-            assert!(!table.markdown().contains("paper (mBERT"));
-            assert!(!note.contains("comparable in order"));
+            assert!(!table.english().markdown().contains("paper (mBERT"));
+            assert!(!note.en.contains("comparable in order"));
         }
         // 1,000 reviews stand for the paper's 150,000.
         let scaled = study(Some(150));
         let tables = scaled.quality_tables();
-        let markdown = tables[0].table.markdown();
+        let markdown = tables[0].table.english().markdown();
         assert!(markdown.contains("paper (mBERT, 150,000) accuracy"), "{markdown}");
-        assert!(tables[0].note.contains("comparable in order, not in level"));
+        assert!(tables[0].note.en.contains("comparable in order, not in level"));
         let vanilla = row(&markdown, &["paper ", "Vanilla"]);
         assert_eq!(vanilla[12..16], ["0.871", "0.864", "0.882", "0.869"]);
         // 500 stand for 75,000, which the paper did not have.
-        assert!(!tables[1].table.markdown().contains("paper (mBERT"));
-        let cost = scaled.cost_table().table.markdown();
+        assert!(!tables[1].table.english().markdown().contains("paper (mBERT"));
+        let cost = scaled.cost_table().table.english().markdown();
         // AdapterFusion: 749.5 of 1022.5 seconds in the paper, 0.73 here.
         let fusion = row(&cost, &["paper ", "1000", "AdapterFusion"]);
         assert_eq!((fusion[5], fusion[6], fusion[7]), ("0.73", "12:30", "0.73"));
@@ -471,7 +574,7 @@ mod tests {
 
     #[test]
     fn a_row_between_recipes_names_the_keys_that_differ() {
-        let markdown = study(None).recipe_table().unwrap().table.markdown();
+        let markdown = study(None).recipe_table().unwrap().table.english().markdown();
         let alpha = row(&markdown, &["lora-alpha"]);
         assert_eq!(alpha[4], "alpha 1 → 128");
         assert!(alpha[8].ends_with(" %"), "{alpha:?}");
@@ -494,6 +597,26 @@ mod tests {
                 assert_eq!(line.matches(" & ").count() + 1, columns, "{line}");
             }
             assert!(rows > 0);
+        }
+    }
+
+    #[test]
+    fn every_word_of_a_table_has_its_translation() {
+        let is_korean = |text: &str| text.chars().any(|c| ('가'..='힣').contains(&c));
+        // Names, and what reads the same in both.
+        let same = ["F1", "F1,\nbatches", "McNemar's\np"];
+        for StudyTable { title, note, table, .. } in study(Some(150)).tables() {
+            assert!(is_korean(&title.ko) && is_korean(&note.ko), "{title:?}");
+            for cell in table.header() {
+                assert!(is_korean(&cell.ko) || same.contains(&cell.en.as_str()), "{cell:?}");
+                assert_eq!(cell.en.lines().count() > 3, cell.ko.lines().count() > 3, "{cell:?}");
+            }
+            let cells = table.rows().iter().flatten();
+            for cell in cells.filter(|cell| cell.en.contains(" to ") || cell.en.contains("chance"))
+            {
+                assert!(cell.ko.contains('~') || is_korean(&cell.ko), "{cell:?}");
+                assert!(!cell.ko.contains(" to "), "{cell:?}");
+            }
         }
     }
 }

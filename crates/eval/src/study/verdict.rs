@@ -89,10 +89,34 @@ impl Cause {
         study.contrasts[self.contrast].factors.len() == 1
     }
 
-    /// Whether the change alone closes half of the gap or more, beyond chance.
-    pub fn explains(&self, study: &Study) -> bool {
-        self.closed.is_some_and(|closed| closed >= 0.5)
-            && study.contrasts[self.contrast].finding() == Finding::Holds
+    /// The contrast of the paper's vanilla with the LoRA that is changed: the gap.
+    pub fn gap<'a>(&self, study: &'a Study) -> Option<&'a Contrast> {
+        let lora = study.contrasts[self.contrast].second;
+        let recipe = &study.cells[lora].key.recipe;
+        study.contrasts.iter().find(|contrast| {
+            let vanilla = &study.cells[contrast.first].key;
+            contrast.second == lora && vanilla.method == "vanilla" && vanilla.recipe == *recipe
+        })
+    }
+
+    /// Whether the change closes half of the gap or more: it does if the interval of what it gains
+    /// lies above half of the gap, and not if it lies below; a gain must be one beyond chance, too.
+    pub fn explains(&self, study: &Study) -> Finding {
+        let gain = &study.contrasts[self.contrast];
+        let gap = self.gap(study).and_then(|gap| gap.pair.as_ref());
+        let (Some(gain_pair), Some(gap)) = (&gain.pair, gap) else { return Finding::Missing };
+        let half = gap.bootstrap.difference / 2.0;
+        let interval = gain_pair.bootstrap.interval;
+        if half <= 0.0 {
+            // Nothing to close.
+            Finding::Missing
+        } else if interval.high < half {
+            Finding::Reversed
+        } else if interval.low > half && gain.finding() == Finding::Holds {
+            Finding::Holds
+        } else {
+            Finding::Undecided
+        }
     }
 }
 
@@ -211,6 +235,8 @@ fn causes(study: &Study, vanilla: usize, lora: usize) -> Vec<Cause> {
 
 #[cfg(test)]
 mod tests {
+    use nsmc_experiment::ExperimentConfig;
+
     use super::*;
     use crate::study::fabricated;
 
@@ -247,13 +273,37 @@ mod tests {
         // The gap is 0.86 − 0.62; alpha brings LoRA to 0.82, the head to 0.64.
         let alpha = cause("method.alpha");
         assert!((alpha.closed.unwrap() - 0.2 / 0.24).abs() < 0.05, "{:?}", alpha.closed);
-        assert!(alpha.explains(&study));
-        assert!(!cause("method.trains").explains(&study));
-        assert!(!cause("training.learning_rate").explains(&study), "one of its runs is at chance");
+        assert_eq!(alpha.explains(&study), Finding::Holds);
+        assert_eq!(cause("method.trains").explains(&study), Finding::Reversed);
+        let rate = cause("training.learning_rate");
+        assert_eq!(rate.explains(&study), Finding::Reversed, "one of its runs is at chance");
+        let gap = alpha.gap(&study).unwrap();
+        let keys = [gap.first, gap.second].map(|cell| &study.cells[cell].key);
+        assert_eq!(keys.map(|key| key.method.as_str()), ["vanilla", "lora"]);
+        assert!(
+            keys.iter().all(|key| key.recipe == "paper" && key.train_size == Rows::Exactly(1000))
+        );
         let rate = &study.cells[study.contrasts[cause("training.learning_rate").contrast].first];
         assert_eq!(rate.at_chance(), [0]);
         let several = causes.iter().filter(|cause| !cause.is_single(&study)).count();
         assert_eq!(several, 2, "tuned LoRA differs in several keys, at two sizes");
+    }
+
+    #[test]
+    fn a_change_whose_interval_holds_half_of_the_gap_decides_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let paper = fabricated::config("paper", 1000, 0);
+        let other = ExperimentConfig { recipe: "lora-alpha".into(), ..paper.clone() };
+        fabricated::run(folder.path(), &paper, 0.86, 1.0);
+        fabricated::run(folder.path(), &fabricated::fusion(paper.clone()), 0.80, 1.0);
+        fabricated::run(folder.path(), &fabricated::lora(paper, 64, 1.0), 0.62, 1.0);
+        // Half of 0.24 is 0.12.
+        fabricated::run(folder.path(), &fabricated::lora(other, 64, 128.0), 0.742, 1.0);
+        let study = Study::read_runs(folder.path(), None).unwrap();
+        let verdict = Verdict::new(&study);
+        let [cause] = verdict.paper().unwrap().causes.as_slice() else { panic!("one cause") };
+        assert_eq!(study.contrasts[cause.contrast].finding(), Finding::Holds, "it does gain");
+        assert_eq!(cause.explains(&study), Finding::Undecided, "{:?}", cause.closed);
     }
 
     #[test]

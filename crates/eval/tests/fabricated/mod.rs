@@ -125,6 +125,12 @@ pub(crate) fn fusion(mut config: ExperimentConfig) -> ExperimentConfig {
     config
 }
 
+/// The same with the classifier alone, on a frozen model.
+pub(crate) fn head(mut config: ExperimentConfig) -> ExperimentConfig {
+    config.method = parse(json!({ "name": "head", "trains": ["head"] }));
+    config
+}
+
 /// The same as a baseline.
 pub(crate) fn majority(mut config: ExperimentConfig) -> ExperimentConfig {
     config.method = parse(json!({ "name": "majority" }));

@@ -1,0 +1,113 @@
+use crate::Table;
+
+/// The same text in English and in Korean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Words {
+    /// English.
+    pub en: String,
+    /// Korean.
+    pub ko: String,
+}
+
+impl Words {
+    /// A text and its translation.
+    pub fn new(en: impl Into<String>, ko: impl Into<String>) -> Self {
+        Self { en: en.into(), ko: ko.into() }
+    }
+}
+
+/// Names and numbers are the same in both.
+impl From<String> for Words {
+    fn from(text: String) -> Self {
+        Self { ko: text.clone(), en: text }
+    }
+}
+
+impl From<&str> for Words {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+/// A [`Table`] in both languages.
+#[derive(Clone, Debug)]
+pub struct BilingualTable {
+    header: Vec<Words>,
+    rows: Vec<Vec<Words>>,
+    left: usize,
+}
+
+impl BilingualTable {
+    /// A table whose first `left` columns hold words, the others numbers.
+    pub fn new<S: Into<Words>>(header: impl IntoIterator<Item = S>, left: usize) -> Self {
+        Self { header: header.into_iter().map(Into::into).collect(), rows: Vec::new(), left }
+    }
+
+    /// Adds a row.
+    ///
+    /// # Panics
+    ///
+    /// If the row has not as many cells as the header.
+    pub fn push(&mut self, row: impl IntoIterator<Item = Words>) {
+        let row: Vec<Words> = row.into_iter().collect();
+        assert_eq!(row.len(), self.header.len(), "a row has a cell per column");
+        self.rows.push(row);
+    }
+
+    /// The header's cells; a cell may hold line breaks.
+    pub fn header(&self) -> &[Words] {
+        &self.header
+    }
+
+    /// The rows' cells.
+    pub fn rows(&self) -> &[Vec<Words>] {
+        &self.rows
+    }
+
+    /// How many columns hold words; the others hold numbers.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
+    /// The table in English.
+    pub fn english(&self) -> Table {
+        let mut table = Table::new(self.header.iter().map(|cell| cell.en.as_str()), self.left);
+        for row in &self.rows {
+            table.push(row.iter().map(|cell| cell.en.as_str()));
+        }
+        table
+    }
+}
+
+/// A method as tables show it; its particulars stay as they are.
+pub fn method_words(label: &str) -> Words {
+    const NAMES: [(&str, &str); 5] = [
+        ("Vanilla", "전체 미세조정(Vanilla)"),
+        ("Head only", "분류기만 학습"),
+        ("Baseline: majority class", "기준선: 다수 클래스"),
+        ("Baseline: TF-IDF, logistic regression", "기준선: TF-IDF와 로지스틱 회귀"),
+        ("Adapter, ", "어댑터, "),
+    ];
+    if label == "Adapter" {
+        return Words::new(label, "어댑터");
+    }
+    let known = NAMES.iter().find_map(|(en, ko)| Some((ko, label.strip_prefix(en)?)));
+    known.map_or_else(|| label.into(), |(ko, rest)| Words::new(label, format!("{ko}{rest}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_methods_particulars_outlive_the_translation_of_its_name() {
+        let korean = |label: &str| method_words(label).ko;
+        assert_eq!(
+            korean("Vanilla (weight_decay 0.01)"),
+            "전체 미세조정(Vanilla) (weight_decay 0.01)"
+        );
+        assert_eq!(korean("Adapter, Stack(ko, nsmc)"), "어댑터, Stack(ko, nsmc)");
+        assert_eq!(korean("AdapterFusion"), "AdapterFusion");
+        assert_eq!(korean("LoRA r=16"), "LoRA r=16");
+    }
+}
