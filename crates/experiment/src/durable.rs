@@ -82,10 +82,10 @@ pub fn sync_entries(folder: &Path) -> Result<()> {
     }
 }
 
-/// Writes lines durably, with their hash above them in a comment of TOML: half of a list is valid
-/// TOML, and would be taken for a short one.
-pub fn write_sealed(path: &Path, lines: &str) -> Result<()> {
-    write_durably(path, format!("{SEAL}{}\n{lines}", sha256_hex(lines.as_bytes())))
+/// Lines of TOML with their hash above them, in a comment: half of a list is valid TOML, and would be
+/// taken for a short one.
+pub fn seal(lines: &str) -> String {
+    format!("{SEAL}{}\n{lines}", sha256_hex(lines.as_bytes()))
 }
 
 /// The lines of a sealed file; none if they are not those that were written. A file that begins
@@ -179,7 +179,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.toml");
         let lines = "step = 12\n[[epochs]]\nepoch = 1\n";
-        write_sealed(&path, lines).unwrap();
+        write_durably(&path, seal(lines)).unwrap();
         assert_eq!(read_sealed(&path).unwrap().as_deref(), Some(lines));
         let sealed = fs_err::read(&path).unwrap();
         for length in 0..sealed.len() {

@@ -32,8 +32,8 @@ pub use config::{
 };
 pub use document::Document;
 pub use durable::{
-    create_folder_durably, read_sealed, rename_folder_durably, sha256_folder, sync_entries, sync_folder,
-    write_durably, write_sealed,
+    create_folder_durably, read_sealed, rename_folder_durably, seal, sha256_folder, sync_entries,
+    sync_folder, write_durably,
 };
 pub use error::{ConfigError, Origin, Problem};
 pub use file_lock::FileLock;

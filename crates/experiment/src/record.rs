@@ -144,8 +144,9 @@ pub struct EpochRecord {
     pub epoch: usize,
     /// Optimiser steps of the epoch.
     pub steps: usize,
-    /// Time of the epoch's training steps alone: no validation, no checkpoint, and with the first
-    /// step (compilation, autotuning) replaced by the mean of the others.
+    /// Time of the epoch's training steps alone: no validation, no copying for a checkpoint (which
+    /// another thread writes beside the steps), and with the first step (compilation, autotuning)
+    /// replaced by the mean of the others.
     pub train_seconds: f64,
     /// Tokens trained on, padding never counted.
     pub tokens: usize,
