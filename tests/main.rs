@@ -9,7 +9,10 @@ mod full_disk;
 mod integrity;
 mod kill;
 mod methods;
+mod power_loss;
 mod predict;
 mod pretrain;
+#[cfg(unix)]
+mod signals;
 mod train;
 mod world;

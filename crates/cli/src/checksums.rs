@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use nsmc_experiment::{sha256_file, sha256_hex};
+use nsmc_experiment::{sha256_file, sha256_hex, write_durably};
 
 use crate::{run_directory, stretches};
 
@@ -37,9 +37,7 @@ fn put(run: &Path, mut files: Checksums, record: &str) -> Result<()> {
         lines += &format!("{hash}  {path}\n");
         lines
     });
-    let partial = run.join("SHA256SUMS.partial");
-    fs_err::write(&partial, lines)?;
-    Ok(fs_err::rename(partial, run.join(FILE))?)
+    Ok(write_durably(&run.join(FILE), lines)?)
 }
 
 /// Reads the file; none if there is none. A line that is none is an error.

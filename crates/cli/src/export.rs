@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
 use burn::tensor::Device;
-use nsmc_experiment::{MethodConfig, ModelConfig, RunRecord};
+use nsmc_experiment::{MethodConfig, ModelConfig, RunRecord, sync_folder};
 use nsmc_peft::PeftModel;
 
 use crate::args::{Export, Layout};
@@ -30,6 +30,7 @@ pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     }
     fs_err::create_dir_all(&incoming)?;
     let base = write(args, &record, &classifier, &incoming)?;
+    sync_folder(&incoming)?;
     fs_err::rename(&incoming, &args.out)?;
     print(args.out.display())?;
     print(how_to_load(args, &base, &classifier))

@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use burn::module::Module;
 use burn::tensor::{DType, Device};
 use burn::train::Interrupter;
@@ -12,7 +12,8 @@ use nsmc_data::pretraining::{
 };
 use nsmc_data::{BertTokenizer, EncodedReviews, Format, Review, read_reviews};
 use nsmc_experiment::{
-    CorpusConfig, FileLock, ModelConfig, PretrainingConfig, Provenance, Stretch, sha256_file,
+    CorpusConfig, FileLock, ModelConfig, PretrainingConfig, Provenance, Stretch,
+    rename_folder_durably, sha256_file, sha256_folder, sync_folder, write_durably,
 };
 use nsmc_peft::AdaptedMaskedLm;
 use nsmc_training::{Pretraining, pretrain};
@@ -22,6 +23,7 @@ use crate::classifier::scratch;
 use crate::corpus::cache_folder;
 use crate::method::bottleneck;
 use crate::output::print;
+use crate::run_directory::Mended;
 use crate::stretches::Stretches;
 use crate::train::{dashboard, stop_on_signal};
 use crate::{device, logging, provenance, run_directory};
@@ -35,8 +37,9 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
     let named = device::choose(args.device)?;
     let device = named.device.clone();
     let _lock = run_directory::lock(&args.out)?;
-    open_run_directory(&args.out, &config)?;
+    let mended = open_run_directory(&args.out, &config)?;
     logging::start(verbosity, Some(&args.out.join("log.txt")))?;
+    mended.warn();
     let stretches = Stretches::begin(&args.out, &device)?;
     let mut provenance =
         Provenance { inputs: provenance::model(&config.model)?, ..provenance::of_this_program() };
@@ -134,7 +137,7 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
     ))
 }
 
-/// Writes `record.json` with what every run has to say of itself; it appears whole or not at all.
+/// Writes `record.json` with what every run has to say of itself, when all else is on the disk.
 fn write_record(
     run: &Path,
     mut record: serde_json::Value,
@@ -142,30 +145,27 @@ fn write_record(
     provenance: &Provenance,
 ) -> Result<()> {
     let stretches = stretches.end();
+    sync_folder(run)?;
     record["started"] = stretches.first().map(|first| first.started).into();
     record["total_seconds"] = Stretch::total_seconds(&stretches).into();
     record["peak_memory_mib"] = Stretch::peak_memory_mib(&stretches).into();
     record["stretches"] = serde_json::to_value(stretches)?;
     record["provenance"] = serde_json::to_value(provenance)?;
-    let partial = run.join("record.json.partial");
-    fs_err::write(&partial, serde_json::to_string_pretty(&record)? + "\n")?;
-    Ok(fs_err::rename(partial, run.join("record.json"))?)
+    Ok(write_durably(&run.join("record.json"), serde_json::to_string_pretty(&record)? + "\n")?)
 }
 
 /// Puts the configuration into a locked directory, or sees that it is of the same one.
-fn open_run_directory(folder: &Path, config: &PretrainingConfig) -> Result<()> {
-    let path = folder.join("config.toml");
-    if path.is_file() {
-        let found = PretrainingConfig::read(&path)?;
-        ensure!(
-            found.identity() == config.identity(),
-            "{}: another configuration was begun there; give another directory with `--out`",
-            folder.display()
-        );
-    } else if run_directory::is_used(folder)? {
-        bail!("{}: not empty, and no pre-training; give another with `--out`", folder.display());
-    }
-    run_directory::write_config(folder, &config.to_toml())
+fn open_run_directory(folder: &Path, config: &PretrainingConfig) -> Result<Mended> {
+    let found = PretrainingConfig::read(&folder.join("config.toml"));
+    let (same, mended) =
+        run_directory::check(folder, found, PretrainingConfig::identity, &config.identity())?;
+    ensure!(
+        same,
+        "{}: another configuration was begun there; give another directory with `--out`",
+        folder.display()
+    );
+    run_directory::write_config(folder, &config.to_toml())?;
+    Ok(mended)
 }
 
 /// The model that is trained, or that the adapter is trained in, and its configuration. An adapter's
@@ -240,14 +240,21 @@ fn tokenizer(
         ModelConfig::Pretrained { path, .. } => return Ok(BertTokenizer::from_pretrained(path)?),
         ModelConfig::Scratch(shape) => shape,
     };
-    let folder = run.join("tokenizer");
-    if !folder.is_dir() {
+    let (folder, hash) = (run.join("tokenizer"), run.join("tokenizer.sha256"));
+    // Earlier versions wrote no hash.
+    let whole = folder.is_dir()
+        && (!hash.is_file() || fs_err::read(&hash)? == sha256_folder(&folder)?.as_bytes());
+    if !whole {
+        if folder.is_dir() {
+            tracing::warn!(folder = %folder.display(), "damaged: the tokenizer is trained anew");
+        }
         let documents: Vec<&str> =
             train.iter().map(|&review| reviews[review].document.as_str()).collect();
         let tokenizer = BertTokenizer::train(&documents, shape.vocab_size)?;
         let incoming = run.join("tokenizer.incoming");
         tokenizer.save(&incoming, config.corpus.max_length)?;
-        fs_err::rename(incoming, &folder)?;
+        write_durably(&hash, sha256_folder(&incoming)?)?;
+        rename_folder_durably(&incoming, &folder)?;
     }
     Ok(BertTokenizer::from_pretrained(&folder)?)
 }

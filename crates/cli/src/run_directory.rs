@@ -1,20 +1,44 @@
 //! A run directory: who works in it, and what it holds.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
-use nsmc_experiment::{ExperimentConfig, FileLock, RunRecord, RunStatus};
+use nsmc_experiment::{
+    ConfigError, ExperimentConfig, FileLock, RunRecord, RunStatus, create_folder_durably,
+    write_durably,
+};
+use nsmc_training::identities;
 
 /// Held by the process at work in the directory.
 pub(crate) const LOCK: &str = ".lock";
+const CONFIG: &str = "config.toml";
+/// A configuration that was not written to its end, in a directory that is still new.
+const PARTIAL_CONFIG: &str = "config.toml.partial";
+
+/// Whether a directory's configuration was damaged or missing, and was written anew.
+#[must_use = "it is to be warned of when there is a log"]
+pub(crate) struct Mended(Option<PathBuf>);
+
+impl Mended {
+    /// Warns of it: after [`open`], for a log begins in the open directory.
+    pub(crate) fn warn(self) {
+        if let Some(file) = self.0 {
+            tracing::warn!(
+                file = %file.display(),
+                "damaged or missing: written anew, for the directory's other files are of this run"
+            );
+        }
+    }
+}
 
 /// Makes the directory if it is not there, and locks it against every other process. One that is no
 /// run's is left as it is.
 pub(crate) fn lock(folder: &Path) -> Result<FileLock> {
-    fs_err::create_dir_all(folder)?;
+    create_folder_durably(folder)?;
     let path = folder.join(LOCK);
     ensure!(
-        path.is_file() || folder.join("config.toml").is_file() || !is_used(folder)?,
+        path.is_file() || folder.join(CONFIG).is_file() || !is_used(folder)?,
         "{}: the run directory is not empty; give another with `--out`, or delete it",
         folder.display()
     );
@@ -29,10 +53,11 @@ pub(crate) fn lock(folder: &Path) -> Result<FileLock> {
     Ok(lock)
 }
 
-/// Whether a locked directory holds anything but its lock.
-pub(crate) fn is_used(folder: &Path) -> Result<bool> {
+/// Whether a directory holds anything but what it holds before its configuration.
+fn is_used(folder: &Path) -> Result<bool> {
     for entry in fs_err::read_dir(folder)? {
-        if entry?.file_name() != LOCK {
+        let name = entry?.file_name();
+        if name != LOCK && name != PARTIAL_CONFIG {
             return Ok(true);
         }
     }
@@ -41,43 +66,79 @@ pub(crate) fn is_used(folder: &Path) -> Result<bool> {
 
 /// Puts the configuration into a locked directory. One in which the same run was stopped is gone on
 /// in; one that holds anything else is left alone.
-pub(crate) fn open(folder: &Path, config: &ExperimentConfig) -> Result<()> {
-    let path = folder.join("config.toml");
-    if path.is_file() {
-        let same =
-            ExperimentConfig::read(&path).is_ok_and(|found| found.identity() == config.identity());
-        let done = RunRecord::read(&folder.join("record.json"))
-            .is_ok_and(|record| record.status == RunStatus::Success);
-        if !same || done {
-            bail!(
-                "{}: the run directory holds {}; give another with `--out`, or delete it",
-                folder.display(),
-                if same { "this run, and it is done" } else { "another run" }
-            );
-        }
-        return Ok(());
+pub(crate) fn open(folder: &Path, config: &ExperimentConfig) -> Result<Mended> {
+    let found = ExperimentConfig::read(&folder.join(CONFIG));
+    let (same, mended) = check(folder, found, ExperimentConfig::identity, &config.identity())?;
+    let done = RunRecord::read(&folder.join("record.json"))
+        .is_ok_and(|record| record.status == RunStatus::Success);
+    if !same || done {
+        bail!(
+            "{}: the run directory holds {}; give another with `--out`, or delete it",
+            folder.display(),
+            if same { "this run, and it is done" } else { "another run" }
+        );
     }
-    ensure!(
-        !is_used(folder)?,
-        "{}: the run directory is not empty; give another with `--out`, or delete it",
-        folder.display()
-    );
-    write_config(folder, &config.to_toml())
+    if mended.0.is_some() || !folder.join(CONFIG).is_file() {
+        write_config(folder, &config.to_toml())?;
+    }
+    Ok(mended)
 }
 
-/// Writes `config.toml`, which appears whole or not at all.
+/// Whether a locked directory is new or of an identity, by its configuration: what was read of it.
+/// Where that is damaged or missing, the identity that the directory's other files say they are of
+/// will do; the configuration is then to be mended.
+pub(crate) fn check<C>(
+    folder: &Path,
+    found: Result<C, ConfigError>,
+    of: impl Fn(&C) -> String,
+    identity: &str,
+) -> Result<(bool, Mended)> {
+    let error = match found {
+        Ok(found) => return Ok((of(&found) == identity, Mended(None))),
+        Err(error) => error,
+    };
+    if let ConfigError::Read(error) = &error
+        && !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData)
+    {
+        bail!("{error}");
+    }
+    if !is_used(folder)? {
+        return Ok((true, Mended(None)));
+    }
+    let path = folder.join(CONFIG);
+    let others = others(folder);
+    if others.is_empty() && !path.is_file() {
+        bail!(
+            "{}: the run directory is not empty; give another with `--out`, or delete it",
+            folder.display()
+        );
+    }
+    ensure!(
+        !others.is_empty(),
+        "{error}\nno other file says which run the directory is of; give another with `--out`, or \
+         delete it"
+    );
+    Ok((others.iter().all(|other| other == identity), Mended(Some(path))))
+}
+
+/// The identities that a run directory's files say they are of, but for its configuration.
+fn others(folder: &Path) -> Vec<String> {
+    let mut found = identities(folder);
+    let record = fs_err::read(folder.join("record.json")).ok();
+    let record = record.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    found.extend(record.and_then(|record| Some(record.get("identity")?.as_str()?.to_owned())));
+    found
+}
+
+/// Writes `config.toml`.
 pub(crate) fn write_config(folder: &Path, toml: &str) -> Result<()> {
-    // Beside the directory: one that holds anything else is not taken for a new one.
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    let partial = folder.with_file_name(format!("{name}.config.partial"));
-    fs_err::write(&partial, toml)?;
-    Ok(fs_err::rename(partial, folder.join("config.toml"))?)
+    Ok(write_durably(&folder.join(CONFIG), toml)?)
 }
 
 /// The record of a run, with the places of its files as the run directory's configuration has them.
 pub(crate) fn record(folder: &Path) -> Result<RunRecord> {
     let mut record = RunRecord::read(&folder.join("record.json"))?;
-    let path = folder.join("config.toml");
+    let path = folder.join(CONFIG);
     if path.is_file() {
         let config = ExperimentConfig::read(&path)?;
         ensure!(

@@ -5,9 +5,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use burn::tensor::Device;
-use nsmc_experiment::Stretch;
+use nsmc_experiment::{Stretch, write_durably};
 use nsmc_training::peak_memory_mib;
 
 /// In the run directory while the run is not done.
@@ -33,13 +33,14 @@ impl Stretches {
     /// Begins this process's stretch.
     pub(crate) fn begin(run: &Path, device: &Device) -> Result<Self> {
         let path = run.join(FILE);
-        let mut stretches: Vec<Stretch> = if path.is_file() {
-            let text = fs_err::read_to_string(&path)?;
-            serde_json::from_str(&text).with_context(|| {
-                format!("{}: damaged; without it, the run's time starts anew", path.display())
-            })?
-        } else {
-            Vec::new()
+        let earlier = path.is_file().then(|| fs_err::read(&path)).transpose()?;
+        let mut stretches: Vec<Stretch> = match earlier.as_deref().map(serde_json::from_slice) {
+            None => Vec::new(),
+            Some(Ok(stretches)) => stretches,
+            Some(Err(_)) => {
+                tracing::warn!(file = %path.display(), "damaged: the run's time begins anew");
+                Vec::new()
+            }
         };
         let started =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -84,8 +85,6 @@ impl Beats {
 
     fn beat(&mut self) -> Result<()> {
         self.measure();
-        let partial = self.path.with_extension("partial");
-        fs_err::write(&partial, serde_json::to_vec(&self.stretches)?)?;
-        Ok(fs_err::rename(partial, &self.path)?)
+        Ok(write_durably(&self.path, serde_json::to_vec(&self.stretches)?)?)
     }
 }

@@ -11,7 +11,7 @@ use nsmc_eval::{EvaluatedRun, Prediction, Predictions};
 use nsmc_experiment::{
     AdapterFusionMethod, AdapterTraining, ExperimentConfig, FusionAttention, MethodConfig,
     Provenance, RunRecord, RunResults, RunStatus, Selection, StageRecord, Stretch, TrainingConfig,
-    sha256_hex,
+    create_folder_durably, sha256_hex, write_durably,
 };
 use nsmc_peft::PeftModel;
 use nsmc_training::{Dashboard, Fit, Fitted, Progress, fit, predict};
@@ -28,8 +28,9 @@ pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
     let config = ExperimentConfig::read(&args.config)?;
     let device = device::choose(args.device)?;
     let _lock = run_directory::lock(&args.out)?;
-    run_directory::open(&args.out, &config)?;
+    let mended = run_directory::open(&args.out, &config)?;
     logging::start(verbosity, Some(&args.out.join("log.txt")))?;
+    mended.warn();
     let stretches = Stretches::begin(&args.out, &device.device)?;
     let run_id = config.run_id();
     tracing::info!(run = run_id, device = device.name, "run started");
@@ -147,7 +148,7 @@ fn train_and_test(
     let predictions_sha256 = save_predictions(&predictions, &args.out)?;
     if !attention.is_empty() {
         let json = serde_json::to_string_pretty(&attention)?;
-        fs_err::write(args.out.join("fusion_attention.json"), json + "\n")?;
+        write_durably(&args.out.join("fusion_attention.json"), json + "\n")?;
     }
 
     Ok(RunResults {
@@ -172,9 +173,7 @@ fn train_and_test(
 pub(crate) fn save_predictions(predictions: &Predictions, run: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     predictions.write(&mut bytes)?;
-    let partial = run.join("predictions.partial");
-    fs_err::write(&partial, &bytes)?;
-    fs_err::rename(partial, run.join("predictions.tsv"))?;
+    write_durably(&run.join("predictions.tsv"), &bytes)?;
     Ok(sha256_hex(&bytes))
 }
 
@@ -200,7 +199,7 @@ impl Trainer<'_> {
     ) -> Result<(PeftModel, StageRecord)> {
         let counts = model.parameter_counts();
         let folder = run.join("adapter");
-        fs_err::create_dir_all(&folder)?;
+        create_folder_durably(&folder)?;
         let AdapterTraining { num_train_epochs, learning_rate } = method.adapter_training;
         let training =
             TrainingConfig { num_train_epochs, learning_rate, ..self.config.training.clone() };

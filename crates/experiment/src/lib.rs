@@ -11,6 +11,7 @@
 
 mod config;
 mod document;
+mod durable;
 mod error;
 mod file_lock;
 mod grid;
@@ -30,6 +31,10 @@ pub use config::{
     ScratchModel, Selection, TrainingConfig,
 };
 pub use document::Document;
+pub use durable::{
+    create_folder_durably, read_sealed, rename_folder_durably, seal, sha256_folder, sync_entries,
+    sync_folder, write_durably,
+};
 pub use error::{ConfigError, Origin, Problem};
 pub use file_lock::FileLock;
 pub use grid::{Cell, Trials};

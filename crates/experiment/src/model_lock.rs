@@ -3,7 +3,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::FileLock;
+use crate::{FileLock, write_durably};
 
 const HEADER: &str = "\
 # What the models of manifest.toml were when they were first fetched: the commit that a branch was at,
@@ -52,9 +52,7 @@ impl ModelLock {
         let mut lock = Self::read(path)?;
         lock.models.insert(name.into(), model);
         let text = toml::to_string(&lock).expect("hashes are representable in TOML");
-        let partial = path.with_extension("toml.partial");
-        fs_err::write(&partial, format!("{HEADER}\n{text}"))?;
-        fs_err::rename(partial, path)
+        write_durably(path, format!("{HEADER}\n{text}"))
     }
 
     /// What a model was at a revision of a repository.

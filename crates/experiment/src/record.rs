@@ -3,7 +3,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::config::MAX_LAYERS;
-use crate::{DataConfig, ExperimentConfig, Provenance, Stretch};
+use crate::{DataConfig, ExperimentConfig, Provenance, Stretch, write_durably};
 
 /// What a run left: `record.json` in its run directory.
 ///
@@ -144,8 +144,9 @@ pub struct EpochRecord {
     pub epoch: usize,
     /// Optimiser steps of the epoch.
     pub steps: usize,
-    /// Time of the epoch's training steps alone: no validation, no checkpoint, and with the first
-    /// step (compilation, autotuning) replaced by the mean of the others.
+    /// Time of the epoch's training steps alone: no validation, no copying for a checkpoint (which
+    /// another thread writes beside the steps), and with the first step (compilation, autotuning)
+    /// replaced by the mean of the others.
     pub train_seconds: f64,
     /// Tokens trained on, padding never counted.
     pub tokens: usize,
@@ -170,9 +171,7 @@ impl RunResults {
 impl RunRecord {
     /// Writes `record.json`; it appears whole or not at all.
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
-        let partial = path.with_extension("json.partial");
-        fs_err::write(&partial, self.to_json())?;
-        fs_err::rename(partial, path)
+        write_durably(path, self.to_json())
     }
 
     /// The text of `record.json`.

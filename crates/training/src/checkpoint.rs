@@ -1,8 +1,8 @@
 use std::path::{Path, PathBuf};
 
-use burn::optim::ModuleOptimizer;
+use burn::optim::{ModuleOptimizer, OptimizerRecord};
 use burn::store::{ModuleRecord, RecordError};
-use nsmc_experiment::sha256_file;
+use nsmc_experiment::{read_sealed, rename_folder_durably, seal, sha256_file, sync_entries};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,8 @@ const OPTIMIZER: &str = "optimizer.bpk";
 const STATE: &str = "state.toml";
 /// The checkpoint before the learning rate fell: a longer training goes on from there.
 const STABLE: &str = "stable";
+/// In the folder of a training that is done: what it found.
+pub(crate) const FITTED: &str = "fitted.toml";
 /// How many others are kept.
 const KEPT: usize = 2;
 
@@ -44,6 +46,7 @@ pub(crate) struct Loaded<S> {
 }
 
 /// The checkpoints to go on from, `step-N/` in a folder: the last two.
+#[derive(Clone)]
 pub(crate) struct Checkpoints {
     folder: PathBuf,
     identity: String,
@@ -56,17 +59,20 @@ impl Checkpoints {
         Self { folder, identity, schedule }
     }
 
-    /// Writes a checkpoint, which appears whole or not at all, and removes older ones. The one at
-    /// the start of the decay is also kept by itself.
+    /// Writes a checkpoint, which appears whole or not at all, and removes others once it is on the
+    /// disk: older ones, and those of more steps, which are damaged or of another schedule. The one
+    /// at the start of the decay is also kept by itself.
+    ///
+    /// Weights and moments are copies in memory: the training may go on meanwhile.
     pub(crate) fn save<S: Serialize>(
         &self,
         weights: ModuleRecord,
-        optimizer: &ModuleOptimizer,
+        optimizer: OptimizerRecord,
         step: usize,
         state: &S,
     ) -> Result<(), TrainingError> {
         let incoming = self.folder.join("incoming");
-        make(&self.folder)?;
+        make_durably(&self.folder)?;
         remove(&incoming)?;
         make(&incoming)?;
         weights.save(incoming.join(WEIGHTS)).map_err(|error| record(&incoming, &error))?;
@@ -80,65 +86,60 @@ impl Checkpoints {
             optimizer_sha256: sha256_file(&incoming.join(OPTIMIZER))?,
         };
         let text = toml::to_string(&manifest).expect("a state is representable in TOML");
-        fs_err::write(incoming.join(STATE), text)?;
-        // After a power failure a file that was not synced may be empty under its name.
-        for file in [WEIGHTS, OPTIMIZER, STATE] {
-            fs_err::File::open(incoming.join(file))?.sync_all()?;
-        }
+        fs_err::write(incoming.join(STATE), seal(&text))?;
         if step == self.schedule.decay_start {
-            let target = self.folder.join(STABLE);
-            remove(&target)?;
-            make(&target)?;
+            let stable = self.folder.join("incoming-stable");
+            remove(&stable)?;
+            make(&stable)?;
             for file in [WEIGHTS, OPTIMIZER, STATE] {
-                fs_err::copy(incoming.join(file), target.join(file))?;
+                fs_err::copy(incoming.join(file), stable.join(file))?;
             }
+            rename_folder_durably(&stable, &self.folder.join(STABLE))?;
         }
-        let target = self.folder.join(format!("step-{step}"));
-        remove(&target)?;
-        fs_err::rename(&incoming, &target)?;
-        let steps = self.steps()?;
-        for (_, folder) in steps.iter().rev().skip(KEPT) {
+        rename_folder_durably(&incoming, &self.folder.join(format!("step-{step}")))?;
+        let (older, ahead): (Vec<_>, Vec<_>) =
+            self.steps()?.into_iter().partition(|(other, _)| *other <= step);
+        for (_, folder) in older.iter().rev().skip(KEPT).chain(&ahead) {
             fs_err::remove_dir_all(folder)?;
         }
         Ok(())
     }
 
-    /// The newest checkpoint that is whole; `optimizer` makes one as it was before.
+    /// The newest checkpoint that is whole and whose state is `usable`; `optimizer` makes one as it
+    /// was before.
     ///
     /// One from within the decay of the learning rate is of use only to the same schedule; to a
     /// longer one, the stable one is.
     pub(crate) fn load<S: DeserializeOwned>(
         &self,
         optimizer: impl Fn() -> ModuleOptimizer,
+        usable: impl Fn(&S) -> std::io::Result<bool>,
     ) -> Result<Option<Loaded<S>>, TrainingError> {
         let mut candidates: Vec<PathBuf> =
             self.steps()?.into_iter().rev().map(|(_, folder)| folder).collect();
         candidates.push(self.folder.join(STABLE));
-        for folder in candidates {
-            let Some(manifest) = read::<S>(&folder)? else { continue };
+        candidates.retain(|folder| folder.is_dir());
+        for folder in &candidates {
+            let Some(manifest) = read::<S>(folder)? else { continue };
             if manifest.identity != self.identity {
-                return Err(TrainingError::Record {
-                    path: folder,
-                    message: "it is of a training with another configuration; give another \
-                              directory with `--out`"
-                        .into(),
-                });
+                return Err(foreign(folder));
             }
             let same = manifest.schedule == self.schedule;
             let decay_start = manifest.schedule.decay_start.min(self.schedule.decay_start);
-            if !same && manifest.step > decay_start {
+            if !same && manifest.step > decay_start || !usable(&manifest.state)? {
                 continue;
             }
-            let weights = ModuleRecord::load(folder.join(WEIGHTS))
-                .map_err(|error| record(&folder, &error))?;
-            let optimizer = optimizer()
-                .load(folder.join(OPTIMIZER))
-                .map_err(|error| record(&folder, &error))?;
-            // What lies ahead is of another schedule or damaged, and would be taken for newer.
-            for (_, ahead) in self.steps()?.into_iter().filter(|(step, _)| *step > manifest.step) {
-                fs_err::remove_dir_all(ahead)?;
-            }
+            let weights =
+                ModuleRecord::load(folder.join(WEIGHTS)).map_err(|error| record(folder, &error))?;
+            let optimizer =
+                optimizer().load(folder.join(OPTIMIZER)).map_err(|error| record(folder, &error))?;
             return Ok(Some(Loaded { weights, optimizer, state: manifest.state }));
+        }
+        if !candidates.is_empty() {
+            tracing::warn!(
+                folder = %self.folder.display(),
+                "no checkpoint in it can be gone on from: the training begins anew"
+            );
         }
         Ok(None)
     }
@@ -167,26 +168,57 @@ impl Checkpoints {
 
 /// What a checkpoint says of itself; none, with a warning, if it is not whole.
 fn read<S: DeserializeOwned>(folder: &Path) -> Result<Option<Manifest<S>>, TrainingError> {
-    let path = folder.join(STATE);
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let manifest: Option<Manifest<S>> = toml::from_str(&fs_err::read_to_string(path)?).ok();
-    let whole = |name: &str, sha256: &str| -> std::io::Result<bool> {
-        let path = folder.join(name);
-        Ok(path.is_file() && sha256_file(&path)? == sha256)
+    let damaged = |name: &str| {
+        let file = folder.join(name);
+        tracing::warn!(file = %file.display(), "damaged or missing: its checkpoint is passed over");
+        Ok(None)
     };
-    match manifest {
-        Some(manifest)
-            if whole(WEIGHTS, &manifest.weights_sha256)?
-                && whole(OPTIMIZER, &manifest.optimizer_sha256)? =>
-        {
-            Ok(Some(manifest))
+    let path = folder.join(STATE);
+    let text = if path.is_file() { read_sealed(&path)? } else { None };
+    let Some(manifest) = text.and_then(|text| toml::from_str::<Manifest<S>>(&text).ok()) else {
+        return damaged(STATE);
+    };
+    for (name, sha256) in
+        [(WEIGHTS, &manifest.weights_sha256), (OPTIMIZER, &manifest.optimizer_sha256)]
+    {
+        let path = folder.join(name);
+        if !path.is_file() || sha256_file(&path)? != *sha256 {
+            return damaged(name);
         }
-        _ => {
-            tracing::warn!(folder = %folder.display(), "a damaged checkpoint is passed over");
-            Ok(None)
+    }
+    Ok(Some(manifest))
+}
+
+/// The identities that the files of trainings in a run directory say they are of, as far as these
+/// files are whole: those of [`crate::fit()`], also of AdapterFusion's first stage, and of
+/// [`crate::pretrain`].
+pub fn identities(run: &Path) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Identified {
+        identity: String,
+    }
+    let identity = |path: PathBuf| {
+        let text = read_sealed(&path).ok()??;
+        toml::from_str(&text).ok().map(|Identified { identity }| identity)
+    };
+    let mut files = Vec::new();
+    for stage in [run.to_owned(), run.join("adapter")] {
+        files.push(stage.join(FITTED));
+        for folder in ["resume", "checkpoint"] {
+            let entries = fs_err::read_dir(stage.join(folder)).into_iter().flatten().flatten();
+            files.extend(entries.map(|entry| entry.path().join(STATE)));
         }
+    }
+    files.into_iter().filter_map(identity).collect()
+}
+
+/// The error for files of another training.
+pub(crate) fn foreign(path: &Path) -> TrainingError {
+    TrainingError::Record {
+        path: path.into(),
+        message: "it is of a training with another configuration; give another directory with \
+                  `--out`"
+            .into(),
     }
 }
 
@@ -203,6 +235,158 @@ pub(crate) fn make(folder: &Path) -> std::io::Result<()> {
     }
 }
 
-fn remove(folder: &Path) -> std::io::Result<()> {
+/// The same, and waits until a new folder is on the disk.
+pub(crate) fn make_durably(folder: &Path) -> std::io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    make(folder)?;
+    folder.parent().map_or(Ok(()), sync_entries)
+}
+
+/// Removes a folder, if it is there.
+pub(crate) fn remove(folder: &Path) -> std::io::Result<()> {
     if folder.exists() { fs_err::remove_dir_all(folder) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Module;
+    use burn::nn::{Linear, LinearConfig};
+    use burn::optim::GradientsParams;
+    use burn::tensor::{Device, Tensor};
+    use nsmc_experiment::Optimizer;
+
+    use super::*;
+    use crate::AdamW;
+
+    fn optimizer() -> ModuleOptimizer {
+        ModuleOptimizer::from(AdamW {
+            flavour: Optimizer::AdamwTorch,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+        })
+    }
+
+    fn step(model: Linear, optimizer: &mut ModuleOptimizer) -> Linear {
+        let input = Tensor::<2>::ones([4, 3], &Device::flex().autodiff());
+        let loss = model.forward(input).square().sum();
+        let gradients = GradientsParams::from_grads(loss.backward(), &model);
+        optimizer.step(0.1, model, gradients)
+    }
+
+    fn model() -> Linear {
+        LinearConfig::new(3, 5).init(&Device::flex().autodiff())
+    }
+
+    fn checkpoints(folder: &Path, identity: &str) -> Checkpoints {
+        let schedule = Schedule { num_train_steps: 99, decay_start: 0 };
+        Checkpoints::new(folder.join("resume"), identity.into(), schedule)
+    }
+
+    fn load(checkpoints: &Checkpoints) -> Option<usize> {
+        let loaded = checkpoints.load(optimizer, |_| Ok(true)).unwrap();
+        loaded.map(|loaded: Loaded<State>| loaded.state.step)
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct State {
+        step: usize,
+    }
+
+    fn save(checkpoints: &Checkpoints, steps: usize) {
+        let mut moments = optimizer();
+        let model = step(model(), &mut moments);
+        let state = State { step: steps };
+        checkpoints.save(model.into_record(), moments.to_record(), steps, &state).unwrap();
+    }
+
+    #[test]
+    fn copies_that_wait_to_be_written_are_not_changed_by_the_steps_after_them() {
+        let mut moments = optimizer();
+        let model = step(step(model(), &mut moments), &mut moments);
+        let before = (
+            model.clone().into_record().into_bytes().unwrap().to_vec(),
+            moments.to_record().into_bytes().unwrap().to_vec(),
+        );
+        let waiting = (model.clone().into_record(), moments.to_record());
+        let model = step(model, &mut moments);
+        let after = model.clone().into_record().into_bytes().unwrap().to_vec();
+        assert_ne!(after, before.0, "the step changes the weights");
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        waiting.0.save(path("weights.bpk")).unwrap();
+        waiting.1.save(path("moments.bpk")).unwrap();
+        assert!(fs_err::read(path("weights.bpk")).unwrap() == before.0);
+        // Moments are written in the order of a hash map.
+        let moments = |bytes: Vec<u8>| {
+            let mut bytes = bytes;
+            bytes.sort_unstable();
+            bytes
+        };
+        assert!(moments(fs_err::read(path("moments.bpk")).unwrap()) == moments(before.1));
+    }
+
+    #[test]
+    fn the_newest_whole_checkpoint_is_gone_on_from_and_no_damaged_one_outlives_a_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = checkpoints(folder.path(), "one");
+        assert_eq!(load(&checkpoints), None);
+        for step in [8, 10, 12] {
+            save(&checkpoints, step);
+        }
+        let file = |step: usize, name: &str| {
+            folder.path().join("resume").join(format!("step-{step}")).join(name)
+        };
+        assert!(!file(8, "").exists());
+        assert_eq!(load(&checkpoints), Some(12));
+        // An unfinished one is none.
+        fs_err::create_dir(folder.path().join("resume/incoming")).unwrap();
+        for name in [STATE, WEIGHTS, OPTIMIZER] {
+            let whole = fs_err::read(file(12, name)).unwrap();
+            let half = whole.len() / 2;
+            let mut changed = whole.clone();
+            changed[half] = if whole[half] == 0xff { 0 } else { 0xff };
+            for damaged in [&[][..], &whole[..half], &changed] {
+                fs_err::write(file(12, name), damaged).unwrap();
+                assert_eq!(load(&checkpoints), Some(10), "{name}: {} bytes", damaged.len());
+            }
+            fs_err::remove_file(file(12, name)).unwrap();
+            assert_eq!(load(&checkpoints), Some(10), "{name}");
+            fs_err::write(file(12, name), whole).unwrap();
+        }
+        let none = |_: &State| Ok(false);
+        assert!(checkpoints.load(optimizer, none).unwrap().is_none());
+
+        fs_err::write(file(12, STATE), "").unwrap();
+        fs_err::write(file(10, WEIGHTS), "").unwrap();
+        assert_eq!(load(&checkpoints), None);
+        // Begun anew, it is at an earlier step.
+        save(&checkpoints, 2);
+        assert_eq!(load(&checkpoints), Some(2));
+        assert!(!file(10, "").exists() && !file(12, "").exists());
+    }
+
+    #[test]
+    fn a_checkpoint_of_another_training_is_refused_and_says_which_it_is_of() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(identities(folder.path()), [""; 0]);
+        save(&checkpoints(folder.path(), "one"), 1);
+        save(&checkpoints(folder.path(), "one"), 2);
+        fs_err::create_dir(folder.path().join("adapter")).unwrap();
+        fs_err::write(folder.path().join("adapter").join(FITTED), seal("identity = \"two\"\n"))
+            .unwrap();
+        let mut found = identities(folder.path());
+        found.sort();
+        assert_eq!(found, ["one", "one", "two"]);
+        let other = checkpoints(folder.path(), "two");
+        let Err(error) = other.load::<State>(optimizer, |_| Ok(true)) else {
+            panic!("it is of one")
+        };
+        assert!(error.to_string().contains("step-2: it is of a training with another"), "{error}");
+        fs_err::write(folder.path().join("resume/step-2/state.toml"), "").unwrap();
+        assert_eq!(identities(folder.path()).len(), 2);
+    }
 }

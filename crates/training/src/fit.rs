@@ -8,12 +8,13 @@ use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::{AccuracyMetric, LearningRateMetric, LossMetric};
 use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use nsmc_data::ReviewLoader;
-use nsmc_experiment::{EpochRecord, TrainingConfig};
+use nsmc_experiment::{EpochRecord, TrainingConfig, read_sealed, seal, write_durably};
 use nsmc_peft::PeftModel;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoints, Schedule};
-use crate::strategy::{Outcome, RecipeStrategy};
+use crate::checkpoint::{Checkpoints, FITTED, Schedule, foreign, remove};
+use crate::kept::Kept;
+use crate::strategy::{METRICS, Outcome, RecipeStrategy, metrics};
 use crate::{AdamW, ClassificationTask, Dashboard, LinearSchedule, TrainingError, no_decay};
 
 /// What is trained, on what, and how.
@@ -41,13 +42,57 @@ pub struct Fit {
 }
 
 /// A finished training.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Fitted {
     /// One entry per epoch.
     pub epochs: Vec<EpochRecord>,
     /// The epoch with the highest validation accuracy, the earliest of equals, from 1; none without
     /// a validation split.
     pub best_epoch: Option<usize>,
+}
+
+/// `fitted.toml`: a finished training, which one it is, and what it has kept.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Finished {
+    /// None of an earlier version.
+    pub(crate) identity: Option<String>,
+    pub(crate) best_epoch: Option<usize>,
+    #[serde(default)]
+    pub(crate) kept: Kept,
+    pub(crate) epochs: Vec<EpochRecord>,
+}
+
+impl Finished {
+    pub(crate) fn write(&self, folder: &Path) -> std::io::Result<()> {
+        let text = toml::to_string(self).expect("a training is representable in TOML");
+        write_durably(&folder.join(FITTED), seal(&text))
+    }
+
+    /// The training of an identity that is done in a folder; none, with a warning, if it is not
+    /// whole.
+    fn read(folder: &Path, identity: &str) -> Result<Option<Self>, TrainingError> {
+        let path = folder.join(FITTED);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let text = read_sealed(&path)?;
+        let Some(finished) = text.and_then(|text| toml::from_str::<Self>(&text).ok()) else {
+            tracing::warn!(file = %path.display(), "damaged: what it says is found anew");
+            return Ok(None);
+        };
+        if finished.identity.as_deref().is_some_and(|found| found != identity) {
+            return Err(foreign(&path));
+        }
+        let checkpoints = folder.join("checkpoint");
+        if !finished.kept.all_are_there(&checkpoints)? {
+            tracing::warn!(
+                folder = %checkpoints.display(),
+                "damaged or missing: its models are trained anew"
+            );
+            return Ok(None);
+        }
+        Ok(Some(finished))
+    }
 }
 
 /// Trains `model` and leaves its checkpoints in the run directory: `checkpoint/last` after each
@@ -63,15 +108,13 @@ pub fn fit(
     if fit.train.num_items() == 0 {
         return Err(TrainingError::NoReviews);
     }
-    let done = fit.folder.join("fitted.toml");
-    if done.is_file() {
-        let resume = fit.folder.join("resume");
-        if resume.exists() {
-            fs_err::remove_dir_all(resume)?;
+    if let Some(Finished { best_epoch, epochs, .. }) = Finished::read(&fit.folder, &fit.identity)? {
+        remove(&fit.folder.join("resume"))?;
+        let (path, lines) = (fit.folder.join(METRICS), metrics(&epochs));
+        if fs_err::read(&path).unwrap_or_default() != lines.as_bytes() {
+            write_durably(&path, lines)?;
         }
-        let text = fs_err::read_to_string(&done)?;
-        return toml::from_str(&text)
-            .map_err(|error| TrainingError::Record { path: done, message: error.to_string() });
+        return Ok(Fitted { epochs, best_epoch });
     }
     let config = &fit.config;
     let steps = fit.train.num_batches() * config.num_train_epochs;
@@ -83,12 +126,9 @@ pub fn fit(
     };
     let schedule = LinearSchedule::new(config.learning_rate, config.warmup_ratio, steps);
 
-    let (folder, identity) = (fit.folder.join("resume"), fit.identity.clone());
-    let checkpoints = || {
-        // Its learning rate depends on the number of steps from the first on.
-        let schedule = Schedule { num_train_steps: steps, decay_start: 0 };
-        Checkpoints::new(folder.clone(), identity.clone(), schedule)
-    };
+    // Its learning rate depends on the number of steps from the first on.
+    let stages = Schedule { num_train_steps: steps, decay_start: 0 };
+    let checkpoints = Checkpoints::new(fit.folder.join("resume"), fit.identity.clone(), stages);
 
     let outcome = Arc::new(Mutex::new(Outcome::default()));
     let empty = fit.train.slice(0, 0);
@@ -102,7 +142,8 @@ pub fn fit(
         dashboard: fit.dashboard,
         folder: fit.folder.clone(),
         save_steps: config.save_steps,
-        checkpoints: checkpoints(),
+        checkpoints,
+        identity: fit.identity,
         optimizer: Box::new(optimizer),
         schedule,
         save: Box::new(save),
@@ -137,14 +178,8 @@ pub fn fit(
     }
     if let Some(interruption) = result.interrupted {
         let reason = interruption.reason.unwrap_or_else(|| "stopped on request".into());
+        let reason = format!("{reason}; the same command goes on from there");
         return Err(TrainingError::Interrupted { reason });
     }
-    let fitted =
-        Fitted { epochs: std::mem::take(&mut outcome.epochs), best_epoch: outcome.best_epoch };
-    let text = toml::to_string(&fitted).expect("a training is representable in TOML");
-    let partial = done.with_extension("partial");
-    fs_err::write(&partial, text)?;
-    fs_err::rename(partial, &done)?;
-    checkpoints().remove()?;
-    Ok(fitted)
+    Ok(Fitted { epochs: std::mem::take(&mut outcome.epochs), best_epoch: outcome.best_epoch })
 }

@@ -11,6 +11,7 @@ mod clip;
 mod error;
 mod fit;
 mod input;
+mod kept;
 mod memory;
 mod metrics;
 mod predict;
@@ -19,8 +20,10 @@ mod progress;
 mod schedule;
 mod strategy;
 mod task;
+mod writer;
 
 pub use adamw::{AdamW, no_decay};
+pub use checkpoint::identities;
 pub use clip::clip_grad_norm;
 pub use error::TrainingError;
 pub use fit::{Fit, Fitted, fit};

@@ -12,12 +12,15 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn::train::Interrupter;
 use nsmc_bert::{BertForMaskedLm, BertInput, NoHooks};
 use nsmc_data::pretraining::{PretrainingBatch, PretrainingLoader};
-use nsmc_experiment::{Optimizer, PretrainingConfig, PretrainingOptimizer, PretrainingRecipe};
+use nsmc_experiment::{
+    Optimizer, PretrainingConfig, PretrainingOptimizer, PretrainingRecipe, write_durably,
+};
 use nsmc_peft::AdaptedMaskedLm;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoints, Schedule, record};
+use crate::writer::Writer;
 use crate::{AdamW, Dashboard, TrainingError, clip_grad_norm, losses, no_decay, step_seed};
 
 /// A model that can be pre-trained.
@@ -144,7 +147,7 @@ pub fn pretrain<M: MaskedLanguageModel>(
     };
     let mut optimizer = new_optimizer();
     let mut state = State::default();
-    if let Some(loaded) = checkpoints.load(new_optimizer)? {
+    if let Some(loaded) = checkpoints.load(new_optimizer, |_| Ok(true))? {
         let weights = model.try_load_record(loaded.weights);
         model = weights.map_err(|error| record(&folder, &error))?;
         (optimizer, state) = (loaded.optimizer, loaded.state);
@@ -156,8 +159,10 @@ pub fn pretrain<M: MaskedLanguageModel>(
     }
     write_metrics(&run.folder, &state.metrics)?;
     let pools = share_threads(recipe.gradient_accumulation_steps)?;
+    let mut writer = Writer::default();
 
     while state.step < recipe.num_train_steps {
+        writer.check()?;
         let batches = next_batches(&run.train, &recipe, &mut state);
         let started = Instant::now();
         let (gradients, loss) = gradients(&model, &batches, run, state.step, &pools)?;
@@ -203,13 +208,19 @@ pub fn pretrain<M: MaskedLanguageModel>(
         let stop = run.interrupter.should_stop();
         let due = state.step.is_multiple_of(run.config.evaluation.save_every);
         if due || last || stop || state.step == decay_start {
-            checkpoints.save(model.clone().into_record(), &optimizer, state.step, &state)?;
+            // Before the copies are made: there are those of one checkpoint at a time.
+            writer.finish()?;
+            let (weights, moments) = (model.clone().into_record(), optimizer.to_record());
+            let (checkpoints, state) = (checkpoints.clone(), state.clone());
+            writer.begin(move || checkpoints.save(weights, moments, state.step, &state))?;
         }
         if stop && !last {
+            writer.finish()?;
             let reason = format!("after step {}; the same command goes on from there", state.step);
             return Err(TrainingError::Interrupted { reason });
         }
     }
+    writer.finish()?;
     Ok((model.valid(), state.metrics))
 }
 
@@ -381,7 +392,5 @@ fn write_metrics(folder: &Path, metrics: &[PretrainingMetrics]) -> Result<(), Tr
         text += &serde_json::to_string(line).expect("a measurement is representable in JSON");
         text.push('\n');
     }
-    let partial = folder.join("metrics.partial");
-    fs_err::write(&partial, text)?;
-    Ok(fs_err::rename(partial, folder.join("metrics.jsonl"))?)
+    Ok(write_durably(&folder.join("metrics.jsonl"), text)?)
 }

@@ -13,15 +13,21 @@ use burn::train::{
 };
 use nsmc_data::{Batch, ReviewLoader};
 use nsmc_eval::{ConfusionMatrix, minutes_and_seconds};
-use nsmc_experiment::EpochRecord;
+use nsmc_experiment::{EpochRecord, sync_folder, write_durably};
 use nsmc_peft::PeftModel;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::{Checkpoints, make, record};
+use crate::checkpoint::{Checkpoints, make_durably, record, remove};
+use crate::fit::Finished;
+use crate::kept::{INCOMING, Kept};
+use crate::writer::Writer;
 use crate::{
     ClassificationTask, Dashboard, LinearSchedule, StepOutput, TrainingError, clip_grad_norm,
 };
+
+/// A line for each epoch.
+pub(crate) const METRICS: &str = "metrics.jsonl";
 
 /// Writes a model, with all that is needed to use it, into a folder.
 pub(crate) type Save = Box<dyn Fn(&PeftModel, &std::path::Path) -> Result<(), TrainingError>>;
@@ -46,6 +52,8 @@ pub(crate) struct RecipeStrategy {
     /// Steps between two checkpoints to go on from; 0 makes them after epochs alone.
     pub(crate) save_steps: usize,
     pub(crate) checkpoints: Checkpoints,
+    /// Says which training it is.
+    pub(crate) identity: String,
     /// Makes the optimiser as it is before the first step.
     pub(crate) optimizer: Box<dyn Fn() -> ModuleOptimizer>,
     pub(crate) schedule: LinearSchedule,
@@ -87,6 +95,9 @@ struct State {
     /// Time of those of its steps that are timed.
     timed_seconds: f64,
     timed_steps: usize,
+    /// What is in `checkpoint/`.
+    #[serde(default)]
+    kept: Kept,
 }
 
 /// What is trained, with its optimiser and where it stands.
@@ -96,6 +107,9 @@ struct Training {
     state: State,
     /// Steps that this process has done.
     own_steps: usize,
+    writer: Writer,
+    /// What the writer has put into `checkpoint/`, or is about to.
+    kept: Arc<Mutex<Kept>>,
 }
 
 /// A step whose loss has not been read yet: reading it one step late does not hold up the device.
@@ -123,6 +137,8 @@ impl SupervisedLearningStrategy<ClassificationTask> for RecipeStrategy {
             optimizer: (self.optimizer)(),
             state: State::default(),
             own_steps: 0,
+            writer: Writer::default(),
+            kept: Arc::default(),
         };
         let mut result = self.resume(&mut training);
         let first = starting_epoch + training.state.epochs.len();
@@ -133,6 +149,7 @@ impl SupervisedLearningStrategy<ClassificationTask> for RecipeStrategy {
             result =
                 self.epoch(epoch, num_epochs, &mut training, &mut event_processor, &interrupter);
         }
+        let result = result.and_then(|_| training.writer.finish());
         let mut outcome = self.outcome();
         if let Err(error) = result {
             outcome.error = Some(error);
@@ -146,12 +163,21 @@ impl SupervisedLearningStrategy<ClassificationTask> for RecipeStrategy {
 
 impl RecipeStrategy {
     fn outcome(&self) -> std::sync::MutexGuard<'_, Outcome> {
-        self.outcome.lock().expect("no holder of the lock panics")
+        locked(&self.outcome)
     }
 
     /// Goes on from the last checkpoint, if there is one. Always true.
     fn resume(&self, training: &mut Training) -> Result<bool, TrainingError> {
-        let Some(loaded) = self.checkpoints.load::<State>(&self.optimizer)? else {
+        let folder = self.folder.join("checkpoint");
+        let usable = |state: &State| {
+            let usable = state.kept.best_is_there(&folder)?;
+            if !usable {
+                let folder = folder.join("best");
+                tracing::warn!(folder = %folder.display(), "damaged or missing");
+            }
+            Ok(usable)
+        };
+        let Some(loaded) = self.checkpoints.load(&self.optimizer, usable)? else {
             return Ok(true);
         };
         // The frozen base is not in it.
@@ -160,6 +186,7 @@ impl RecipeStrategy {
         training.task.model = model.map_err(|error| record(&self.folder, &error))?;
         training.optimizer = loaded.optimizer;
         training.state = loaded.state;
+        *locked(&training.kept) = training.state.kept.clone();
         let State { epochs, index, .. } = &training.state;
         let (epoch, steps) = (epochs.len() + 1, self.train.num_batches());
         tracing::info!(epoch, step = index, "gone on from a checkpoint");
@@ -167,13 +194,29 @@ impl RecipeStrategy {
         Ok(true)
     }
 
-    /// Writes what it takes to go on from here.
-    fn checkpoint(&self, training: &Training) -> Result<(), TrainingError> {
+    /// Copies what it takes to go on from here; the answer writes it.
+    fn snapshot(
+        &self,
+        training: &Training,
+    ) -> impl FnOnce(Kept) -> Result<(), TrainingError> + Send + use<> {
         let model = &training.task.model;
         let weights = model.clone().into_record_group(model.trainable());
-        let state = &training.state;
+        let optimizer = training.optimizer.to_record();
+        let mut state = training.state.clone();
         let step = state.epochs.len() * self.train.num_batches() + state.index;
-        self.checkpoints.save(weights, &training.optimizer, step, state)
+        let checkpoints = self.checkpoints.clone();
+        move |kept| {
+            state.kept = kept;
+            checkpoints.save(weights, optimizer, step, &state)
+        }
+    }
+
+    /// Begins to write what it takes to go on from here.
+    fn checkpoint(&self, training: &mut Training) -> Result<(), TrainingError> {
+        // Before the copies are made: there are those of one checkpoint at a time.
+        training.writer.finish()?;
+        let (save, kept) = (self.snapshot(training), training.kept.clone());
+        training.writer.begin(move || save(locked(&kept).clone()))
     }
 
     /// Trains what is left of an epoch, from 1, validates and saves it. False if it was interrupted.
@@ -211,10 +254,7 @@ impl RecipeStrategy {
             "epoch done"
         );
         self.dashboard.say(&summary(&record, epochs));
-        self.keep(record, training)?;
-        if epoch < epochs {
-            self.checkpoint(training)?;
-        }
+        self.keep(record, training, epoch == epochs)?;
         Ok(!interrupter.should_stop())
     }
 
@@ -257,6 +297,7 @@ impl RecipeStrategy {
             let learning_rate = self.schedule.at(step);
             let reviews = batch.reviews.clone();
             let (item, grad_norm) = self.step(training, batch, step, learning_rate);
+            training.writer.check()?;
             training.state.index += 1;
             training.own_steps += 1;
 
@@ -370,53 +411,72 @@ impl RecipeStrategy {
         Ok((loss_sum / reviews, ConfusionMatrix::new(self.num_labels, pairs).accuracy()))
     }
 
-    /// Keeps a finished epoch: its line of `metrics.jsonl` and the checkpoints it makes last and
-    /// best.
-    fn keep(&self, record: EpochRecord, training: &mut Training) -> Result<(), TrainingError> {
+    /// Keeps a finished epoch: the checkpoints it makes last and best, its line of `metrics.jsonl`,
+    /// and what it takes to go on from there or, after the last, to know that there is no more to do.
+    fn keep(
+        &self,
+        record: EpochRecord,
+        training: &mut Training,
+        is_last: bool,
+    ) -> Result<(), TrainingError> {
+        training.writer.finish()?;
         let checkpoints = self.folder.join("checkpoint");
-        make(&checkpoints)?;
-        let incoming = checkpoints.join("incoming");
-        remove_if_there(&incoming)?;
+        let incoming = checkpoints.join(INCOMING);
+        make_durably(&checkpoints)?;
+        remove(&incoming)?;
+        // The model is read from the device here: what goes to the writer is on the host.
         (self.save)(&training.task.valid().model, &incoming)?;
-        let last = checkpoints.join("last");
-        remove_if_there(&last)?;
-        fs_err::rename(&incoming, &last)?;
 
         let state = &mut training.state;
         let best = state.epochs.iter().filter_map(|epoch| epoch.validation_accuracy);
         let best = best.fold(f64::NEG_INFINITY, f64::max);
-        if record.validation_accuracy.is_some_and(|accuracy| accuracy > best) {
-            let folder = checkpoints.join("best");
-            remove_if_there(&folder)?;
-            make(&folder)?;
-            for entry in fs_err::read_dir(&last)? {
-                let file = entry?.path();
-                let name = file.file_name().unwrap_or_default();
-                // The files are never written to again: a second name takes no second copy.
-                let target = folder.join(name);
-                if std::fs::hard_link(&file, &target).is_err() {
-                    fs_err::copy(&file, &target)?;
-                }
-            }
+        let is_best = record.validation_accuracy.is_some_and(|accuracy| accuracy > best);
+        if is_best {
             state.best_epoch = Some(record.epoch);
         }
         state.epochs.push(record);
         (state.index, state.loss_sum) = (0, 0.0);
         (state.timed_seconds, state.timed_steps) = (0.0, 0);
 
-        // Written anew each time: a line of an epoch that is done again would stand there twice.
-        let line = |epoch: &EpochRecord| {
-            serde_json::to_string(epoch).expect("a record is representable in JSON") + "\n"
-        };
-        let lines: String = state.epochs.iter().map(line).collect();
-        let partial = self.folder.join("metrics.partial");
-        fs_err::write(&partial, lines)?;
-        Ok(fs_err::rename(partial, self.folder.join("metrics.jsonl"))?)
+        let lines = metrics(&state.epochs);
+        let finished = is_last.then(|| Finished {
+            identity: Some(self.identity.clone()),
+            best_epoch: state.best_epoch,
+            kept: Kept::default(),
+            epochs: state.epochs.clone(),
+        });
+        let save = (!is_last).then(|| self.snapshot(training));
+        let (kept, folder) = (training.kept.clone(), self.folder.clone());
+        let resume = self.checkpoints.clone();
+        training.writer.begin(move || {
+            let mut kept = locked(&kept);
+            sync_folder(&incoming)?;
+            kept.announce(&checkpoints, is_best)?;
+            match finished {
+                Some(finished) => Finished { kept: kept.clone(), ..finished }.write(&folder)?,
+                None => save.map_or(Ok(()), |save| save(kept.clone()))?,
+            }
+            kept.put(&checkpoints)?;
+            // Written anew each time: a line of an epoch that is done again would stand there twice.
+            write_durably(&folder.join(METRICS), lines)?;
+            if is_last {
+                resume.remove()?;
+            }
+            Ok(())
+        })
     }
 
     fn sync(&self) -> Result<(), TrainingError> {
         self.device.sync().map_err(|error| TrainingError::Device(error.to_string()))
     }
+}
+
+/// What `metrics.jsonl` says of epochs.
+pub(crate) fn metrics(epochs: &[EpochRecord]) -> String {
+    let line = |epoch: &EpochRecord| {
+        serde_json::to_string(epoch).expect("a record is representable in JSON") + "\n"
+    };
+    epochs.iter().map(line).collect()
 }
 
 /// An epoch in one line.
@@ -433,8 +493,8 @@ fn summary(record: &EpochRecord, epochs: usize) -> String {
     line
 }
 
-fn remove_if_there(folder: &std::path::Path) -> std::io::Result<()> {
-    if folder.exists() { fs_err::remove_dir_all(folder) } else { Ok(()) }
+fn locked<T>(value: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    value.lock().expect("no holder of the lock panics")
 }
 
 /// The value of a tensor of one element.

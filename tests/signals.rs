@@ -1,0 +1,138 @@
+//! Trainings that a signal stops, as Ctrl-C, `kill`, Slurm and `cargo xtask` do.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nsmc_experiment::{RunRecord, RunStatus};
+
+use crate::methods::{ADAPTER, fusion};
+use crate::power_loss::{found, newest_step};
+use crate::world::World;
+
+/// Longer than what is waited for takes on a busy machine.
+const DEADLINE: Duration = Duration::from_mins(2);
+
+/// Starts the program and waits until there is a file or folder.
+fn start(world: &World, arguments: &[&str], reached: &str) -> Child {
+    let mut command = world.command(arguments);
+    let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let started = Instant::now();
+    while !world.path(reached).exists() {
+        assert!(process.try_wait().unwrap().is_none(), "it ended before there was {reached}");
+        assert!(started.elapsed() < DEADLINE, "there is no {reached}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    process
+}
+
+fn send(process: &Child, signals: &[&str]) {
+    for signal in signals {
+        let kill = format!("kill -{signal} {}", process.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+}
+
+/// The exit code of a process and what it said.
+fn end(process: Child) -> (Option<i32>, String) {
+    let output = process.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+fn train(run: &str) -> [&str; 7] {
+    ["train", "--config", "config.toml", "--out", run, "--device", "cpu"]
+}
+
+/// Stops a run when there is `reached`, twenty epochs from its end; the same command then ends as
+/// `whole` did.
+fn stopped_and_gone_on(world: &World, signal: &str, reached: &str, resume: &str, whole: &str) {
+    let process = start(world, &train("run"), reached);
+    send(&process, &[signal]);
+    let (code, said) = end(process);
+    assert_eq!(code, Some(1), "{signal}: {said}");
+    let expected = "interrupted: a signal asked the training to stop; the same command goes on";
+    assert!(said.contains(expected) && !said.contains("panicked"), "{signal}: {said}");
+    let record = RunRecord::read(&world.path("run/record.json")).unwrap();
+    assert!(matches!(&record.status, RunStatus::Failed { error } if error.contains(expected)));
+    // Nothing but the end of an epoch and a signal makes one.
+    let step = newest_step(&world.path(resume));
+    assert!(step > 12, "{signal}: the last checkpoint is that of step {step}");
+
+    let ran = world.nsmc(&train("run"));
+    assert!(ran.success, "{}", ran.stderr);
+    let gone_on = format!("resumed: epoch {}, step {} of 12", step / 12 + 1, step % 12 + 1);
+    assert!(ran.stderr.contains(&gone_on), "not {gone_on}: {}", ran.stderr);
+    assert_eq!(found(world, "run"), found(world, whole), "{signal}");
+    assert!(world.nsmc(&["verify", "run"]).success);
+    fs_err::remove_dir_all(world.path("run")).unwrap();
+}
+
+#[test]
+fn a_run_that_a_signal_stops_leaves_a_checkpoint_and_ends_with_the_same_numbers() {
+    let world = World::new();
+    let config = world.config().replace("num_train_epochs = 6", "num_train_epochs = 20");
+    assert!(world.train(&config, "whole").success);
+    for signal in ["TERM", "INT", "HUP"] {
+        stopped_and_gone_on(&world, signal, "run/resume/step-12", "run/resume", "whole");
+    }
+
+    // A second signal does not wait for the step and its checkpoint. Both are sent to a process that
+    // stands still, so that the first one cannot end it before the second comes.
+    let process = start(&world, &train("run"), "run/resume/step-12");
+    send(&process, &["STOP", "TERM", "INT", "CONT"]);
+    let (code, said) = end(process);
+    assert_eq!(code, Some(130), "{said}");
+    let ran = world.nsmc(&train("run"));
+    assert!(ran.success && ran.stderr.contains("resumed: "), "{}", ran.stderr);
+    assert_eq!(found(&world, "run"), found(&world, "whole"));
+}
+
+#[test]
+fn an_adapter_fusion_that_a_signal_stops_in_either_stage_ends_with_the_same_numbers() {
+    let world = World::new();
+    assert!(world.train(&world.config_with(ADAPTER), "ko").success);
+    let export = world.nsmc(&["export", "--run", "ko", "--format", "adapterhub", "--out", "hub"]);
+    assert!(export.success, "{}", export.stderr);
+    let config = world
+        .config_with(&fusion(&world, "hub/nsmc"))
+        .replace("num_train_epochs = 6", "num_train_epochs = 20")
+        .replace("num_train_epochs = 2\n", "num_train_epochs = 20\n");
+    assert!(world.train(&config, "whole").success);
+    for signal in ["TERM", "INT"] {
+        let first = "run/adapter/resume";
+        stopped_and_gone_on(&world, signal, &format!("{first}/step-12"), first, "whole");
+        stopped_and_gone_on(&world, signal, "run/resume/step-12", "run/resume", "whole");
+    }
+}
+
+#[test]
+fn a_pre_training_that_a_signal_stops_leaves_a_checkpoint_and_ends_with_the_same_model() {
+    let world = World::new();
+    crate::pretrain::prepare(&world);
+    let config = world
+        .read("pretraining.toml")
+        .replace("num_train_steps = 60", "num_train_steps = 200")
+        .replace("save_every = 3", "save_every = 20");
+    world.write("pretraining.toml", config);
+    let pretrain = |run: &'static str| {
+        ["pretrain", "--config", "pretraining.toml", "--out", run, "--device", "cpu"]
+    };
+    let whole = world.nsmc(&pretrain("whole"));
+    assert!(whole.success, "{}", whole.stderr);
+    for signal in ["TERM", "INT"] {
+        let process = start(&world, &pretrain("run"), "run/checkpoint/step-20");
+        send(&process, &[signal]);
+        let (code, said) = end(process);
+        assert_eq!(code, Some(1), "{signal}: {said}");
+        let step = newest_step(&world.path("run/checkpoint"));
+        let expected =
+            format!("interrupted: after step {step}; the same command goes on from there");
+        assert!(step > 20 && said.contains(&expected), "{signal}: step {step}: {said}");
+
+        let ran = world.nsmc(&pretrain("run"));
+        assert!(ran.success, "{}", ran.stderr);
+        let gone_on = format!("resumed after step {step}");
+        assert!(ran.stderr.contains(&gone_on), "not {gone_on}: {}", ran.stderr);
+        crate::pretrain::assert_same(&world, "run", "whole");
+        fs_err::remove_dir_all(world.path("run")).unwrap();
+    }
+}
