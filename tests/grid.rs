@@ -1,5 +1,5 @@
 //! What a grid asks of the program: that a run ends with the program that started it, and can be
-//! told a GPU. `xtask/tests/kill.rs` has whole grids.
+//! told a GPU. `xtask/tests/grid.rs` has whole grids.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use nsmc_experiment::FileLock;
 
+use crate::pretrain;
 use crate::world::World;
 
 /// Of a process that was asked to end.
@@ -63,6 +64,36 @@ fn a_run_writes_a_checkpoint_and_ends_when_its_standard_input_ends() {
     assert!(world.read("stopped/log.txt").contains("gone on from a checkpoint"));
     let predictions = |run: &str| world.read(format!("{run}/predictions.tsv"));
     assert_eq!(predictions("stopped"), predictions("whole"));
+}
+
+#[test]
+fn a_pre_training_writes_a_checkpoint_and_ends_when_its_standard_input_ends() {
+    let world = World::new();
+    pretrain::prepare(&world);
+    // No checkpoint but that of the stop.
+    let config = world.read("pretraining.toml").replace("save_every = 3", "save_every = 60");
+    world.write("pretraining.toml", config);
+    assert!(pretrain::start(&world, "whole").wait().unwrap().success());
+    let arguments = ["pretrain", "--config", "pretraining.toml", "--out", "stopped"];
+    let mut process = world
+        .command(&arguments)
+        .args(["--device", "cpu", "--stop-with-stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !world.path("stopped/metrics.jsonl").is_file() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(process.stdin.take());
+    let (status, said) = end(process);
+    assert!(!status.success() && said.contains("interrupted: after step "), "{said}");
+    assert!(!world.path("stopped/model").exists());
+    assert!(pretrain::start(&world, "stopped").wait().unwrap().success());
+    assert!(world.read("stopped/log.txt").contains("gone on"), "{}", world.read("stopped/log.txt"));
+    pretrain::assert_same(&world, "stopped", "whole");
 }
 
 #[test]

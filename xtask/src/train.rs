@@ -148,6 +148,27 @@ impl Run {
         Holder::lock(&parent.join(format!(".{}.lock", self.config.run_id())))
     }
 
+    /// Removes an older run, if there is one, and what an xtask that was killed left of another. It is
+    /// put aside first: no half of it is gone on from, or stands in a table.
+    fn remove_older(&self, is_there: bool) -> Result<()> {
+        let aside = self.folder.with_file_name(".removed");
+        let removed = aside.join(self.config.run_id());
+        let remove = || match removed.exists() {
+            true => fs_err::remove_dir_all(&removed),
+            false => Ok(()),
+        };
+        remove()?;
+        if is_there {
+            say(&format!("{}: removing an older run", self.folder.display()));
+            fs_err::create_dir_all(&aside)?;
+            fs_err::rename(&self.folder, &removed)?;
+            remove()?;
+        }
+        // Another run may lie there.
+        let _ = fs_err::remove_dir(aside);
+        Ok(())
+    }
+
     /// Makes ready to run it, unless another process is at work on it; none if it is done and not to
     /// be run `again`.
     pub(crate) fn prepare(&self, again: bool) -> Result<Attempt<Option<Prepared>>> {
@@ -167,10 +188,7 @@ impl Run {
         // A run that was stopped goes on where it was.
         let same = ExperimentConfig::read(&self.folder.join("config.toml"))
             .is_ok_and(|found| found.identity() == self.config.identity());
-        if self.folder.exists() && (!same || self.is_done()) {
-            say(&format!("{}: removing an older run", self.folder.display()));
-            fs_err::remove_dir_all(&self.folder)?;
-        }
+        self.remove_older(self.folder.exists() && (!same || self.is_done()))?;
         let resolved = self.started_with();
         fs_err::write(&resolved, self.config.to_toml())?;
         let path = |path: &Path| OsString::from(path);

@@ -15,6 +15,7 @@ use super::schedule::{Outcome, Starting, run};
 use super::stop::Stop;
 use super::timing::{time, to_time};
 use crate::args::{DeviceChoice, Options, Source};
+use crate::holder::Attempt;
 use crate::nsmc::Nsmc;
 use crate::train::Run;
 use crate::workspace::Workspace;
@@ -462,6 +463,22 @@ fn as_many_runs_as_asked_for_are_at_work_on_each_gpu() {
     devices.sort();
     let device = |gpu| format!("--progress-json --device cuda:{gpu} --stop-with-stdin");
     assert_eq!(devices, [device(0), device(0), device(1), device(1)]);
+}
+
+#[test]
+fn of_an_older_run_no_half_is_left_to_go_on_from() {
+    let world = World::new();
+    let run = &world.plan().jobs[0].run;
+    let id = run.config.run_id();
+    // A run that is done, and what an xtask that was killed left of another.
+    world.write(&format!("runs/{id}/config.toml"), &run.config.to_toml());
+    record(&run.config, [0.5, 0.5]).write(&world.path(&format!("runs/{id}/record.json"))).unwrap();
+    world.write(&format!("runs/.removed/{id}/resume/step"), "");
+    let done = run.prepare(false).unwrap();
+    assert!(matches!(done, Attempt::Made(None)) && run.is_done());
+    let Attempt::Made(Some(prepared)) = run.prepare(true).unwrap() else { panic!() };
+    assert!(!run.folder.exists() && !world.path("runs/.removed").exists());
+    prepared.close().unwrap();
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! Grids of `cargo xtask reproduce` that are killed: the program, its runs, or both.
+//! Whole grids of `cargo xtask reproduce`: killed, spread over GPUs, started again.
 //!
-//! The program of the runs is a stand-in, [`stand_in`], which this file is started as; with the real
-//! one, on ten times as many kills:
+//! The program of the runs is a stand-in, [`stand_in`], which this file is started as. Kills with the
+//! real one, ten times as many:
 //!
 //!     cargo build --release -p nsmc-cli
-//!     NSMC_BIN=target/release/nsmc cargo test -p xtask --test kill -- --ignored --nocapture
+//!     NSMC_BIN=target/release/nsmc cargo test -p xtask --test grid -- --ignored --nocapture
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -125,23 +125,38 @@ impl World {
         self.folder.path().join(name)
     }
 
-    /// `cargo xtask reproduce` into `runs`, two runs at once; what it says goes to `RUNS.txt`.
+    /// `cargo xtask reproduce` into `runs`; the profile is `one`.
+    fn command(&self, runs: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command
+            .args(["reproduce", "--profile", "one", "--runs", runs])
+            .args(arguments)
+            .env("CARGO_MANIFEST_DIR", self.path("xtask"))
+            .env("NSMC_BIN", &self.nsmc)
+            .env("NSMC_CACHE", self.path("cache"))
+            .env("RAYON_NUM_THREADS", "2")
+            .env_remove("NSMC_MIRROR")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// The same to its end, and what it said.
+    fn said_by(&self, runs: &str, arguments: &[&str]) -> (bool, String) {
+        let output = self.command(runs, arguments).output().unwrap();
+        let [out, error] = [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it));
+        (output.status.success(), format!("{out}{error}"))
+    }
+
+    /// The same in the background, two runs at once; what it says goes to `RUNS.txt`.
     fn reproduce(&self, runs: &str, environment: &[(&str, &str)]) -> Grid {
         let log = fs_err::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.path(&format!("{runs}.txt")))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_xtask"))
-            .args(["reproduce", "--profile", "one", "--device", "cpu", "--jobs", "2"])
-            .args(["--runs", runs])
-            .env("CARGO_MANIFEST_DIR", self.path("xtask"))
-            .env("NSMC_BIN", &self.nsmc)
-            .env("NSMC_CACHE", self.path("cache"))
-            .env("RAYON_NUM_THREADS", "2")
-            .env_remove("NSMC_MIRROR")
+        let child = self
+            .command(runs, &["--device", "cpu", "--jobs", "2"])
             .envs(environment.iter().copied())
-            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.into_parts().0)
             .spawn()
@@ -365,6 +380,52 @@ fn a_grid_that_is_started_again_waits_for_the_runs_of_the_one_that_was_killed() 
     world.assert_swept("runs");
 }
 
+#[test]
+fn runs_are_spread_over_gpus_and_timed_on_one() {
+    let world = World::new();
+    let gpus = ["--device", "cuda", "--devices", "2,5"];
+    let (success, plan) =
+        world.said_by("runs", &[&gpus[..], &["--jobs", "3", "--dry-run"]].concat());
+    assert!(success && plan.contains(", 6 runs at once on 2 GPUs"), "{plan}");
+    let (success, said) = world.said_by("runs", &[&gpus[..], &["--resume"]].concat());
+    assert!(success && said.contains("2 runs at once on 2 GPUs"), "{said}");
+    let (mut trained, mut timed) = (BTreeMap::new(), BTreeMap::new());
+    for folder in world.runs("runs") {
+        for line in fs_err::read_to_string(folder.join("started")).unwrap().lines() {
+            let (_, device) = line.split_once("--device ").unwrap();
+            let device = device.split(' ').next().unwrap().to_owned();
+            let count = if line.starts_with("bench") { &mut timed } else { &mut trained };
+            *count.entry(device).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(trained.values().sum::<i32>(), 6);
+    assert_eq!(trained.keys().collect::<Vec<_>>(), ["cuda:2", "cuda:5"]);
+    assert_eq!(timed, BTreeMap::from([("cuda:2".to_owned(), 4)]));
+
+    // The GPU is no part of a run's identity.
+    let (success, again) = world.said_by("runs", &["--device", "cpu", "--resume"]);
+    assert!(success && again.contains("runs: 6 in all, 6 done"), "{again}");
+    let last = again.lines().last().unwrap();
+    assert!(last.starts_with("These are not the paper's numbers: "), "{last}");
+    assert!(last.ends_with("runs/report-one.html."), "{last}");
+}
+
+#[test]
+fn gpus_that_cannot_be_meant_are_refused_before_anything_runs() {
+    let world = World::new();
+    let cases = [
+        (&["--device", "cpu", "--devices", "0"][..], "`--device cpu` asks for none"),
+        (&["--device", "cuda", "--devices", "0,1,0"], "`--devices`: 0 stands there twice"),
+        (&["--device", "cuda", "--devices", "0", "--launcher", "slurm"], "--slurm-option=--gres"),
+        (&["--device", "cuda", "--devices", "first"], "invalid value 'first'"),
+    ];
+    for (arguments, words) in cases {
+        let (success, said) = world.said_by("runs", arguments);
+        assert!(!success && said.contains(words), "{arguments:?}: {said}");
+    }
+    assert!(!world.path("runs").exists());
+}
+
 /// `nsmc` as a grid knows it: locks its run directory, goes on from its checkpoint, stops when it is
 /// told to, leaves a record. Each step changes a number, so that one too few or too many shows.
 #[test]
@@ -401,6 +462,9 @@ fn stand_in_for(arguments: &[&str]) -> Result<(), Box<dyn std::error::Error>> {
     let Some(_lock) = FileLock::try_acquire(&folder.join(".lock"))? else {
         return Err("another process is at work in this run directory".into());
     };
+    let mut started = fs_err::read_to_string(folder.join("started")).unwrap_or_default();
+    started += &arguments.join(" ");
+    replace(&folder.join("started"), &(started + "\n"))?;
     let path = folder.join("record.json");
     if arguments[0] == "bench" {
         std::thread::sleep(Duration::from_millis(30));
