@@ -76,6 +76,8 @@ vanilla = [{ "training.learning_rate" = 1e-8 }, { "training.learning_rate" = 2e-
 const STAND_IN: &str = "NSMC_STAND_IN";
 /// Milliseconds that the stand-in goes on after its standard input has ended.
 const LINGER: &str = "NSMC_STAND_IN_LINGERS";
+/// A file: the stand-in's first step takes until it is there.
+const LONG_STEP: &str = "NSMC_STAND_IN_STEPS_UNTIL";
 
 /// What no grid here takes.
 const DEADLINE: Duration = Duration::from_mins(5);
@@ -362,20 +364,22 @@ fn a_grid_of_real_runs_that_is_killed_at_random_moments_ends_with_the_records_of
 #[test]
 fn a_grid_that_is_started_again_waits_for_the_runs_of_the_one_that_was_killed() {
     let world = World::new();
-    // As a run whose step takes long, or that writes a large checkpoint.
-    let lingers = [(LINGER, "1500")];
-    let mut first = world.reproduce("runs", &lingers);
+    let go_on = world.path("go-on");
+    let long = [(LONG_STEP, go_on.to_str().unwrap())];
+    let mut first = world.reproduce("runs", &long);
     until("no two runs are at work", || (world.at_work("runs").len() == 2).then_some(()));
     let runs = world.at_work("runs");
     first.kill();
-    let mut second = world.reproduce("runs", &lingers);
+    let mut second = world.reproduce("runs", &long);
+    for run in runs {
+        let words = format!("process {run} is at work on it; waiting for it to end");
+        until(&words, || world.said("runs").contains(&words).then_some(()));
+    }
+    fs_err::write(go_on, "").unwrap();
     let status = second.end();
     let said = world.said("runs");
     assert!(status.success(), "{said}");
-    for run in runs {
-        let words = format!("process {run} is at work on it; waiting for it to end");
-        assert_eq!(said.matches(&words).count(), 1, "{words}: {said}");
-    }
+    assert_eq!(said.matches("waiting for it to end").count(), 2, "{said}");
     assert_eq!(world.records("runs").len(), 6);
     world.assert_swept("runs");
 }
@@ -487,6 +491,11 @@ fn stand_in_for(arguments: &[&str]) -> Result<(), Box<dyn std::error::Error>> {
         step += 1;
         number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(step);
         std::thread::sleep(Duration::from_millis(15));
+        if let Some(there) = std::env::var_os(LONG_STEP)
+            && step == 1
+        {
+            until("nobody lets the step end", || Path::new(&there).exists().then_some(()));
+        }
         if step.is_multiple_of(4) || ended.load(Ordering::Relaxed) {
             replace(&checkpoint, &format!("{step} {number}"))?;
         }
