@@ -6,6 +6,7 @@ mod bad_input;
 mod baselines;
 mod compare;
 mod full_disk;
+mod grid;
 mod integrity;
 mod kill;
 mod methods;

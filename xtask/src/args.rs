@@ -82,10 +82,17 @@ pub(crate) struct Reproduce {
     /// Print the plan and stop.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Runs at once; here they share the processor's cores. 1 if not given; under Slurm, what Slurm
-    /// says.
+    /// Go on with the runs that were stopped or killed; they do so without it, too.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Runs at once, on each of `--devices`; here they share the processor's cores. 1 if not given;
+    /// under Slurm, what Slurm says.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) jobs: Option<u16>,
+    /// GPUs of this machine that the runs are spread over, by their indices: `0,1`. The first if not
+    /// given.
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    pub(crate) devices: Vec<u16>,
     /// What starts the runs.
     #[arg(long, value_enum, default_value = "local")]
     pub(crate) launcher: Launcher,
@@ -149,6 +156,9 @@ pub(crate) struct Pretrain {
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) device: DeviceChoice,
+    /// Go on where it was stopped or killed; it does so without it, too.
+    #[arg(long)]
+    pub(crate) resume: bool,
     /// The run directory; runs/pretraining-PROFILE if not given.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,

@@ -5,6 +5,7 @@ mod bench;
 mod ci;
 mod download;
 mod grid;
+mod holder;
 mod hub;
 mod nsmc;
 mod offline;

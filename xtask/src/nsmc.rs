@@ -1,8 +1,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::args::DeviceChoice;
 use crate::say;
@@ -12,6 +12,18 @@ use crate::workspace::Workspace;
 pub(crate) struct Nsmc {
     path: PathBuf,
     device: &'static str,
+    /// The GPU's index; the first if it is none.
+    gpu: Option<u16>,
+}
+
+/// A process of the program that stops as on SIGTERM when this one goes away, however that ends: it
+/// reads the end of its standard input then.
+///
+/// A process that outlived this one would keep its run directory, and the same command, started
+/// again, could not go on.
+pub(crate) struct Tied {
+    pub(crate) child: Child,
+    stdin: Option<ChildStdin>,
 }
 
 impl Nsmc {
@@ -23,7 +35,7 @@ impl Nsmc {
         let device = if cuda { "cuda" } else { "cpu" };
         if let Some(path) = std::env::var_os("NSMC_BIN").map(PathBuf::from) {
             ensure!(path.is_file(), "NSMC_BIN: {}: no such file", path.display());
-            return Ok(Self { path, device });
+            return Ok(Self { path, device, gpu: None });
         }
         say(match (choice, device) {
             (DeviceChoice::Auto, "cuda") => "device: cuda (there is an NVIDIA GPU)",
@@ -50,12 +62,17 @@ impl Nsmc {
         build.arg("--target-dir").arg(&target);
         let status = build.status().context("cargo build")?;
         ensure!(status.success(), "the program `nsmc` could not be built for {device}");
-        Ok(Self { path: target.join("release").join("nsmc"), device })
+        Ok(Self { path: target.join("release").join("nsmc"), device, gpu: None })
     }
 
     /// A program that is built already.
     pub(crate) fn built(path: PathBuf, cuda: bool) -> Self {
-        Self { path, device: if cuda { "cuda" } else { "cpu" } }
+        Self { path, device: if cuda { "cuda" } else { "cpu" }, gpu: None }
+    }
+
+    /// The program on one of this machine's GPUs.
+    pub(crate) fn on(&self, gpu: Option<u16>) -> Self {
+        Self { path: self.path.clone(), device: self.device, gpu }
     }
 
     #[cfg(test)]
@@ -70,8 +87,24 @@ impl Nsmc {
     /// A subcommand on the device chosen.
     pub(crate) fn command(&self, workspace: &Workspace, arguments: &[OsString]) -> Command {
         let mut command = Command::new(&self.path);
-        command.current_dir(&workspace.root).args(arguments).args(["--device", self.device]);
+        command.current_dir(&workspace.root).args(arguments).arg("--device");
+        match self.gpu {
+            Some(gpu) => command.arg(format!("{}:{gpu}", self.device)),
+            None => command.arg(self.device),
+        };
         command
+    }
+
+    /// Starts a subcommand that knows `--stop-with-stdin`.
+    pub(crate) fn tie(&self, mut command: Command) -> Result<Tied> {
+        let mut child = command
+            .arg("--stop-with-stdin")
+            .stdin(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{}", self.path.display()))?;
+        // Taken out of the child, which closes it before it is waited for.
+        let stdin = child.stdin.take();
+        Ok(Tied { child, stdin })
     }
 
     /// Where it computes.
@@ -90,16 +123,40 @@ impl Nsmc {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Runs a subcommand to its end; its output is the terminal's.
+    /// Runs a subcommand that knows `--stop-with-stdin` to its end; its output is the terminal's.
     pub(crate) fn run(&self, workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
-        let status = self
-            .command(workspace, arguments)
-            .status()
-            .with_context(|| format!("{}", self.path.display()))?;
-        if !status.success() {
-            bail!("the run ended with {status}");
-        }
+        Self::check(self.tie(self.command(workspace, arguments))?.wait()?)
+    }
+
+    /// Runs a subcommand to its end that reads the keys of the terminal.
+    pub(crate) fn run_at_terminal(
+        &self,
+        workspace: &Workspace,
+        arguments: &[OsString],
+    ) -> Result<()> {
+        let status = self.command(workspace, arguments).status();
+        Self::check(status.with_context(|| format!("{}", self.path.display()))?)
+    }
+
+    fn check(status: ExitStatus) -> Result<()> {
+        ensure!(status.success(), "the run ended with {status}");
         Ok(())
+    }
+}
+
+impl Tied {
+    /// Waits for the process to end.
+    pub(crate) fn wait(&mut self) -> Result<ExitStatus> {
+        let status = self.child.wait()?;
+        self.stdin = None;
+        Ok(status)
+    }
+
+    /// The same, and what it said.
+    pub(crate) fn output(self) -> Result<Output> {
+        let output = self.child.wait_with_output()?;
+        drop(self.stdin);
+        Ok(output)
     }
 }
 

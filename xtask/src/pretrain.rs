@@ -1,10 +1,12 @@
 use std::ffi::OsString;
 
 use anyhow::{Context, Result, ensure};
-use nsmc_experiment::{FileLock, PretrainingConfig};
+use nsmc_experiment::PretrainingConfig;
 
 use crate::args::Pretrain;
 use crate::download;
+use crate::grid::Stop;
+use crate::holder::{Attempt, Holder, PATIENCE, patiently};
 use crate::nsmc::Nsmc;
 use crate::workspace::Workspace;
 
@@ -30,9 +32,12 @@ pub(crate) fn run(workspace: &Workspace, args: &Pretrain) -> Result<()> {
     let nsmc = Nsmc::build(workspace, args.device)?;
     fs_err::create_dir_all(&out)?;
     let name = out.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let lock = FileLock::try_acquire(&out.with_file_name(format!(".{name}.lock")))?;
-    let _lock = lock.with_context(|| {
-        format!("{}: another `cargo xtask pretrain` is at work there", out.display())
+    let lock = out.with_file_name(format!(".{name}.lock"));
+    let what = out.display().to_string();
+    let _lock = patiently(&what, &Stop::default(), PATIENCE, || Holder::lock(&lock))?;
+    // That of an xtask that was killed.
+    patiently(&what, &Stop::default(), PATIENCE, || {
+        Ok(Holder::of(&out)?.map_or(Attempt::Made(()), Attempt::Held))
     })?;
     let resolved = out.with_file_name(format!(".{name}.resolved.toml"));
     fs_err::write(&resolved, config.to_toml())?;

@@ -1,7 +1,8 @@
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::args::{Launcher, Reproduce};
-use crate::grid::{self, Costs, Plan, Starting, Stop, show, time, to_time};
+use crate::args::{DeviceChoice, Launcher, Reproduce};
+use crate::grid::{self, AtOnce, Costs, Plan, Starting, Stop, show, time, to_time};
+use crate::holder::PATIENCE;
 use crate::nsmc::Nsmc;
 use crate::slurm::Submitting;
 use crate::workspace::Workspace;
@@ -14,16 +15,18 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
     } else {
         offline::with_data(workspace, &profile, &args.options)?
     };
+    let gpus = gpus(args)?;
     let seeds: Vec<u64> =
         args.seeds.map_or_else(|| profile.seeds.clone(), |seeds| (0..seeds).collect());
     let mut plan = Plan::make(workspace, &profile, &seeds, &options)?;
     let (runs_folder, jobs) =
         (workspace.folder(&options.runs), usize::from(args.jobs.unwrap_or(1)));
-    let threads = threads_of_each(jobs)?;
+    let at_once = jobs * gpus.len().max(1);
+    let threads = threads_of_each(at_once)?;
     let costs = Costs::of(workspace, &plan, &runs_folder, options.device.is_cuda(), threads)?;
     let at_slurm = args.launcher == Launcher::Slurm && slurm::is_queued(&plan, &runs_folder)?;
     if args.dry_run || !at_slurm {
-        show(workspace, &plan, &costs, &runs_folder, jobs)?;
+        show(workspace, &plan, &costs, &runs_folder, &AtOnce { jobs, gpus: gpus.len() })?;
     }
     if args.dry_run {
         return Ok(());
@@ -39,12 +42,12 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
         slurm::reproduce(&mut plan, &submitting)?;
         return match plan.done() {
             0 => Ok(()),
-            _ => results::present(workspace, &plan, &runs_folder),
+            _ => results::present(workspace, &plan, &runs_folder, &options.set),
         };
     }
 
     let mut failures = Vec::new();
-    let shared = |plan: &Plan| if jobs > 1 { to_time(plan, threads) } else { Vec::new() };
+    let shared = |plan: &Plan| if at_once > 1 { to_time(plan, threads) } else { Vec::new() };
     if plan.is_open() || !shared(&plan).is_empty() {
         let failed = plan.fetch(workspace, &options);
         let nsmc = Nsmc::build(workspace, options.device)?;
@@ -53,8 +56,10 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
             options: &options,
             nsmc: &nsmc,
             jobs,
-            threads: (jobs > 1).then_some(threads),
+            gpus,
+            threads: (at_once > 1).then_some(threads),
             stop: Stop::on_signal()?,
+            patience: PATIENCE,
         };
         let outcome = grid::run(&mut plan, &starting, &costs.seconds(), failed)?;
         ensure!(
@@ -67,15 +72,42 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
         let shared = shared(&plan);
         if !shared.is_empty() {
             say(&format!("timing {} runs again, one at a time", shared.len()));
+            // On one GPU: whatever else runs on the machine, is beside it.
+            let nsmc = nsmc.on(gpus.first().copied());
             time(workspace, &nsmc, &plan, &shared, &starting.stop)?;
         }
     }
 
-    results::present(workspace, &plan, &runs_folder)?;
+    plan.sweep()?;
+    results::present(workspace, &plan, &runs_folder, &options.set)?;
     if failures.is_empty() {
         return Ok(());
     }
     bail!("{} of {} runs failed\n{}", failures.len(), plan.jobs.len(), failures.join("\n"))
+}
+
+/// The GPUs that were named, each once.
+fn gpus(args: &Reproduce) -> Result<&[u16]> {
+    let gpus = args.devices.as_slice();
+    if gpus.is_empty() {
+        return Ok(gpus);
+    }
+    ensure!(
+        args.launcher == Launcher::Local,
+        "`--devices`: Slurm gives each run its GPU; ask it with `--slurm-option=--gres=gpu:1`"
+    );
+    ensure!(
+        args.options.device.is_cuda(),
+        "`--devices`: expected NVIDIA GPUs, and {}",
+        match args.options.device {
+            DeviceChoice::Cpu => "`--device cpu` asks for none",
+            _ => "none was found (`nvidia-smi -L`); `--device cuda` insists",
+        }
+    );
+    for (place, gpu) in gpus.iter().enumerate() {
+        ensure!(!gpus[..place].contains(gpu), "`--devices`: {gpu} stands there twice");
+    }
+    Ok(gpus)
 }
 
 /// The threads of each of so many runs at once.

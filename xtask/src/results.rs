@@ -7,6 +7,9 @@ use crate::args::{DeviceChoice, Options, Results, Source};
 use crate::workspace::Workspace;
 use crate::{grid, report, say, tables};
 
+/// The profile of the paper's own cells and recipe.
+const PAPER: &str = "paper";
+
 pub(crate) fn run(workspace: &Workspace, args: &Results) -> Result<()> {
     let profile = workspace.profile(&args.profile)?;
     let seeds: Vec<u64> =
@@ -55,8 +58,14 @@ fn write(workspace: &Workspace, study: &Study, folder: &Path) -> Result<()> {
     report::write(workspace, study, &folder.join(report::FILE), Some(&folder.join("plots")))
 }
 
-/// Prints the main tables of the runs just made, and writes their report beside them.
-pub(crate) fn present(workspace: &Workspace, plan: &grid::Plan, runs: &Path) -> Result<()> {
+/// Prints the main tables of the runs just made, and writes their report beside them; says last
+/// whether they are the paper's. `set` is what was set over the profile.
+pub(crate) fn present(
+    workspace: &Workspace,
+    plan: &grid::Plan,
+    runs: &Path,
+    set: &[String],
+) -> Result<()> {
     let study = Study::read_runs(runs, Some(plan_of(plan)))?;
     for error in &study.unreadable {
         say(&format!("left out: {error}"));
@@ -71,7 +80,29 @@ pub(crate) fn present(workspace: &Workspace, plan: &grid::Plan, runs: &Path) -> 
         "report: {}; `cargo xtask results --profile {name}` keeps all of it in results/{name}",
         path.display()
     ));
+    if let Some(not_those) = not_the_papers(name, set, &path) {
+        say(&not_those);
+    }
     Ok(())
+}
+
+/// That numbers are not the paper's, how to get those, and where the report of these lies; none if
+/// they are.
+fn not_the_papers(profile: &str, set: &[String], report: &Path) -> Option<String> {
+    let how = match (profile, set.is_empty()) {
+        (PAPER, true) => return None,
+        (PAPER, false) => {
+            format!("`cargo xtask reproduce --profile {PAPER}` makes those, without `--set`")
+        }
+        _ => format!(
+            "`cargo xtask reproduce --profile {PAPER}` makes those, with multilingual BERT on all of \
+             NSMC, fetched or from `--mirror DIR`, in a day on one GPU"
+        ),
+    };
+    Some(format!(
+        "These are not the paper's numbers: {how}; the report of these is {}.",
+        report.display()
+    ))
 }
 
 /// The rows of a profile's tables: its runs without those that only choose a configuration.
@@ -81,5 +112,32 @@ fn plan_of(plan: &grid::Plan) -> Plan {
         profile: plan.profile.name.clone(),
         paper_scale: plan.profile.paper_scale,
         runs: rows.map(|job| PlannedRun::of(&plan.jobs[job].run.config)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_any_other_profile_or_setting_are_said_not_to_be_the_papers() {
+        let said = |profile: &str, set: &[&str]| {
+            let set: Vec<String> = set.iter().map(|&one| one.to_owned()).collect();
+            not_the_papers(profile, &set, Path::new("runs/report.html"))
+        };
+        assert_eq!(said("paper", &[]), None);
+        for (profile, set) in [
+            ("mini", &[][..]),
+            ("tuned", &[]),
+            ("mini", &["data.dataset=sample"]),
+            ("paper", &["seed=1"]),
+        ] {
+            let said = said(profile, set).unwrap();
+            for words in ["not the paper's", "reproduce --profile paper", "runs/report.html"] {
+                assert!(said.contains(words), "{profile} {set:?}: {said}");
+            }
+            assert_eq!(said.contains("--set"), profile == "paper", "{said}");
+            assert!(!said.contains('\n'), "{said}");
+        }
     }
 }

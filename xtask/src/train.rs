@@ -8,6 +8,8 @@ use nsmc_experiment::{
 };
 
 use crate::args::{Options, Train};
+use crate::grid::Stop;
+use crate::holder::{Attempt, Holder, PATIENCE, patiently};
 use crate::nsmc::Nsmc;
 use crate::workspace::Workspace;
 use crate::{download, hub, offline, print, say};
@@ -140,32 +142,53 @@ impl Run {
     }
 
     /// Keeps every other xtask from removing or starting the run.
-    fn lock(&self) -> Result<FileLock> {
+    fn lock(&self) -> Result<Attempt<FileLock>> {
         let parent = self.folder.parent().unwrap_or(&self.folder);
         fs_err::create_dir_all(parent)?;
-        let id = self.config.run_id();
-        let path = parent.join(format!(".{id}.lock"));
-        let lock = FileLock::try_acquire(&path)?;
-        lock.with_context(|| {
-            let holder = FileLock::holder(&path).map(|pid| format!(" ({pid})")).unwrap_or_default();
-            format!("run {id}: another `cargo xtask`{holder} is at work on it")
-        })
+        Holder::lock(&parent.join(format!(".{}.lock", self.config.run_id())))
     }
 
-    /// Makes ready to run it; none if it is done and not to be run `again`.
-    pub(crate) fn prepare(&self, again: bool) -> Result<Option<Prepared>> {
-        let lock = self.lock()?;
-        // Another xtask may have run it since the plan was made.
+    /// Removes an older run, if there is one, and what an xtask that was killed left of another. It is
+    /// put aside first: no half of it is gone on from, or stands in a table.
+    fn remove_older(&self, is_there: bool) -> Result<()> {
+        let aside = self.folder.with_file_name(".removed");
+        let removed = aside.join(self.config.run_id());
+        let remove = || match removed.exists() {
+            true => fs_err::remove_dir_all(&removed),
+            false => Ok(()),
+        };
+        remove()?;
+        if is_there {
+            say(&format!("{}: removing an older run", self.folder.display()));
+            fs_err::create_dir_all(&aside)?;
+            fs_err::rename(&self.folder, &removed)?;
+            remove()?;
+        }
+        // Another run may lie there.
+        let _ = fs_err::remove_dir(aside);
+        Ok(())
+    }
+
+    /// Makes ready to run it, unless another process is at work on it; none if it is done and not to
+    /// be run `again`.
+    pub(crate) fn prepare(&self, again: bool) -> Result<Attempt<Option<Prepared>>> {
+        let lock = match self.lock()? {
+            Attempt::Made(lock) => lock,
+            Attempt::Held(holder) => return Ok(Attempt::Held(holder)),
+        };
+        // The run of an xtask that was killed, or one that somebody started without xtask.
+        if let Some(holder) = Holder::of(&self.folder)? {
+            return Ok(Attempt::Held(holder));
+        }
+        // Another process may have run it since the plan was made.
         if self.is_done() && !again {
-            return Ok(None);
+            self.sweep()?;
+            return Ok(Attempt::Made(None));
         }
         // A run that was stopped goes on where it was.
         let same = ExperimentConfig::read(&self.folder.join("config.toml"))
             .is_ok_and(|found| found.identity() == self.config.identity());
-        if self.folder.exists() && (!same || self.is_done()) {
-            say(&format!("{}: removing an older run", self.folder.display()));
-            fs_err::remove_dir_all(&self.folder)?;
-        }
+        self.remove_older(self.folder.exists() && (!same || self.is_done()))?;
         let resolved = self.started_with();
         fs_err::write(&resolved, self.config.to_toml())?;
         let path = |path: &Path| OsString::from(path);
@@ -176,7 +199,23 @@ impl Run {
             "--out".into(),
             path(&self.folder),
         ];
-        Ok(Some(Prepared { resolved, arguments, _lock: lock }))
+        Ok(Attempt::Made(Some(Prepared { resolved, arguments, _lock: lock })))
+    }
+
+    /// The same, waiting for another process that is at work on it.
+    pub(crate) fn prepare_patiently(&self, again: bool) -> Result<Option<Prepared>> {
+        let what = format!("run {}", self.config.run_id());
+        patiently(&what, &Stop::default(), PATIENCE, || self.prepare(again))
+    }
+
+    /// Removes the configuration that a finished run was started with, which an xtask that was
+    /// killed leaves: the run directory has its own copy.
+    pub(crate) fn sweep(&self) -> Result<()> {
+        let path = self.started_with();
+        if path.is_file() {
+            fs_err::remove_file(path)?;
+        }
+        Ok(())
     }
 
     /// Runs it to its end as a process of `nsmc`. One that is done is left alone, unless it is to be
@@ -188,11 +227,13 @@ impl Run {
         again: bool,
         tui: bool,
     ) -> Result<()> {
-        let Some(mut prepared) = self.prepare(again)? else { return Ok(()) };
-        if tui {
+        let Some(mut prepared) = self.prepare_patiently(again)? else { return Ok(()) };
+        let outcome = if tui {
             prepared.arguments.push("--tui".into());
-        }
-        let outcome = nsmc.run(workspace, &prepared.arguments);
+            nsmc.run_at_terminal(workspace, &prepared.arguments)
+        } else {
+            nsmc.run(workspace, &prepared.arguments)
+        };
         prepared.close()?;
         outcome.with_context(|| format!("run {}", self.config.run_id()))
     }

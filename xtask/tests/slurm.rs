@@ -144,6 +144,7 @@ fn reproduce(slurm: &Slurm, nsmc: &Path, workspace: &Path) -> String {
         .args(["--jobs", "2", "--slurm-option=--cpus-per-task=1"])
         .env("CARGO_MANIFEST_DIR", workspace.join("xtask"))
         .env("NSMC_BIN", nsmc)
+        .env_remove("NSMC_MIRROR")
         .output()
         .unwrap();
     let said = text(&output);

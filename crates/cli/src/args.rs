@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::builder::TypedValueParser;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
@@ -115,8 +116,8 @@ pub(crate) struct Train {
     /// The run directory: a new one, or one in which the same run was stopped, which goes on.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value = "auto")]
+    /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
+    #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
     /// Show burn's dashboard instead of a progress bar, on a terminal.
     #[arg(long)]
@@ -124,6 +125,10 @@ pub(crate) struct Train {
     /// Say on stderr how far the run is as a JSON object a line, for another program.
     #[arg(long, conflicts_with = "tui")]
     pub(crate) progress_json: bool,
+    /// Stop as on SIGTERM when standard input ends, which is when the program that holds its other end
+    /// goes away.
+    #[arg(long, conflicts_with = "tui")]
+    pub(crate) stop_with_stdin: bool,
     /// Keep tokens here instead of in the user's cache folder.
     #[arg(long, value_name = "DIR", env = "NSMC_CACHE")]
     pub(crate) cache: Option<PathBuf>,
@@ -137,9 +142,13 @@ pub(crate) struct Pretrain {
     /// The run directory: a new one, or one of the same configuration, which goes on.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value = "auto")]
+    /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
+    #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
+    /// Stop as on SIGTERM when standard input ends, which is when the program that holds its other end
+    /// goes away.
+    #[arg(long)]
+    pub(crate) stop_with_stdin: bool,
     /// Keep the corpus here instead of in the user's cache folder.
     #[arg(long, value_name = "DIR", env = "NSMC_CACHE")]
     pub(crate) cache: Option<PathBuf>,
@@ -150,8 +159,8 @@ pub(crate) struct Evaluate {
     /// A run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) run: PathBuf,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value = "auto")]
+    /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
+    #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
 }
 
@@ -169,8 +178,8 @@ pub(crate) struct Predict {
     /// Form of the answer.
     #[arg(long, value_enum, default_value = "jsonl")]
     pub(crate) output: Form,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value = "auto")]
+    /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
+    #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
 }
 
@@ -244,8 +253,8 @@ pub(crate) struct BenchTrain {
     /// How a batch is laid out.
     #[arg(long, value_enum, default_value = "unpadded")]
     pub(crate) layout: InputLayout,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value = "auto")]
+    /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
+    #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
 }
 
@@ -263,9 +272,13 @@ pub(crate) struct BenchRun {
     /// Put the time into the run's record; otherwise nothing in the run directory changes.
     #[arg(long)]
     pub(crate) record: bool,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value = "auto")]
+    /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
+    #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
+    /// Stop as on SIGTERM when standard input ends, which is when the program that holds its other end
+    /// goes away.
+    #[arg(long)]
+    pub(crate) stop_with_stdin: bool,
     /// Keep tokens here instead of in the user's cache folder.
     #[arg(long, value_name = "DIR", env = "NSMC_CACHE")]
     pub(crate) cache: Option<PathBuf>,
@@ -282,8 +295,8 @@ pub(crate) struct BenchInference {
     /// Times that everything is done.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
     pub(crate) rounds: usize,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value = "auto")]
+    /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
+    #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
 }
 
@@ -314,14 +327,29 @@ pub(crate) enum InputLayout {
     Padded,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DeviceChoice {
     /// A CUDA GPU if this program was built for one, the CPU otherwise.
     Auto,
     /// The CPU.
     Cpu,
-    /// The first CUDA GPU.
-    Cuda,
+    /// The CUDA GPU with this index.
+    Cuda(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let index = text.strip_prefix("cuda:").and_then(|index| index.parse().ok());
+        match (text, index) {
+            ("auto", _) => Ok(Self::Auto),
+            ("cpu", _) => Ok(Self::Cpu),
+            ("cuda", _) => Ok(Self::Cuda(0)),
+            (_, Some(index)) => Ok(Self::Cuda(index)),
+            _ => Err("expected auto, cpu, cuda, or cuda:N with the index of a GPU".into()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -330,4 +358,21 @@ pub(crate) enum Form {
     Jsonl,
     /// Tab-separated, with a header.
     Tsv,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_named_with_the_index_of_a_gpu_or_without() {
+        let device = |text: &str| text.parse::<DeviceChoice>();
+        assert_eq!(device("auto"), Ok(DeviceChoice::Auto));
+        assert_eq!(device("cpu"), Ok(DeviceChoice::Cpu));
+        assert_eq!(device("cuda"), Ok(DeviceChoice::Cuda(0)));
+        assert_eq!(device("cuda:12"), Ok(DeviceChoice::Cuda(12)));
+        for wrong in ["", "cuda:", "cuda:-1", "cuda:x", "cuda1", "cpu:0", "auto:0", "CUDA"] {
+            assert!(device(wrong).unwrap_err().contains("cuda:N"), "{wrong}");
+        }
+    }
 }

@@ -15,11 +15,13 @@ use crate::args::BenchRun;
 use crate::classifier::Classifier;
 use crate::corpus::{Corpus, cache_folder};
 use crate::output::print;
+use crate::stop::Lifeline;
 use crate::{checksums, device, logging, method, run_directory};
 
 /// Trains some steps as the run did, and prints one JSON line: what an epoch takes at that pace. Of
 /// AdapterFusion it is the second stage, as in its record.
 pub(crate) fn run(args: &BenchRun, verbosity: u8) -> Result<()> {
+    let _lifeline = Lifeline::watch(args.stop_with_stdin);
     logging::start(verbosity, None)?;
     let path = args.run.join("record.json");
     ensure!(path.is_file(), "{}: no finished run: it has no record.json", args.run.display());

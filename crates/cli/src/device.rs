@@ -1,5 +1,7 @@
 use anyhow::Result;
 use burn::tensor::Device;
+#[cfg(feature = "cuda")]
+use burn::tensor::DeviceType;
 
 use crate::args::DeviceChoice;
 
@@ -13,8 +15,8 @@ pub(crate) struct NamedDevice {
 pub(crate) fn choose(choice: DeviceChoice) -> Result<NamedDevice> {
     match choice {
         DeviceChoice::Cpu => Ok(cpu()),
-        DeviceChoice::Auto => Ok(cuda().unwrap_or_else(|_| cpu())),
-        DeviceChoice::Cuda => cuda(),
+        DeviceChoice::Auto => Ok(cuda(0).unwrap_or_else(|_| cpu())),
+        DeviceChoice::Cuda(index) => cuda(index),
     }
 }
 
@@ -24,13 +26,20 @@ fn cpu() -> NamedDevice {
 }
 
 #[cfg(feature = "cuda")]
-#[expect(clippy::unnecessary_wraps, reason = "the build without CUDA fails")]
-fn cuda() -> Result<NamedDevice> {
-    Ok(NamedDevice { device: Device::cuda(0), name: "CUDA GPU 0 (burn-cuda)".into() })
+fn cuda(index: usize) -> Result<NamedDevice> {
+    // burn panics in the first operation on a GPU that is not there; the first is left to it, which
+    // says why there is none.
+    let found = if index == 0 { 1 } else { Device::enumerate(DeviceType::Cuda).into_vec().len() };
+    anyhow::ensure!(
+        index < found,
+        "`--device cuda:{index}`: expected an index below {found}, the number of GPUs here"
+    );
+    let name = format!("CUDA GPU {index} (burn-cuda)");
+    Ok(NamedDevice { device: Device::cuda(index), name })
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda() -> Result<NamedDevice> {
+fn cuda(_: usize) -> Result<NamedDevice> {
     anyhow::bail!(
         "this program was built without CUDA; build it with `--features cuda`, or let \
          `cargo xtask train --device cuda` do so"

@@ -27,6 +27,7 @@ mod pretrain;
 mod provenance;
 mod run_directory;
 mod stars;
+mod stop;
 mod stretches;
 mod train;
 mod verify;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use burn::module::Module;
 use burn::tensor::{DType, Device};
-use burn::train::Interrupter;
 use nsmc_bert::{BertConfig, BertForMaskedLm};
 use nsmc_data::pretraining::{
     CorpusReview, MaskingVocabulary, Packing, PretrainingLoader, build_corpus, hold_out,
@@ -24,8 +23,9 @@ use crate::corpus::cache_folder;
 use crate::method::bottleneck;
 use crate::output::print;
 use crate::run_directory::Mended;
+use crate::stop::{self, Lifeline};
 use crate::stretches::Stretches;
-use crate::train::{dashboard, stop_on_signal};
+use crate::train::dashboard;
 use crate::{device, logging, provenance, run_directory};
 
 /// Dropout of the model that is saved: pre-training may do without, fine-tuning does not.
@@ -33,6 +33,7 @@ const FINE_TUNING_DROPOUT: f64 = 0.1;
 
 /// Pre-trains a model; a run directory of the same configuration goes on where it stopped.
 pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
+    let lifeline = Lifeline::watch(args.stop_with_stdin);
     let config = PretrainingConfig::read(&args.config)?;
     let named = device::choose(args.device)?;
     let device = named.device.clone();
@@ -70,8 +71,7 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
     let (train, held_out) = (loader(split.train)?, loader(split.validation)?);
     let held_out = (0..held_out.num_batches(0)).map(|batch| held_out.batch(0, batch)).collect();
 
-    let interrupter = Interrupter::new();
-    stop_on_signal(&interrupter)?;
+    let interrupter = stop::interrupter()?;
     let mut pretraining = Pretraining {
         config: config.clone(),
         train,
@@ -97,12 +97,14 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
     let (parameters, folder, metrics) = if let Some(adapter) = &config.adapter {
         let bottleneck = bottleneck(adapter).context("`adapter`")?;
         let model = AdaptedMaskedLm::new(base, &bert, &adapter.name, &bottleneck, config.seed)?;
-        let (model, metrics) = pretrain(model, &pretraining)?;
+        let train = || pretrain(model, &pretraining);
+        let (model, metrics) = lifeline.during(&pretraining.interrupter, train)?;
         let folder = args.out.join("adapter");
         model.save_adapter(&folder)?;
         (model.adapters.num_params(), folder, metrics)
     } else {
-        let (model, metrics) = pretrain(base, &pretraining)?;
+        let train = || pretrain(base, &pretraining);
+        let (model, metrics) = lifeline.during(&pretraining.interrupter, train)?;
         let folder = args.out.join("model");
         let saved = BertConfig {
             hidden_dropout_prob: FINE_TUNING_DROPOUT,

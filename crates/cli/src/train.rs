@@ -21,10 +21,12 @@ use crate::classifier::{Classifier, checkpoint, save};
 use crate::corpus::{Corpus, cache_folder};
 use crate::device::NamedDevice;
 use crate::output::{print_attention, print_tables};
+use crate::stop::{self, Lifeline};
 use crate::stretches::{self, Stretches};
 use crate::{baseline, checksums, device, logging, method, provenance, run_directory};
 
 pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
+    let lifeline = Lifeline::watch(args.stop_with_stdin);
     let config = ExperimentConfig::read(&args.config)?;
     let device = device::choose(args.device)?;
     let _lock = run_directory::lock(&args.out)?;
@@ -38,7 +40,7 @@ pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
     let outcome = if config.method.is_baseline() {
         baseline::fit_and_test(args, &config, &mut inputs)
     } else {
-        train_and_test(args, &config, &device, &mut inputs)
+        train_and_test(args, &config, &device, &lifeline, &mut inputs)
     };
     let outcome = finish(args, &config, &device, inputs, stretches, outcome);
     outcome.with_context(|| format!("run {run_id}"))?;
@@ -98,6 +100,7 @@ fn train_and_test(
     args: &Train,
     config: &ExperimentConfig,
     device: &NamedDevice,
+    lifeline: &Lifeline,
     inputs: &mut BTreeMap<String, String>,
 ) -> Result<RunResults> {
     let device = device.device.clone();
@@ -117,8 +120,7 @@ fn train_and_test(
     };
     let (encoded, encoded_test) = (encode(&corpus.train)?, encode(&corpus.test)?);
 
-    let interrupter = Interrupter::new();
-    stop_on_signal(&interrupter)?;
+    let interrupter = stop::interrupter()?;
     let trainer = Trainer {
         config,
         corpus: &corpus,
@@ -128,15 +130,18 @@ fn train_and_test(
         dashboard: if args.progress_json { Dashboard::Json } else { dashboard(args.tui) },
         interrupter,
     };
-    let (model, adapter_stage) = match &config.method {
-        MethodConfig::AdapterFusion(fusion) => {
-            let (model, stage) = trainer.adapter_stage(model, fusion, &args.out)?;
-            (model, Some(stage))
-        }
-        _ => (model, None),
-    };
-    let counts = model.parameter_counts();
-    let fitted = trainer.fit(model, &config.training, &args.out)?;
+    let (counts, adapter_stage, fitted) = lifeline.during(&trainer.interrupter, || {
+        let (model, adapter_stage) = match &config.method {
+            MethodConfig::AdapterFusion(fusion) => {
+                let (model, stage) = trainer.adapter_stage(model, fusion, &args.out)?;
+                (model, Some(stage))
+            }
+            _ => (model, None),
+        };
+        let counts = model.parameter_counts();
+        let fitted = trainer.fit(model, &config.training, &args.out)?;
+        anyhow::Ok((counts, adapter_stage, fitted))
+    })?;
 
     // What is tested is what was saved: the model comes back from its checkpoint.
     let checkpoint = checkpoint(&args.out, config.training.selection);
@@ -311,16 +316,4 @@ pub(crate) fn dashboard(tui: bool) -> Dashboard {
         (false, true) => Dashboard::Bar,
         (false, false) => Dashboard::Lines,
     }
-}
-
-/// Ctrl-C and SIGTERM end the training after the step at hand; a second one ends the process.
-pub(crate) fn stop_on_signal(interrupter: &Interrupter) -> Result<()> {
-    let interrupter = interrupter.clone();
-    ctrlc::set_handler(move || {
-        if interrupter.should_stop() {
-            std::process::exit(130);
-        }
-        interrupter.stop(Some("a signal asked the training to stop"));
-    })
-    .context("the signal handler")
 }

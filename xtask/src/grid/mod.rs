@@ -15,6 +15,6 @@ mod timing;
 
 pub(crate) use plan::{Job, Plan, State};
 pub(crate) use schedule::{Starting, run};
-pub(crate) use show::{Costs, show};
+pub(crate) use show::{AtOnce, Costs, show};
 pub(crate) use stop::Stop;
 pub(crate) use timing::{time, to_time};

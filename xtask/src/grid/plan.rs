@@ -124,6 +124,12 @@ impl Plan {
         self.jobs.iter().filter(|job| job.state() == State::Done).count()
     }
 
+    /// Removes what is left of how finished runs were started.
+    pub(crate) fn sweep(&self) -> Result<()> {
+        let mut done = self.jobs.iter().filter(|job| job.state() == State::Done);
+        done.try_for_each(|job| job.run.sweep())
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         self.done() < self.jobs.len()
     }

@@ -1,17 +1,20 @@
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc::Sender;
 
 use anyhow::{Context, Result};
 use nsmc_experiment::ProgressEvent;
 
-use crate::nsmc::Nsmc;
+use crate::holder::Attempt;
+use crate::nsmc::{Nsmc, Tied};
 use crate::train::{Prepared, Run};
 use crate::workspace::Workspace;
 
 /// A run at work: a process of `nsmc`.
 pub(crate) struct Process {
-    pub(crate) child: Child,
+    pub(crate) tied: Tied,
+    /// The GPU it has.
+    pub(crate) gpu: Option<u16>,
     prepared: Prepared,
 }
 
@@ -26,27 +29,34 @@ pub(crate) enum Message {
 }
 
 impl Process {
-    /// Starts a run; what it says goes to `messages` as from `job`. None if it is done.
+    /// Starts a run, unless another process is at work on it; what it says goes to `messages` as
+    /// from `job`. None if it is done.
     pub(crate) fn start(
         workspace: &Workspace,
         nsmc: &Nsmc,
         run: &Run,
+        gpu: Option<u16>,
         threads: Option<usize>,
         job: usize,
         messages: &Sender<(usize, Message)>,
-    ) -> Result<Option<Self>> {
-        let Some(mut prepared) = run.prepare(false)? else { return Ok(None) };
+    ) -> Result<Attempt<Option<Self>>> {
+        let mut prepared = match run.prepare(false)? {
+            Attempt::Made(Some(prepared)) => prepared,
+            Attempt::Made(None) => return Ok(Attempt::Made(None)),
+            Attempt::Held(holder) => return Ok(Attempt::Held(holder)),
+        };
         prepared.arguments.push("--progress-json".into());
+        let nsmc = nsmc.on(gpu);
         let mut command = nsmc.command(workspace, &prepared.arguments);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
         if let Some(threads) = threads {
             command.env("RAYON_NUM_THREADS", threads.to_string());
         }
         // Ctrl-C goes to a terminal's whole process group; this program passes it on, once.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let mut child = command.spawn().with_context(|| format!("{}", nsmc.path().display()))?;
-        let stderr = child.stderr.take().context("stderr was piped")?;
+        let mut tied = nsmc.tie(command)?;
+        let stderr = tied.child.stderr.take().context("stderr was piped")?;
         let messages = messages.clone();
         std::thread::spawn(move || {
             // A receiver that has gone away has no more interest.
@@ -64,12 +74,12 @@ impl Process {
             }
             let _ = messages.send((job, Message::Closed));
         });
-        Ok(Some(Self { child, prepared }))
+        Ok(Attempt::Made(Some(Self { tied, gpu, prepared })))
     }
 
     /// Waits for the process; true if it was successful.
     pub(crate) fn end(mut self) -> Result<std::process::ExitStatus> {
-        let status = self.child.wait()?;
+        let status = self.tied.wait()?;
         self.prepared.close()?;
         Ok(status)
     }

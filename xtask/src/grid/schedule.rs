@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -9,6 +9,7 @@ use crate::grid::display::Display;
 use crate::grid::plan::{Plan, State};
 use crate::grid::process::{Message, Process};
 use crate::grid::stop::{Stop, pass_on};
+use crate::holder::{Attempt, Holder};
 use crate::nsmc::Nsmc;
 use crate::workspace::Workspace;
 
@@ -23,17 +24,36 @@ pub(crate) struct Outcome {
 
 /// How `nsmc` says why it failed.
 const ERROR: &str = "error: ";
+/// How it says that another process was before it in its run directory: one that an xtask that was
+/// killed had just started, and that took its lock only after this one had looked.
+const HELD: &str = "is at work in this run directory";
 
 /// How runs are started.
 pub(crate) struct Starting<'a> {
     pub(crate) workspace: &'a Workspace,
     pub(crate) options: &'a Options,
     pub(crate) nsmc: &'a Nsmc,
-    /// Runs at once.
+    /// Runs at once, on each GPU.
     pub(crate) jobs: usize,
+    /// The GPUs that the runs are spread over; none leaves it to the program.
+    ///
+    /// The unit is a whole run, a cell of the grid with a seed: a batch of 32 short reviews does not
+    /// fill one GPU, so that several would wait for each other's gradients for longer than they
+    /// compute; and the runs of a grid need nothing of each other, but for trials. A run's GPU is no
+    /// part of its identity.
+    pub(crate) gpus: &'a [u16],
     /// Threads of each; none leaves it to the program.
     pub(crate) threads: Option<usize>,
     pub(crate) stop: Stop,
+    /// How long another process that is at work on a run is waited for when nothing else is to do.
+    pub(crate) patience: Duration,
+}
+
+impl Starting<'_> {
+    /// Runs at once, on all GPUs.
+    fn at_once(&self) -> usize {
+        self.jobs * self.gpus.len().max(1)
+    }
 }
 
 /// Where a job of the plan stands.
@@ -67,6 +87,7 @@ pub(crate) fn run(
         seconds,
         display: Display::new(open),
         at_work: BTreeMap::new(),
+        held: BTreeMap::new(),
         last_lines: BTreeMap::new(),
         failures: failed,
     };
@@ -76,8 +97,12 @@ pub(crate) fn run(
         let stopping = grid.starting.stop.asked() > 0;
         if !stopping {
             grid.start_what_is_ready(&sender);
+            while grid.give_up_waiting() {
+                // What waits for those is told so.
+                grid.start_what_is_ready(&sender);
+            }
         }
-        if grid.at_work.is_empty() {
+        if grid.at_work.is_empty() && (stopping || grid.held.is_empty()) {
             break;
         }
         while passed_on < grid.starting.stop.asked() {
@@ -87,7 +112,7 @@ pub(crate) fn run(
                     .say("stopping: each run writes a checkpoint (again: end them at once)");
             }
             for process in grid.at_work.values() {
-                pass_on(&process.child);
+                pass_on(&process.tied.child);
             }
         }
         match receiver.recv_timeout(Duration::from_millis(100)) {
@@ -105,6 +130,12 @@ pub(crate) fn run(
     Ok(Outcome { failures, stopped })
 }
 
+/// What a run can be at work on.
+struct Place {
+    /// The GPU; none leaves it to the program.
+    gpu: Option<u16>,
+}
+
 struct Grid<'a> {
     plan: &'a mut Plan,
     starting: &'a Starting<'a>,
@@ -112,6 +143,8 @@ struct Grid<'a> {
     display: Display,
     stands: Vec<Stand>,
     at_work: BTreeMap<usize, Process>,
+    /// Those that another process is at work on, since when that is known.
+    held: BTreeMap<usize, (Holder, Instant)>,
     /// The last thing that a run said that was no event: why it failed.
     last_lines: BTreeMap<usize, String>,
     failures: BTreeMap<usize, String>,
@@ -122,11 +155,20 @@ impl Grid<'_> {
         self.stands.iter().filter(|&&found| found == stand).count()
     }
 
+    /// Where one more run can be at work: on the GPU with the fewest. None if all are full.
+    fn place(&self) -> Option<Place> {
+        let Starting { jobs, gpus, .. } = self.starting;
+        let at_work = |place: &Place| {
+            self.at_work.values().filter(|process| process.gpu == place.gpu).count()
+        };
+        let named = gpus.iter().map(|&gpu| Place { gpu: Some(gpu) });
+        let unnamed = gpus.is_empty().then_some(Place { gpu: None });
+        named.chain(unnamed).min_by_key(at_work).filter(|place| at_work(place) < *jobs)
+    }
+
     fn start_what_is_ready(&mut self, messages: &Sender<(usize, Message)>) {
         for job in 0..self.stands.len() {
-            if self.at_work.len() >= self.starting.jobs {
-                break;
-            }
+            let Some(Place { gpu }) = self.place() else { break };
             if self.stands[job] != Stand::Open {
                 continue;
             }
@@ -137,12 +179,29 @@ impl Grid<'_> {
                 continue;
             }
             if waits_for.iter().all(|&it| self.stands[it] == Stand::Done) {
-                self.start(job, messages);
+                self.start(job, gpu, messages);
             }
         }
     }
 
-    fn start(&mut self, job: usize, messages: &Sender<(usize, Message)>) {
+    /// Fails the runs that another process is at work on for too long. While there is anything else
+    /// to do, waiting for it costs nothing.
+    fn give_up_waiting(&mut self) -> bool {
+        let patience = self.starting.patience;
+        let late = |(_, since): &(Holder, Instant)| since.elapsed() >= patience;
+        if !self.at_work.is_empty() || !self.held.values().any(late) {
+            return false;
+        }
+        let (late, held) = std::mem::take(&mut self.held).into_iter().partition(|(_, it)| late(it));
+        self.held = held;
+        let late: BTreeMap<usize, (Holder, Instant)> = late;
+        for (job, (holder, _)) in late {
+            self.fail(job, holder.in_the_way());
+        }
+        true
+    }
+
+    fn start(&mut self, job: usize, gpu: Option<u16>, messages: &Sender<(usize, Message)>) {
         let Starting { workspace, options, nsmc, threads, .. } = self.starting;
         let chosen = self.plan.choices.len();
         let settled = self.plan.settled(workspace, options, self.plan.jobs[job].clone());
@@ -157,8 +216,8 @@ impl Grid<'_> {
             }
         }
         let run = &self.plan.jobs[job].run;
-        match Process::start(workspace, nsmc, run, *threads, job, messages) {
-            Ok(Some(process)) => {
+        match Process::start(workspace, nsmc, run, gpu, *threads, job, messages) {
+            Ok(Attempt::Made(Some(process))) => {
                 let number = self.display.total() - self.count(Stand::Open) + 1;
                 self.display.start(job, &run.config, number);
                 self.at_work.insert(job, process);
@@ -166,7 +225,14 @@ impl Grid<'_> {
             }
             // Its trials were done anew and chose what they had chosen before, or another xtask has
             // run it since the plan was made.
-            Ok(None) => self.stands[job] = Stand::Done,
+            Ok(Attempt::Made(None)) => {
+                self.held.remove(&job);
+                self.stands[job] = Stand::Done;
+            }
+            Ok(Attempt::Held(holder)) => {
+                let id = run.config.run_id();
+                self.hold(job, &id, holder);
+            }
             Err(error) => self.fail(job, format!("{error:#}")),
         }
         self.show_whole();
@@ -191,6 +257,7 @@ impl Grid<'_> {
                 let Some(process) = self.at_work.remove(&job) else { return Ok(()) };
                 let status = process.end()?;
                 if status.success() && self.plan.jobs[job].run.is_done() {
+                    self.held.remove(&job);
                     self.stands[job] = Stand::Done;
                     self.display.end(job, "done");
                 } else if stopping {
@@ -200,6 +267,19 @@ impl Grid<'_> {
                     let said = self.last_lines.remove(&job);
                     let why = said.unwrap_or_else(|| format!("the run ended with {status}"));
                     let why = why.strip_prefix(ERROR).unwrap_or(&why).to_owned();
+                    let run = &self.plan.jobs[job].run;
+                    let late = self
+                        .held
+                        .get(&job)
+                        .is_some_and(|(_, since)| since.elapsed() >= self.starting.patience);
+                    if why.contains(HELD) && !late {
+                        let holder = Holder::of(&run.folder)?.unwrap_or_default();
+                        let id = run.config.run_id();
+                        self.stands[job] = Stand::Open;
+                        self.display.end(job, "not started");
+                        self.hold(job, &id, holder);
+                        return Ok(());
+                    }
                     self.display.end(job, &format!("failed ({why})"));
                     self.fail(job, why);
                 }
@@ -209,7 +289,18 @@ impl Grid<'_> {
         Ok(())
     }
 
+    /// Keeps a run open that another process is at work on, and says so, once of each.
+    fn hold(&mut self, job: usize, id: &str, holder: Holder) {
+        let earlier = self.held.get(&job);
+        if earlier.is_none_or(|(known, _)| *known != holder) {
+            self.display.say(&format!("{id}: {}", holder.waiting()));
+        }
+        let since = earlier.map_or_else(Instant::now, |(_, since)| *since);
+        self.held.insert(job, (holder, since));
+    }
+
     fn fail(&mut self, job: usize, why: String) {
+        self.held.remove(&job);
         self.stands[job] = Stand::Failed;
         self.failures.insert(job, why);
     }
@@ -220,6 +311,6 @@ impl Grid<'_> {
         let left = open.map(|job| Some(self.seconds[job]? * (1.0 - self.display.share(job))));
         let left: Option<f64> = left.sum();
         let done = self.display.total() - self.count(Stand::Open) - self.at_work.len();
-        self.display.whole(done, left.map(|left| left / self.starting.jobs as f64));
+        self.display.whole(done, left.map(|left| left / self.starting.at_once() as f64));
     }
 }

@@ -11,6 +11,20 @@ use crate::grid::room::Room;
 use crate::print;
 use crate::workspace::Workspace;
 
+/// How many runs are at work at once.
+pub(crate) struct AtOnce {
+    /// On each GPU.
+    pub(crate) jobs: usize,
+    /// GPUs that were named.
+    pub(crate) gpus: usize,
+}
+
+impl AtOnce {
+    fn runs(&self) -> usize {
+        self.jobs * self.gpus.max(1)
+    }
+}
+
 /// What a plan is expected to take.
 pub(crate) struct Costs {
     estimates: Vec<Option<Estimate>>,
@@ -46,7 +60,7 @@ pub(crate) fn show(
     plan: &Plan,
     costs: &Costs,
     runs: &Path,
-    jobs: usize,
+    at_once: &AtOnce,
 ) -> Result<()> {
     let states: Vec<State> = plan.jobs.iter().map(Job::state).collect();
     let header = ["run", "recipe", "method", "reviews", "rate", "seed", "state", "time"];
@@ -73,8 +87,8 @@ pub(crate) fn show(
     }
     print(&runs_line);
     print(&format!("to fetch: {}", to_fetch(workspace, plan, &open)?));
-    print(&time(costs, &open, jobs));
-    print(&room(costs, &open, runs, jobs));
+    print(&time(costs, &open, at_once));
+    print(&room(costs, &open, runs, at_once.runs()));
     Ok(())
 }
 
@@ -131,7 +145,7 @@ fn to_fetch(workspace: &Workspace, plan: &Plan, open: &[usize]) -> Result<String
     Ok(lines.collect::<Vec<_>>().join(", "))
 }
 
-fn time(costs: &Costs, open: &[usize], jobs: usize) -> String {
+fn time(costs: &Costs, open: &[usize], at_once: &AtOnce) -> String {
     if open.is_empty() {
         return "time: none, everything is done".into();
     }
@@ -139,9 +153,13 @@ fn time(costs: &Costs, open: &[usize], jobs: usize) -> String {
     let seconds: f64 = estimates.iter().map(|estimate| estimate.seconds).sum::<f64>();
     let guessed = estimates.iter().filter(|estimate| estimate.measured == 0).count();
     let unknown = open.len() - estimates.len();
-    let mut line = format!("time: about {}", duration(seconds / jobs.min(open.len()) as f64));
-    if jobs > 1 {
-        line += &format!(", {jobs} runs at once");
+    let runs = at_once.runs();
+    let mut line = format!("time: about {}", duration(seconds / runs.min(open.len()) as f64));
+    if runs > 1 {
+        line += &format!(", {runs} runs at once");
+    }
+    if at_once.gpus > 1 {
+        line += &format!(" on {} GPUs", at_once.gpus);
     }
     line += match guessed {
         0 => "; by earlier runs on this machine",

@@ -3,18 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use clap::Parser;
-use nsmc_experiment::{EpochRecord, ExperimentConfig, RunRecord, RunResults, RunStatus};
+use nsmc_experiment::{EpochRecord, ExperimentConfig, FileLock, RunRecord, RunResults, RunStatus};
 
 use super::estimate::Speeds;
 use super::plan::{Plan, State};
 use super::schedule::{Outcome, Starting, run};
 use super::stop::Stop;
 use super::timing::{time, to_time};
-use crate::args::{Args, Command, Options};
+use crate::args::{DeviceChoice, Options, Source};
+use crate::holder::Attempt;
 use crate::nsmc::Nsmc;
 use crate::train::Run;
 use crate::workspace::Workspace;
@@ -99,8 +100,8 @@ rows = 60
 class_counts = [30, 30]
 "#;
 
-/// `nsmc train --config FILE --out DIR --progress-json --device cpu`: notes that it was started, and
-/// does what the file `records/ID` says.
+/// `nsmc train --config FILE --out DIR --progress-json --device cpu --stop-with-stdin`: notes that it
+/// was started, and on which device, and does what the file `records/ID` says.
 const PROGRAM: &str = r#"#!/bin/sh
 root=$(dirname "$0")
 if [ "$1 $2 $3 $5" = "bench run --run --record" ]; then
@@ -109,14 +110,20 @@ if [ "$1 $2 $3 $5" = "bench run --run --record" ]; then
     exit
 fi
 id=$(basename "$5")
+out=$5
+mkdir -p "$out"
+cp "$3" "$out/config.toml"
 echo "$id" >> "$root/started"
-mkdir -p "$5"
-cp "$3" "$5/config.toml"
+shift 5
+echo "$*" >> "$root/arguments"
 echo '{"event":"progress","label":"epoch 1/2","done":10,"total":90,"loss":0.5}' >&2
 if [ -e "$root/wait" ]; then
     trap 'echo "$id" >> "$root/signalled"; echo "error: interrupted" >&2; exit 1' TERM
     echo "$id" >> "$root/waiting"
-    while true; do sleep 0.05; done
+    # A minute: a test that has failed does not stop it.
+    turns=0
+    while [ $turns -lt 1200 ]; do sleep 0.05; turns=$((turns + 1)); done
+    exit 1
 fi
 if [ ! -e "$root/records/$id.json" ]; then
     echo "a warning" >&2
@@ -124,7 +131,7 @@ if [ ! -e "$root/records/$id.json" ]; then
     echo "  on its second line" >&2
     exit 1
 fi
-cp "$root/records/$id.json" "$5/record.json"
+cp "$root/records/$id.json" "$out/record.json"
 "#;
 
 pub(crate) struct World {
@@ -137,19 +144,21 @@ impl World {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let workspace = Workspace::at(folder.path());
-        let arguments = ["xtask", "reproduce", "--device", "cpu"];
-        let Command::Reproduce(reproduce) = Args::try_parse_from(arguments).unwrap().command else {
-            panic!()
+        // Not as clap makes them: that reads `NSMC_MIRROR`.
+        let options = Options {
+            profile: None,
+            set: Vec::new(),
+            device: DeviceChoice::Cpu,
+            runs: "runs".into(),
+            source: Source { mirror: None },
         };
-        let world = Self { folder, workspace, options: reproduce.options };
+        let world = Self { folder, workspace, options };
         world.write("configs/toy.toml", PROFILE);
         world.write("configs/methods/vanilla.toml", "[method]\nname = \"vanilla\"\n");
         world.write("configs/methods/majority.toml", "[method]\nname = \"majority\"\n");
         world.write("datasets/manifest.toml", DATASETS);
         world.write("models/manifest.toml", "[models]\n[adapters]\n");
-        world.write("nsmc", PROGRAM);
-        let permissions = std::fs::Permissions::from_mode(0o755);
-        fs_err::set_permissions(world.path("nsmc"), permissions).unwrap();
+        world.write_program("nsmc", PROGRAM);
         world
     }
 
@@ -161,6 +170,20 @@ impl World {
         let path = self.path(name);
         fs_err::create_dir_all(path.parent().unwrap()).unwrap();
         fs_err::write(path, text).unwrap();
+    }
+
+    /// Writes a script without ever having it open in this process: a test beside this one that
+    /// starts a process meanwhile would hand it on, and the script could not be started ("text file
+    /// busy").
+    pub(crate) fn write_program(&self, name: &str, text: &str) {
+        let mut shell = Command::new("sh")
+            .args(["-c", "cat > \"$0\" && chmod +x \"$0\""])
+            .arg(self.path(name))
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut shell.stdin.take().unwrap(), text.as_bytes()).unwrap();
+        assert!(shell.wait().unwrap().success());
     }
 
     pub(crate) fn lines(&self, name: &str) -> Vec<String> {
@@ -181,13 +204,19 @@ impl World {
     }
 
     fn run(&self, plan: &mut Plan, jobs: usize, stop: &Stop) -> Outcome {
+        self.run_on(plan, jobs, &[], stop)
+    }
+
+    fn run_on(&self, plan: &mut Plan, jobs: usize, gpus: &[u16], stop: &Stop) -> Outcome {
         let starting = Starting {
             workspace: &self.workspace,
             options: &self.options,
-            nsmc: &Nsmc::at(self.path("nsmc")),
+            nsmc: &Nsmc::built(self.path("nsmc"), !gpus.is_empty()),
             jobs,
+            gpus,
             threads: Some(1),
             stop: stop.clone(),
+            patience: Duration::from_millis(300),
         };
         let seconds = vec![Some(1.0); plan.jobs.len()];
         run(plan, &starting, &seconds, BTreeMap::new()).unwrap()
@@ -367,9 +396,11 @@ fn a_signal_reaches_each_run_at_work_once_and_starts_no_more() {
         let (stopping, waiting) = (stop.clone(), world.path("waiting"));
         scope.spawn(move || {
             let count = || fs_err::read_to_string(&waiting).map_or(0, |text| text.lines().count());
-            while count() < 2 {
-                std::thread::sleep(std::time::Duration::from_millis(20));
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while count() < 2 && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(20));
             }
+            // After the deadline, too: the grid would wait for its runs.
             stopping.ask();
         });
         world.run(&mut plan, 2, &stop)
@@ -380,6 +411,113 @@ fn a_signal_reaches_each_run_at_work_once_and_starts_no_more() {
     signalled.sort();
     assert_eq!((started.len(), &started), (2, &signalled));
     assert_eq!(plan.jobs[0].state(), State::Stopped);
+}
+
+/// The plan's runs without the cells that wait for trials, each with a record ready for it.
+fn without_waiting(world: &World) -> Plan {
+    let mut plan = world.plan();
+    plan.jobs.retain(|job| job.waits_for.is_empty());
+    for job in &plan.jobs {
+        world.succeeds(&job.run.config, [0.5, 0.5]);
+    }
+    plan
+}
+
+#[test]
+fn runs_are_spread_over_the_gpus_and_each_knows_its_own() {
+    let world = World::new();
+    let mut plan = without_waiting(&world);
+    let outcome = world.run_on(&mut plan, 1, &[3, 5], &Stop::default());
+    assert_eq!((outcome.failures, outcome.stopped), (Vec::<String>::new(), false));
+    let arguments = world.lines("arguments");
+    let on = |gpu: &str| {
+        let device = format!("--progress-json --device {gpu} --stop-with-stdin");
+        arguments.iter().filter(|&line| *line == device).count()
+    };
+    assert_eq!(on("cuda:3") + on("cuda:5"), 6, "{arguments:?}");
+    assert!(on("cuda:3") > 0 && on("cuda:5") > 0, "{arguments:?}");
+    // The device is no part of a run's identity.
+    assert_eq!(world.plan().done(), 6);
+}
+
+#[test]
+fn as_many_runs_as_asked_for_are_at_work_on_each_gpu() {
+    let world = World::new();
+    world.write("wait", "");
+    let mut plan = without_waiting(&world);
+    let stop = Stop::default();
+    let outcome = std::thread::scope(|scope| {
+        let (stopping, waiting) = (stop.clone(), world.path("waiting"));
+        scope.spawn(move || {
+            let count = || fs_err::read_to_string(&waiting).map_or(0, |text| text.lines().count());
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while count() < 4 && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            stopping.ask();
+        });
+        world.run_on(&mut plan, 2, &[0, 1], &stop)
+    });
+    assert!(outcome.stopped, "{outcome:?}");
+    let mut devices: Vec<String> = world.lines("arguments");
+    devices.sort();
+    let device = |gpu| format!("--progress-json --device cuda:{gpu} --stop-with-stdin");
+    assert_eq!(devices, [device(0), device(0), device(1), device(1)]);
+}
+
+#[test]
+fn of_an_older_run_no_half_is_left_to_go_on_from() {
+    let world = World::new();
+    let run = &world.plan().jobs[0].run;
+    let id = run.config.run_id();
+    // A run that is done, and what an xtask that was killed left of another.
+    world.write(&format!("runs/{id}/config.toml"), &run.config.to_toml());
+    record(&run.config, [0.5, 0.5]).write(&world.path(&format!("runs/{id}/record.json"))).unwrap();
+    world.write(&format!("runs/.removed/{id}/resume/step"), "");
+    let done = run.prepare(false).unwrap();
+    assert!(matches!(done, Attempt::Made(None)) && run.is_done());
+    let Attempt::Made(Some(prepared)) = run.prepare(true).unwrap() else { panic!() };
+    assert!(!run.folder.exists() && !world.path("runs/.removed").exists());
+    prepared.close().unwrap();
+}
+
+#[test]
+fn a_run_that_somebody_else_started_is_waited_for_for_a_while_and_named() {
+    let world = World::new();
+    let mut plan = world.plan();
+    for job in [0, 1, 2, 6, 7] {
+        world.succeeds(&plan.jobs[job].run.config, [0.5, 0.5]);
+    }
+    // A trial, and one that nothing waits for.
+    let lock = |job: usize| {
+        let folder: &Path = &plan.jobs[job].run.folder;
+        fs_err::create_dir_all(folder).unwrap();
+        FileLock::try_acquire(&folder.join(".lock")).unwrap().unwrap()
+    };
+    let (trial, cell) = (lock(3), lock(0));
+    let (trial_id, cell_id) = (plan.jobs[3].shown_id(), plan.jobs[0].shown_id());
+    let outcome = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(cell);
+        });
+        world.run(&mut plan, 1, &Stop::default())
+    });
+    drop(trial);
+    let pid = std::process::id();
+    let failures = outcome.failures;
+    assert_eq!(failures.len(), 5, "{failures:?}");
+    let named = format!(
+        "{trial_id}: process {pid} is at work on it and does not end; wait for it or stop it (`kill \
+         {pid}`), then the same command goes on"
+    );
+    assert!(failures.contains(&named), "{failures:?}");
+    let waits = |failure: &&String| {
+        failure.ends_with(&format!("not started, for its trial {trial_id} failed"))
+    };
+    assert_eq!(failures.iter().filter(waits).count(), 4, "{failures:?}");
+    assert!(world.lines("started").contains(&cell_id), "it was free in time");
+    assert_eq!(plan.done(), 5);
 }
 
 #[test]

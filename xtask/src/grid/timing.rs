@@ -1,9 +1,12 @@
+use std::process::Stdio;
+
 use anyhow::{Context, Result, ensure};
 use nsmc_experiment::RunRecord;
 use serde_json::Value;
 
 use crate::grid::plan::{Plan, State};
 use crate::grid::stop::Stop;
+use crate::holder::{Attempt, Holder, PATIENCE, patiently};
 use crate::nsmc::Nsmc;
 use crate::say;
 use crate::workspace::Workspace;
@@ -37,6 +40,10 @@ pub(crate) fn time(
         let record = RunRecord::read(&run.folder.join("record.json"))?;
         let shared = record.results.and_then(|results| results.epoch_seconds());
         let shared = shared.context("a run that is done has the time of its epochs")?;
+        // The measurement of an xtask that was killed.
+        patiently(&id, stop, PATIENCE, || {
+            Ok(Holder::of(&run.folder)?.map_or(Attempt::Made(()), Attempt::Held))
+        })?;
         let seconds = measure(workspace, nsmc, &run.folder).with_context(|| id.clone());
         // Ctrl-C ends the measurement, too.
         ensure!(
@@ -53,7 +60,9 @@ pub(crate) fn time(
 fn measure(workspace: &Workspace, nsmc: &Nsmc, folder: &std::path::Path) -> Result<f64> {
     let arguments =
         ["bench".into(), "run".into(), "--run".into(), folder.into(), "--record".into()];
-    let output = nsmc.command(workspace, &arguments).output()?;
+    let mut command = nsmc.command(workspace, &arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = nsmc.tie(command)?.output()?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}", stderr.trim());
     let line: Value = serde_json::from_slice(&output.stdout).context("the measurement's JSON")?;

@@ -153,16 +153,10 @@ fn runs(count: usize) -> String {
     if count == 1 { "1 run".into() } else { format!("{count} runs") }
 }
 
-/// Removes the configurations that finished runs were started with: their directories have them.
+/// Removes the configurations that finished runs were started with.
 fn sweep(plan: &Plan, submission: &Submission, runs: &Path) -> Result<()> {
     let runs = submission.tasks().filter_map(|(.., task)| task.run(plan, runs));
-    for run in runs.filter(Run::is_done) {
-        let path = run.started_with();
-        if path.is_file() {
-            fs_err::remove_file(path)?;
-        }
-    }
-    Ok(())
+    runs.filter(Run::is_done).try_for_each(|run| run.sweep())
 }
 
 /// How the runs of a submission stand.

@@ -29,7 +29,7 @@ pub(super) fn command(workspace: &Workspace, args: &SlurmTask) -> Result<Option<
         format!("{}: its trials are not done, so that what it is is not known", task.id)
     })?;
     plan.choices.iter().for_each(|choice| say(choice));
-    let Some(prepared) = run.prepare(false)? else {
+    let Some(prepared) = run.prepare_patiently(false)? else {
         say(&format!("{} is done", run.config.run_id()));
         return Ok(None);
     };

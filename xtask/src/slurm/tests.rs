@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use super::queue::Slurm;
@@ -24,9 +23,7 @@ const SQUEUE: &str = "#!/bin/sh\ncat \"$(dirname \"$0\")/queue\"\n";
 fn world() -> World {
     let world = World::new();
     for (name, text) in [("sbatch", SBATCH), ("squeue", SQUEUE)] {
-        world.write(name, text);
-        let permissions = std::fs::Permissions::from_mode(0o755);
-        fs_err::set_permissions(world.path(name), permissions).unwrap();
+        world.write_program(name, text);
     }
     world.write("queue", "");
     world
