@@ -100,6 +100,14 @@ pub(crate) fn prepare(world: &World) {
     world.write("pretraining.toml", config);
 }
 
+/// The models and what was measured of them, without the time.
+pub(crate) fn assert_same(world: &World, run: &str, other: &str) {
+    let weights =
+        |run: &str| fs_err::read(world.path(&format!("{run}/model/model.safetensors"))).unwrap();
+    assert!(weights(run) == weights(other), "{run} and {other} have other weights");
+    assert_eq!(metrics(world, run), metrics(world, other));
+}
+
 /// Pre-trains `whole` undisturbed, and `killed` in a campaign with at least so many kills and
 /// resumptions: they must come to the same.
 pub(crate) fn fight(
@@ -116,13 +124,7 @@ pub(crate) fn fight(
     let arguments = arguments("killed");
     let campaign =
         Campaign { world, run: "killed", arguments: &arguments, whole: started.elapsed(), moments };
-    campaign.fight(kills, resumptions, seed, || {
-        let weights = |run: &str| {
-            fs_err::read(world.path(&format!("{run}/model/model.safetensors"))).unwrap()
-        };
-        assert!(weights("killed") == weights("whole"), "the weights are others");
-        assert_eq!(metrics(world, "killed"), metrics(world, "whole"));
-    })
+    campaign.fight(kills, resumptions, seed, || assert_same(world, "killed", "whole"))
 }
 
 #[test]

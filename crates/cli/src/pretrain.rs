@@ -87,13 +87,7 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
     pretraining.dropout = bert.hidden_dropout_prob > 0.0
         || bert.attention_probs_dropout_prob > 0.0
         || config.adapter.as_ref().is_some_and(|adapter| adapter.dropout > 0.0);
-    let positions = bert.max_position_embeddings;
-    ensure!(
-        config.corpus.max_length <= positions && tokenizer.vocab_size() <= bert.vocab_size,
-        "the model has {positions} positions and {} tokens: too few for `corpus.max_length` or its \
-         tokenizer",
-        bert.vocab_size
-    );
+    check_size(&bert, &config, &tokenizer)?;
     let (parameters, folder, metrics) = if let Some(adapter) = &config.adapter {
         let bottleneck = bottleneck(adapter).context("`adapter`")?;
         let model = AdaptedMaskedLm::new(base, &bert, &adapter.name, &bottleneck, config.seed)?;
@@ -137,6 +131,22 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
         last.held_out_loss,
         last.held_out_accuracy
     ))
+}
+
+/// Refuses a model that is too small for the corpus.
+fn check_size(
+    bert: &BertConfig,
+    config: &PretrainingConfig,
+    tokenizer: &BertTokenizer,
+) -> Result<()> {
+    let positions = bert.max_position_embeddings;
+    ensure!(
+        config.corpus.max_length <= positions && tokenizer.vocab_size() <= bert.vocab_size,
+        "the model has {positions} positions and {} tokens: too few for `corpus.max_length` or its \
+         tokenizer",
+        bert.vocab_size
+    );
+    Ok(())
 }
 
 /// Writes `record.json` with what every run has to say of itself, when all else is on the disk.

@@ -31,7 +31,7 @@ pub fn row_attention(
 ) -> (Tensor<2>, Tensor<2>) {
     let dropout = probability(dropout, &query);
     if !has_kernel(&query) {
-        return composed(query, offset, &candidates, dropout);
+        return composed(&query, offset.as_ref(), &candidates, dropout);
     }
     let seed = if dropout == 0.0 { 0 } else { draw_seed(&query) };
     kernel(query, offset, candidates, dropout, seed)
@@ -56,8 +56,8 @@ fn kernel(
 }
 
 fn composed(
-    query: Tensor<2>,
-    offset: Option<Tensor<2>>,
+    query: &Tensor<2>,
+    offset: Option<&Tensor<2>>,
     candidates: &[Tensor<2>],
     dropout: f64,
 ) -> (Tensor<2>, Tensor<2>) {
@@ -65,7 +65,7 @@ fn composed(
         .iter()
         .map(|candidate| {
             let score = (query.clone() * candidate.clone()).sum_dim(1);
-            match &offset {
+            match offset {
                 Some(offset) => score + offset.clone(),
                 None => score,
             }
@@ -179,7 +179,9 @@ fn softmax(scores: &mut [f32]) {
         *score = exp(*score - highest);
         sum += *score;
     }
-    scores.iter_mut().for_each(|score| *score /= sum);
+    for score in scores {
+        *score /= sum;
+    }
 }
 
 /// Parents: query, offset, candidates.
@@ -261,14 +263,14 @@ mod tests {
                 let offset = Some(inputs[1].clone());
                 kernel(inputs[0].clone(), offset, inputs[2..].to_vec(), 0.0, 0).0
             },
-            |inputs| composed(inputs[0].clone(), Some(inputs[1].clone()), &inputs[2..], 0.0).0,
+            |inputs| composed(&inputs[0], Some(&inputs[1]), &inputs[2..], 0.0).0,
         );
         let device = Device::flex();
         let tensors: Vec<_> =
             inputs().into_iter().map(|data| Tensor::<2>::from_data(data, &device)).collect();
         let one = |weights: Tensor<2>| weights.into_data();
         let kernel = one(kernel(tensors[0].clone(), None, tensors[2..].to_vec(), 0.0, 0).1);
-        let composed = one(composed(tensors[0].clone(), None, &tensors[2..], 0.0).1);
+        let composed = one(composed(&tensors[0], None, &tensors[2..], 0.0).1);
         kernel.assert_approx_eq::<f32>(&composed, Tolerance::absolute(1e-6));
     }
 
