@@ -168,7 +168,7 @@ fn fight(
 }
 
 /// What a run found, without times and sizes of the process.
-fn results(world: &World, run: &str) -> RunResults {
+pub(crate) fn results(world: &World, run: &str) -> RunResults {
     let mut results =
         RunRecord::read(&world.path(run).join("record.json")).unwrap().results.unwrap();
     results.test_seconds = 0.0;

@@ -2,25 +2,16 @@
 //! empty, cut, changed or gone.
 
 use std::path::Path;
-use std::process::Stdio;
-use std::time::{Duration, Instant};
 
-use nsmc_experiment::{RunRecord, RunResults};
+use nsmc_experiment::RunResults;
 
+use crate::kill::results;
 use crate::methods::{ADAPTER, fusion};
-use crate::world::World;
+use crate::world::{World, newest_step};
 
 /// What a run found, without times and sizes of the process: its record's results, its predictions,
 /// and what its trainings measured.
 pub(crate) fn found(world: &World, run: &str) -> (RunResults, String, Vec<serde_json::Value>) {
-    let mut results =
-        RunRecord::read(&world.path(run).join("record.json")).unwrap().results.unwrap();
-    results.test_seconds = 0.0;
-    results.peak_memory_mib = None;
-    let stage = results.adapter_stage.iter_mut().flat_map(|stage| &mut stage.epochs);
-    for epoch in stage.chain(&mut results.epochs) {
-        epoch.train_seconds = 0.0;
-    }
     let mut metrics = Vec::new();
     for file in ["adapter/metrics.jsonl", "metrics.jsonl"] {
         let path = world.path(run).join(file);
@@ -32,35 +23,19 @@ pub(crate) fn found(world: &World, run: &str) -> (RunResults, String, Vec<serde_
             metrics.push(line);
         }
     }
-    (results, world.read(format!("{run}/predictions.tsv")), metrics)
+    (results(world, run), world.read(format!("{run}/predictions.tsv")), metrics)
 }
 
-/// The step of the newest checkpoint to go on from in a folder; 0 if there is none.
-pub(crate) fn newest_step(folder: &Path) -> usize {
-    let entries = fs_err::read_dir(folder).into_iter().flatten().flatten();
-    let steps = entries.filter_map(|entry| {
-        entry.file_name().to_str()?.strip_prefix("step-")?.parse::<usize>().ok()
-    });
-    steps.max().unwrap_or(0)
-}
-
-fn train(run: &str) -> [&str; 7] {
+pub(crate) fn train(run: &str) -> [&str; 7] {
     ["train", "--config", "config.toml", "--out", run, "--device", "cpu"]
 }
 
 /// Kills what works in `stopped` when there is a checkpoint of that step in a folder of it.
 fn stop(world: &World, arguments: &[&str], folder: &str, step: usize) {
-    let mut command = world.command(arguments);
-    let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let folder = world.path("stopped").join(folder);
-    let started = Instant::now();
-    while newest_step(&folder) < step {
-        assert!(process.try_wait().unwrap().is_none(), "it ended before its step {step}");
-        assert!(started.elapsed() < Duration::from_mins(2), "there is no step {step}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    process.kill().unwrap();
-    process.wait().unwrap();
+    let mut process = world.start(arguments);
+    process.until("at its step", || newest_step(&folder) >= Some(step));
+    process.kill();
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -216,7 +191,7 @@ fn vanilla(all: bool) -> usize {
     for expected in ["config.toml", "stretches.json", "metrics.jsonl"].iter().chain(&model) {
         assert!(stopped.iter().any(|file| file == expected), "{expected}: {stopped:?}");
     }
-    let newest = newest_step(&world.path("stopped/resume"));
+    let newest = newest_step(&world.path("stopped/resume")).unwrap();
     let training = each_file_of_a_run_may_be_damaged(&world, &stopped, all, |file, kind| {
         told_while_training(file, kind, newest)
     });
@@ -261,7 +236,7 @@ fn adapter_fusion(all: bool) -> usize {
     for expected in ["adapter/fitted.toml", "adapter/checkpoint/best/peft.json"] {
         assert!(stopped.iter().any(|file| file == expected), "{expected}: {stopped:?}");
     }
-    let newest = newest_step(&world.path("stopped/resume"));
+    let newest = newest_step(&world.path("stopped/resume")).unwrap();
     each_file_of_a_run_may_be_damaged(&world, &stopped, all, |file, kind| {
         told_while_training(file, kind, newest)
     })
@@ -290,7 +265,8 @@ fn a_pre_training_goes_on_whichever_of_its_files_was_damaged() {
     let whole = world.nsmc(&pretrain("whole"));
     assert!(whole.success, "{}", whole.stderr);
     stop(&world, &pretrain("stopped"), "checkpoint", 9);
-    let newest = format!("checkpoint/step-{}", newest_step(&world.path("stopped/checkpoint")));
+    let newest =
+        format!("checkpoint/step-{}", newest_step(&world.path("stopped/checkpoint")).unwrap());
     let file = |name: &str| format!("{newest}/{name}");
     let damages = [
         ("config.toml".into(), Damage::Empty),

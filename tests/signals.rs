@@ -1,60 +1,41 @@
 //! Trainings that a signal stops, as Ctrl-C, `kill`, Slurm and `cargo xtask` do.
 
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use nsmc_experiment::{RunRecord, RunStatus};
 
 use crate::methods::{ADAPTER, fusion};
-use crate::power_loss::{found, newest_step};
-use crate::world::World;
+use crate::power_loss::{found, train};
+use crate::world::{Ran, Running, World, newest_step};
 
-/// Longer than what is waited for takes on a busy machine.
-const DEADLINE: Duration = Duration::from_mins(2);
-
-/// Starts the program and waits until there is a file or folder.
-fn start(world: &World, arguments: &[&str], reached: &str) -> Child {
-    let mut command = world.command(arguments);
-    let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let started = Instant::now();
-    while !world.path(reached).exists() {
-        assert!(process.try_wait().unwrap().is_none(), "it ended before there was {reached}");
-        assert!(started.elapsed() < DEADLINE, "there is no {reached}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+/// Starts the program and waits until there is a checkpoint of that step or a later one in a folder.
+fn start(world: &World, arguments: &[&str], folder: &str, step: usize) -> Running {
+    let mut process = world.start(arguments);
+    let folder = world.path(folder);
+    process.until("at its checkpoint", || newest_step(&folder) >= Some(step));
     process
 }
 
-fn send(process: &Child, signals: &[&str]) {
+fn send(process: &Running, signals: &[&str]) {
     for signal in signals {
         let kill = format!("kill -{signal} {}", process.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 }
 
-/// The exit code of a process and what it said.
-fn end(process: Child) -> (Option<i32>, String) {
-    let output = process.wait_with_output().unwrap();
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
-}
-
-fn train(run: &str) -> [&str; 7] {
-    ["train", "--config", "config.toml", "--out", run, "--device", "cpu"]
-}
-
-/// Stops a run when there is `reached`, twenty epochs from its end; the same command then ends as
-/// `whole` did.
-fn stopped_and_gone_on(world: &World, signal: &str, reached: &str, resume: &str, whole: &str) {
-    let process = start(world, &train("run"), reached);
+/// Stops a run of twenty epochs when `resume` has the first one's checkpoint; the same command then
+/// ends as `whole` did.
+fn stopped_and_gone_on(world: &World, signal: &str, resume: &str, whole: &str) {
+    let process = start(world, &train("run"), resume, 12);
     send(&process, &[signal]);
-    let (code, said) = end(process);
+    let Ran { code, stderr: said, .. } = process.end();
     assert_eq!(code, Some(1), "{signal}: {said}");
     let expected = "interrupted: a signal asked the training to stop; the same command goes on";
     assert!(said.contains(expected) && !said.contains("panicked"), "{signal}: {said}");
     let record = RunRecord::read(&world.path("run/record.json")).unwrap();
     assert!(matches!(&record.status, RunStatus::Failed { error } if error.contains(expected)));
     // Nothing but the end of an epoch and a signal makes one.
-    let step = newest_step(&world.path(resume));
+    let step = newest_step(&world.path(resume)).unwrap();
     assert!(step > 12, "{signal}: the last checkpoint is that of step {step}");
 
     let ran = world.nsmc(&train("run"));
@@ -72,14 +53,14 @@ fn a_run_that_a_signal_stops_leaves_a_checkpoint_and_ends_with_the_same_numbers(
     let config = world.config().replace("num_train_epochs = 6", "num_train_epochs = 20");
     assert!(world.train(&config, "whole").success);
     for signal in ["TERM", "INT", "HUP"] {
-        stopped_and_gone_on(&world, signal, "run/resume/step-12", "run/resume", "whole");
+        stopped_and_gone_on(&world, signal, "run/resume", "whole");
     }
 
     // A second signal does not wait for the step and its checkpoint. Both are sent to a process that
     // stands still, so that the first one cannot end it before the second comes.
-    let process = start(&world, &train("run"), "run/resume/step-12");
+    let process = start(&world, &train("run"), "run/resume", 12);
     send(&process, &["STOP", "TERM", "INT", "CONT"]);
-    let (code, said) = end(process);
+    let Ran { code, stderr: said, .. } = process.end();
     assert_eq!(code, Some(130), "{said}");
     let ran = world.nsmc(&train("run"));
     assert!(ran.success && ran.stderr.contains("resumed: "), "{}", ran.stderr);
@@ -98,9 +79,8 @@ fn an_adapter_fusion_that_a_signal_stops_in_either_stage_ends_with_the_same_numb
         .replace("num_train_epochs = 2\n", "num_train_epochs = 20\n");
     assert!(world.train(&config, "whole").success);
     for signal in ["TERM", "INT"] {
-        let first = "run/adapter/resume";
-        stopped_and_gone_on(&world, signal, &format!("{first}/step-12"), first, "whole");
-        stopped_and_gone_on(&world, signal, "run/resume/step-12", "run/resume", "whole");
+        stopped_and_gone_on(&world, signal, "run/adapter/resume", "whole");
+        stopped_and_gone_on(&world, signal, "run/resume", "whole");
     }
 }
 
@@ -119,11 +99,11 @@ fn a_pre_training_that_a_signal_stops_leaves_a_checkpoint_and_ends_with_the_same
     let whole = world.nsmc(&pretrain("whole"));
     assert!(whole.success, "{}", whole.stderr);
     for signal in ["TERM", "INT"] {
-        let process = start(&world, &pretrain("run"), "run/checkpoint/step-20");
+        let process = start(&world, &pretrain("run"), "run/checkpoint", 20);
         send(&process, &[signal]);
-        let (code, said) = end(process);
+        let Ran { code, stderr: said, .. } = process.end();
         assert_eq!(code, Some(1), "{signal}: {said}");
-        let step = newest_step(&world.path("run/checkpoint"));
+        let step = newest_step(&world.path("run/checkpoint")).unwrap();
         let expected =
             format!("interrupted: after step {step}; the same command goes on from there");
         assert!(step > 20 && said.contains(&expected), "{signal}: step {step}: {said}");

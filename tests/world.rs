@@ -22,6 +22,8 @@ pub(crate) struct World {
 /// What a run of the program left.
 pub(crate) struct Ran {
     pub(crate) success: bool,
+    /// Its exit status; none if a signal ended it.
+    pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
@@ -243,7 +245,7 @@ impl Running {
         let status = self.status();
         let [stdout, stderr] = [&self.stdout, &self.stderr]
             .map(|file| String::from_utf8(fs_err::read(file.path()).unwrap()).unwrap());
-        Ran { success: status.success(), stdout, stderr }
+        Ran { success: status.success(), code: status.code(), stdout, stderr }
     }
 
     #[track_caller]

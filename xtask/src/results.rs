@@ -96,7 +96,7 @@ fn not_the_papers(profile: &str, set: &[String], report: &Path) -> Option<String
         }
         _ => format!(
             "`cargo xtask reproduce --profile {PAPER}` makes those, with multilingual BERT on all of \
-             NSMC, fetched or from `--mirror DIR`, in a day on one GPU"
+             NSMC, fetched or from `--mirror DIR`, and wants a GPU"
         ),
     };
     Some(format!(

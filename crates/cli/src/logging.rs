@@ -35,15 +35,14 @@ fn subscriber(
     };
     // Errors are told to a person by `main`, once. Without the hint every `trace!` of every library is
     // formed and sent here before it is dropped: half of the time of tokenization.
-    let to_person =
-        fmt::layer().with_writer(person).with_target(false).with_filter(level).with_filter(
-            filter_fn(move |event| {
-                *event.level() <= level
-                    && (*event.level() != tracing::Level::ERROR
-                        || event.target() != env!("CARGO_CRATE_NAME"))
-            })
-            .with_max_level_hint(level),
-        );
+    let to_person = fmt::layer().with_writer(person).with_target(false).with_filter(
+        filter_fn(move |event| {
+            *event.level() <= level
+                && (*event.level() != tracing::Level::ERROR
+                    || event.target() != env!("CARGO_CRATE_NAME"))
+        })
+        .with_max_level_hint(level),
+    );
     let to_file = file
         .map(|file| fmt::layer().with_ansi(false).with_writer(file).with_filter(LevelFilter::INFO));
     tracing_subscriber::registry().with(to_person).with(to_file)

@@ -253,9 +253,9 @@ fn tokenizer(
         ModelConfig::Scratch(shape) => shape,
     };
     let (folder, hash) = (run.join("tokenizer"), run.join("tokenizer.sha256"));
-    // Earlier versions wrote no hash.
     let whole = folder.is_dir()
-        && (!hash.is_file() || fs_err::read(&hash)? == sha256_folder(&folder)?.as_bytes());
+        && hash.is_file()
+        && fs_err::read(&hash)? == sha256_folder(&folder)?.as_bytes();
     if !whole {
         if folder.is_dir() {
             tracing::warn!(folder = %folder.display(), "damaged: the tokenizer is trained anew");

@@ -88,16 +88,9 @@ pub fn seal(lines: &str) -> String {
     format!("{SEAL}{}\n{lines}", sha256_hex(lines.as_bytes()))
 }
 
-/// The lines of a sealed file; none if they are not those that were written. A file that begins
-/// without a comment is of an earlier version, which sealed none, and is taken as it is.
+/// The lines of a sealed file; none if they are not those that were written.
 pub fn read_sealed(path: &Path) -> Result<Option<String>> {
     let Ok(text) = String::from_utf8(fs_err::read(path)?) else { return Ok(None) };
-    if text.is_empty() {
-        return Ok(None);
-    }
-    if !text.starts_with('#') {
-        return Ok(Some(text));
-    }
     let sealed = text.strip_prefix(SEAL).and_then(|sealed| sealed.split_once('\n'));
     let whole = sealed.filter(|(hash, lines)| *hash == sha256_hex(lines.as_bytes()));
     Ok(whole.map(|(_, lines)| lines.to_owned()))
@@ -194,9 +187,8 @@ mod tests {
                 assert_eq!(read_sealed(&path).unwrap(), None, "byte {changed} is {byte}");
             }
         }
-        // As it was written before there were seals.
         fs_err::write(&path, lines).unwrap();
-        assert_eq!(read_sealed(&path).unwrap().as_deref(), Some(lines));
+        assert_eq!(read_sealed(&path).unwrap(), None, "lines without a seal");
     }
 
     #[test]

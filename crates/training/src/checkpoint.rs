@@ -314,6 +314,7 @@ mod tests {
         let waiting = (model.clone().into_record(), moments.to_record());
         let model = step(model, &mut moments);
         let after = model.clone().into_record().into_bytes().unwrap().to_vec();
+        let changed = moments.to_record().into_bytes().unwrap().to_vec();
         assert_ne!(after, before.0, "the step changes the weights");
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -326,7 +327,9 @@ mod tests {
             bytes.sort_unstable();
             bytes
         };
-        assert!(moments(fs_err::read(path("moments.bpk")).unwrap()) == moments(before.1));
+        let written = moments(fs_err::read(path("moments.bpk")).unwrap());
+        assert!(written == moments(before.1));
+        assert!(written != moments(changed), "the step changes the moments");
     }
 
     #[test]

@@ -54,10 +54,8 @@ pub struct Fitted {
 /// `fitted.toml`: a finished training, which one it is, and what it has kept.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Finished {
-    /// None of an earlier version.
-    pub(crate) identity: Option<String>,
+    pub(crate) identity: String,
     pub(crate) best_epoch: Option<usize>,
-    #[serde(default)]
     pub(crate) kept: Kept,
     pub(crate) epochs: Vec<EpochRecord>,
 }
@@ -80,7 +78,7 @@ impl Finished {
             tracing::warn!(file = %path.display(), "damaged: what it says is found anew");
             return Ok(None);
         };
-        if finished.identity.as_deref().is_some_and(|found| found != identity) {
+        if finished.identity != identity {
             return Err(foreign(&path));
         }
         let checkpoints = folder.join("checkpoint");

@@ -96,7 +96,6 @@ struct State {
     timed_seconds: f64,
     timed_steps: usize,
     /// What is in `checkpoint/`.
-    #[serde(default)]
     kept: Kept,
 }
 
@@ -440,7 +439,7 @@ impl RecipeStrategy {
 
         let lines = metrics(&state.epochs);
         let finished = is_last.then(|| Finished {
-            identity: Some(self.identity.clone()),
+            identity: self.identity.clone(),
             best_epoch: state.best_epoch,
             kept: Kept::default(),
             epochs: state.epochs.clone(),

@@ -37,10 +37,9 @@ pub(crate) struct Starting<'a> {
     pub(crate) jobs: usize,
     /// The GPUs that the runs are spread over; none leaves it to the program.
     ///
-    /// The unit is a whole run, a cell of the grid with a seed: a batch of 32 short reviews does not
-    /// fill one GPU, so that several would wait for each other's gradients for longer than they
-    /// compute; and the runs of a grid need nothing of each other, but for trials. A run's GPU is no
-    /// part of its identity.
+    /// The unit is a whole run, a cell of the grid with a seed: a batch of 32 short reviews is little
+    /// work to divide, and the runs of a grid need nothing of each other, but for trials. A run's GPU
+    /// is no part of its identity.
     pub(crate) gpus: &'a [u16],
     /// Threads of each; none leaves it to the program.
     pub(crate) threads: Option<usize>,

@@ -386,25 +386,35 @@ fn a_run_that_fails_stops_only_those_that_wait_for_it() {
     assert_eq!(plan.jobs[1].state(), State::Stopped, "it goes on when it is started again");
 }
 
+/// A grid that is asked to stop when so many of its runs wait.
+fn stopped_when_waiting(
+    world: &World,
+    runs: usize,
+    stop: &Stop,
+    grid: impl FnOnce() -> Outcome,
+) -> Outcome {
+    let waiting = world.path("waiting");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let count = || fs_err::read_to_string(&waiting).map_or(0, |text| text.lines().count());
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while count() < runs && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            // After the deadline, too: the grid would wait for its runs.
+            stop.ask();
+        });
+        grid()
+    })
+}
+
 #[test]
 fn a_signal_reaches_each_run_at_work_once_and_starts_no_more() {
     let world = World::new();
     world.write("wait", "");
     let mut plan = world.plan();
     let stop = Stop::default();
-    let outcome = std::thread::scope(|scope| {
-        let (stopping, waiting) = (stop.clone(), world.path("waiting"));
-        scope.spawn(move || {
-            let count = || fs_err::read_to_string(&waiting).map_or(0, |text| text.lines().count());
-            let deadline = Instant::now() + Duration::from_secs(30);
-            while count() < 2 && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            // After the deadline, too: the grid would wait for its runs.
-            stopping.ask();
-        });
-        world.run(&mut plan, 2, &stop)
-    });
+    let outcome = stopped_when_waiting(&world, 2, &stop, || world.run(&mut plan, 2, &stop));
     assert!(outcome.stopped && outcome.failures.is_empty(), "{outcome:?}");
     let (mut started, mut signalled) = (world.lines("started"), world.lines("signalled"));
     started.sort();
@@ -446,18 +456,8 @@ fn as_many_runs_as_asked_for_are_at_work_on_each_gpu() {
     world.write("wait", "");
     let mut plan = without_waiting(&world);
     let stop = Stop::default();
-    let outcome = std::thread::scope(|scope| {
-        let (stopping, waiting) = (stop.clone(), world.path("waiting"));
-        scope.spawn(move || {
-            let count = || fs_err::read_to_string(&waiting).map_or(0, |text| text.lines().count());
-            let deadline = Instant::now() + Duration::from_secs(30);
-            while count() < 4 && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            stopping.ask();
-        });
-        world.run_on(&mut plan, 2, &[0, 1], &stop)
-    });
+    let outcome =
+        stopped_when_waiting(&world, 4, &stop, || world.run_on(&mut plan, 2, &[0, 1], &stop));
     assert!(outcome.stopped, "{outcome:?}");
     let mut devices: Vec<String> = world.lines("arguments");
     devices.sort();
