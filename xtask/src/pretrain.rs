@@ -25,7 +25,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Pretrain) -> Result<()> {
 
     let folder = Workspace::datasets_folder().join(DATASET);
     let (archive, test) = (folder.join(&raw.name), folder.join(&entry.test.name));
-    let config = PretrainingConfig::read_profile(&profile, &workspace.root, &archive, &test)?;
+    let (root, sha256) = (&workspace.root, &raw.corpus_sha256);
+    let config = PretrainingConfig::read_profile(&profile, root, &archive, &test, sha256)?;
     let out =
         args.out.clone().unwrap_or_else(|| format!("runs/pretraining-{}", args.profile).into());
     let out = workspace.folder(&out);

@@ -36,6 +36,8 @@ pub struct RawEntry {
     pub name: String,
     /// Where it is published.
     pub url: String,
+    /// sha256 of the corpus for pre-training that is built of it.
+    pub corpus_sha256: String,
 }
 
 /// A file to download.
@@ -97,8 +99,11 @@ fn read_dataset(dataset: &mut Reader<'_>) -> Option<DatasetEntry> {
     let licence = dataset.get("licence");
     let train = dataset.table("train", read_file);
     let test = dataset.table("test", read_file);
-    let raw =
-        dataset.table_if_any("raw", |raw| RawEntry { name: raw.get("name"), url: raw.get("url") });
+    let raw = dataset.table_if_any("raw", |raw| RawEntry {
+        name: raw.get("name"),
+        url: raw.get("url"),
+        corpus_sha256: raw.sha256("corpus_sha256"),
+    });
     let format = dataset.entries().into_iter().collect();
     Some(DatasetEntry { title, licence, train: train?, test: test?, raw, format })
 }

@@ -104,18 +104,20 @@ impl PretrainingConfig {
         Self::from_document(&Document::read(path)?)
     }
 
-    /// Reads a profile, which leaves out where the corpus' files lie, and of a pre-trained model all
-    /// but its folder, `model.name`, relative to `root`.
+    /// Reads a profile, which leaves out where the corpus' files lie and its hash, and of a
+    /// pre-trained model all but its folder, `model.name`, relative to `root`.
     pub fn read_profile(
         path: &Path,
         root: &Path,
         archive: &Path,
         test: &Path,
+        corpus_sha256: &str,
     ) -> Result<Self, ConfigError> {
         let mut document = Document::read(path)?;
         for (key, file) in [("corpus.archive", archive), ("corpus.test", test)] {
             document.insert_text(key, &file.display().to_string());
         }
+        document.insert_text("corpus.sha256", corpus_sha256);
         if let Some((folder, origin)) = document.string("model.name") {
             let sha256 = WeightsKind::Model.sha256(&root.join(&folder), &FileHashes::default())?;
             let sha256 = sha256.ok_or_else(|| {
@@ -142,10 +144,7 @@ impl PretrainingConfig {
         let corpus = reader.table("corpus", |corpus| CorpusConfig {
             archive: PathBuf::from(corpus.get::<String>("archive")),
             test: PathBuf::from(corpus.get::<String>("test")),
-            sha256: corpus.get_if("sha256", "64 lowercase hex digits", |text: &String| {
-                text.len() == 64
-                    && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-            }),
+            sha256: corpus.sha256("sha256"),
             held_out_fraction: corpus.within("held_out_fraction", 0.0..=0.5),
             max_length: corpus.within("max_length", 3..=65_536),
         });
@@ -234,7 +233,9 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let profile = root.join("configs/pretraining/ko-reviews.toml");
         let file = Path::new("nsmc");
-        let config = PretrainingConfig::read_profile(&profile, &root, file, file).unwrap();
+        let read =
+            |root| PretrainingConfig::read_profile(&profile, root, file, file, &"0".repeat(64));
+        let config = read(&root).unwrap();
         let hashes = FileHashes::default();
         let expected = WeightsKind::Model.sha256(&root.join("models/mini"), &hashes).unwrap();
         let ModelConfig::Pretrained { revision, path, .. } = config.model else {
@@ -243,8 +244,7 @@ mod tests {
         assert_eq!((Some(revision), path), (expected, "models/mini".into()));
 
         let nowhere = tempfile::tempdir().unwrap();
-        let error = PretrainingConfig::read_profile(&profile, nowhere.path(), file, file);
-        let message = error.unwrap_err().to_string();
+        let message = read(nowhere.path()).unwrap_err().to_string();
         assert!(message.contains("`model.name`: expected a folder with"), "{message}");
     }
 }

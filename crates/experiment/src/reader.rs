@@ -99,6 +99,13 @@ impl<'a> Reader<'a> {
         self.get_if(name, &expected, |value| range.contains(value))
     }
 
+    /// A required sha256.
+    pub(crate) fn sha256(&mut self, name: &str) -> String {
+        self.get_if(name, "64 lowercase hex digits", |text: &String| {
+            text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        })
+    }
+
     /// A required value that passes `valid`; `expected` says what that means.
     pub(crate) fn get_if<T: FromNode>(
         &mut self,
