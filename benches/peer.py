@@ -12,7 +12,10 @@ timed on the same batches. --padding: `max` pads to 128 (the paper), `batch` to 
 the batch (HF DataCollatorWithPadding), `group` first sorts all sequences of the file by length
 and regroups them (HF group_by_length, the peer's best case).
 
-Prints one JSON line: samples_per_s, tokens_per_s (real tokens), step_s (median), peak_rss_mib.
+On a GPU, float32 products may round to TF32, as burn's do; bfloat16 is through autocast.
+
+Prints one JSON line: samples_per_s, tokens_per_s (real tokens), step_s (median), peak_rss_mib (on a
+GPU what its allocator reserved at most).
 Needs: torch, transformers, peft, adapters, numpy.
 """
 import argparse, json, resource, statistics, time
@@ -65,6 +68,8 @@ def main():
     a = a.parse_args()
     if a.threads:
         torch.set_num_threads(a.threads)
+    if a.device.startswith("cuda"):
+        torch.backends.cuda.matmul.allow_tf32 = True
     torch.manual_seed(0)
     model = build(a.method, a.model, a.rank, a.device)
     params = [p for p in model.parameters() if p.requires_grad]
@@ -99,10 +104,14 @@ def main():
             times.append(elapsed)
             samples += len(lengths)
             tokens += sum(lengths)
+    if a.device.startswith("cuda"):
+        peak = torch.cuda.max_memory_reserved() >> 20
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps(dict(
         method=a.method, padding=a.padding, model=a.model, device=a.device, dtype=a.dtype, steps=a.steps,
         trainable=sum(p.numel() for p in params), samples_per_s=round(samples / sum(times), 3), tokens_per_s=round(tokens / sum(times), 1),
-        step_s=round(statistics.median(times), 4), peak_rss_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, torch=torch.__version__)))
+        step_s=round(statistics.median(times), 4), peak_rss_mib=peak, torch=torch.__version__)))
 
 
 main()

@@ -42,9 +42,18 @@ fn a_configuration_with_mistakes_is_refused_with_all_of_them() {
             "`training.selection`: expected \"last\" or \"best\", found the string \"newest\"",
         ],
     );
+    let bf16 = config_with_precision(&world, "bf16");
+    refused(&world, &bf16, &["`training.precision = \"bf16\"` is for GPUs alone"]);
+    let half = config_with_precision(&world, "half");
+    refused(&world, &half, &["`training.precision`: expected \"float32\" or \"bf16\""]);
     refused(&world, "seed = \n", &["config.toml: not valid TOML"]);
     let ran = world.nsmc(&["train", "--config", "none.toml", "--out", "run"]);
     assert!(!ran.success && ran.stderr.contains("none.toml"), "{}", ran.stderr);
+}
+
+fn config_with_precision(world: &World, precision: &str) -> String {
+    let line = "max_grad_norm = 1.0\n";
+    world.config().replace(line, &format!("{line}precision = \"{precision}\"\n"))
 }
 
 #[test]

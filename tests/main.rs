@@ -5,6 +5,7 @@
 mod bad_input;
 mod baselines;
 mod compare;
+mod devices;
 mod full_disk;
 mod grid;
 mod integrity;

@@ -187,6 +187,9 @@ pub(crate) struct Bench {
     /// Steps before them.
     #[arg(long, default_value_t = 2)]
     pub(crate) warmup: usize,
+    /// In what matrix products round their factors, ours and the peers'; bf16 on a GPU alone.
+    #[arg(long, value_enum, default_value = "float32")]
+    pub(crate) precision: Precision,
     /// Times that each is run, in turn.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
     pub(crate) rounds: usize,
@@ -196,6 +199,14 @@ pub(crate) struct Bench {
     /// Write every measurement to a JSON file.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+}
+
+/// Of matrix products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Precision {
+    /// On a GPU in TF32.
+    Float32,
+    Bf16,
 }
 
 /// A model's size.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use nsmc_eval::Table;
 use serde::{Deserialize, Serialize};
 
-use crate::args::{Bench, Shape};
+use crate::args::{Bench, Precision, Shape};
 use crate::nsmc::Nsmc;
 use crate::workspace::Workspace;
 use crate::{print, say};
@@ -45,6 +45,7 @@ struct Measured {
 struct Report<'a> {
     shape: &'a str,
     device: &'a str,
+    precision: &'a str,
     steps: usize,
     warmup: usize,
     /// In the order they were run.
@@ -81,7 +82,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Bench) -> Result<()> {
                 for (padding, _) in
                     PADDINGS.iter().filter(|(padding, _)| chosen(&args.paddings, padding))
                 {
-                    others.push(peer(python, &script, theirs, padding, args, &lengths)?);
+                    let settings = [*theirs, *padding, nsmc.device()];
+                    others.push(peer(python, &script, settings, args, &lengths)?);
                 }
             }
             rounds.push((mine, others));
@@ -100,6 +102,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Bench) -> Result<()> {
         let report = Report {
             shape: args.shape.name(),
             device: nsmc.device(),
+            precision: args.precision.ours(),
             steps: args.steps,
             warmup: args.warmup,
             ours,
@@ -123,20 +126,21 @@ fn arguments(method: &str, args: &Bench, lengths: &Path) -> Vec<OsString> {
     arguments.extend(["--lengths".into(), lengths.into()]);
     arguments.extend(["--steps".into(), args.steps.to_string().into()]);
     arguments.extend(["--warmup".into(), args.warmup.to_string().into()]);
+    arguments.extend(["--precision".into(), args.precision.ours().into()]);
     arguments
 }
 
 fn peer(
     python: &Path,
     script: &Path,
-    method: &str,
-    padding: &str,
+    [method, padding, device]: [&str; 3],
     args: &Bench,
     lengths: &Path,
 ) -> Result<Measured> {
     let output = Command::new(python)
         .arg(script)
         .args(["--method", method, "--padding", padding, "--model", args.shape.name()])
+        .args(["--device", device, "--dtype", args.precision.theirs()])
         .arg("--lengths")
         .arg(lengths)
         .args(["--steps", &args.steps.to_string(), "--warmup", &args.warmup.to_string()])
@@ -237,6 +241,22 @@ fn comparison_table(comparisons: &[Comparison]) -> Table {
 /// Whether `name` is in a list that is empty for everything.
 fn chosen(list: &[String], name: &str) -> bool {
     list.is_empty() || list.iter().any(|wanted| wanted == name)
+}
+
+impl Precision {
+    fn ours(self) -> &'static str {
+        match self {
+            Self::Float32 => "float32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    fn theirs(self) -> &'static str {
+        match self {
+            Self::Float32 => "float32",
+            Self::Bf16 => "bfloat16",
+        }
+    }
 }
 
 impl Shape {

@@ -1,6 +1,9 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use nsmc_ops::Sequences;
 
+/// Padded widths are multiples of it, so that few kernels are compiled and tuned.
+const WIDTHS: usize = 16;
+
 /// The tokens of a batch as rows: its sequences laid end to end.
 ///
 /// # Shapes
@@ -72,6 +75,42 @@ impl BertInput {
         )
     }
 
+    /// Laid out as the device computes it fastest, with the row there of each row here if that is
+    /// another: a batch without padding is padded for a GPU ([`Sequences::prefer_padding`]).
+    pub fn for_device(self) -> (Self, Option<Tensor<1, Int>>) {
+        let unpadded = self.sequences.rows() == self.sequences.lengths().iter().sum::<usize>();
+        if !unpadded || !Sequences::prefer_padding(&self.input_ids.device()) {
+            return (self, None);
+        }
+        let (padded, positions) = self.pad(WIDTHS);
+        (padded, Some(positions))
+    }
+
+    /// Pads sequences that lie end to end to a width that is the longest's or the next multiple of
+    /// `widths`; with them, the row there of each row here. Results are the same.
+    pub(crate) fn pad(self, widths: usize) -> (Self, Tensor<1, Int>) {
+        let device = self.input_ids.device();
+        let lengths = self.sequences.lengths().to_vec();
+        let width = self.sequences.width().next_multiple_of(widths);
+        let mut rows = Vec::with_capacity(lengths.len() * width);
+        let mut positions = Vec::with_capacity(self.sequences.rows());
+        for (sequence, &length) in lengths.iter().enumerate() {
+            let first = positions.len();
+            // Padding may hold any row: its key is masked and its query never taken back.
+            let row = |position| first + if position < length { position } else { 0 };
+            rows.extend((0..width).map(|position| row(position) as u32));
+            positions.extend((0..length).map(|position| (sequence * width + position) as u32));
+        }
+        let rows = int_tensor(rows.into_iter(), &device);
+        let padded = Self::new(
+            self.input_ids.select(0, rows.clone()),
+            self.position_ids.select(0, rows.clone()),
+            self.token_type_ids.select(0, rows),
+            Sequences::padded(lengths, width, &device),
+        );
+        (padded, int_tensor(positions.into_iter(), &device))
+    }
+
     /// Rows that are tensors already.
     ///
     /// # Panics
@@ -94,4 +133,40 @@ fn int_tensor(ids: impl Iterator<Item = u32>, device: &Device) -> Tensor<1, Int>
     let ids: Vec<i32> = ids.map(|id| i32::try_from(id).expect("ids are below 2^31")).collect();
     let length = ids.len();
     Tensor::from_data(TensorData::new(ids, [length]), device)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::{BertConfig, BertForSequenceClassification, NoHooks};
+
+    #[test]
+    fn padding_changes_no_logits() {
+        let device = Device::flex();
+        let config: BertConfig = serde_json::from_str(
+            r#"{"vocab_size": 19, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
+                "intermediate_size": 16, "max_position_embeddings": 16}"#,
+        )
+        .unwrap();
+        let model = BertForSequenceClassification::new(&config, 3, &device);
+        let ids = [vec![2, 7, 3], vec![2, 9, 9, 18, 4, 3], vec![2, 3]];
+        let input = || BertInput::from_ids(&ids, &device);
+        let logits = |input: &BertInput| model.forward(input, &NoHooks).into_data();
+        for (widths, width) in [(1, 6), (4, 8)] {
+            let (padded, positions) = input().pad(widths);
+            assert_eq!(padded.sequences.rows(), 3 * width);
+            let close = burn::tensor::Tolerance::<f32>::absolute(1e-6);
+            logits(&padded).assert_approx_eq::<f32>(&logits(&input()), close);
+            let back = padded.input_ids.select(0, positions);
+            back.into_data().assert_eq(&input().input_ids.into_data(), true);
+        }
+    }
+
+    #[test]
+    fn a_cpu_computes_no_padding() {
+        let input = BertInput::from_ids(&[vec![2, 7, 3], vec![2, 3]], &Device::flex());
+        let (input, positions) = input.for_device();
+        assert!(input.sequences.rows() == 5 && positions.is_none());
+    }
 }

@@ -3,6 +3,7 @@ use std::str::FromStr;
 
 use clap::builder::TypedValueParser;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use nsmc_experiment::Precision;
 
 /// sha256 of the documented corpus.
 const NSMC_CORPUS: &str = "d8efd51fb27659cb95fd529ca9c8664b8e07a8ef313a551a2a0c256e88f3a380";
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Compare methods on the same test reviews: intervals, tests, disagreements.
     Compare(Compare),
+    /// Say whether a device computes what the CPU computes: every method's logits and gradients.
+    CheckDevice(CheckDevice),
     /// Measure speed.
     #[command(subcommand)]
     Bench(Bench),
@@ -106,6 +109,25 @@ pub(crate) enum Bench {
     Run(BenchRun),
     /// Time encoding and prediction of a finished run's reviews; prints one JSON line.
     Inference(BenchInference),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct CheckDevice {
+    /// The device to check: cuda, or cuda:N for the GPU with the index N.
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+    /// The size of the model.
+    #[arg(long, value_enum, default_value = "mini")]
+    pub(crate) shape: ModelShape,
+    /// One batch a line: the token counts of its sequences.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lengths: PathBuf,
+    /// In what matrix products round their factors on the device; bf16 on a GPU alone.
+    #[arg(long, value_enum, default_value = "float32")]
+    pub(crate) precision: RoundedTo,
+    /// Training steps whose losses are compared.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) steps: usize,
 }
 
 #[derive(clap::Args)]
@@ -251,8 +273,11 @@ pub(crate) struct BenchTrain {
     #[arg(long, default_value_t = 16)]
     pub(crate) rank: usize,
     /// How a batch is laid out.
-    #[arg(long, value_enum, default_value = "unpadded")]
+    #[arg(long, value_enum, default_value = "device")]
     pub(crate) layout: InputLayout,
+    /// In what matrix products round their factors; bf16 on a GPU alone.
+    #[arg(long, value_enum, default_value = "float32")]
+    pub(crate) precision: RoundedTo,
     /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
     #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
@@ -310,6 +335,23 @@ pub(crate) enum Trained {
     Adapterfusion,
 }
 
+/// [`Precision`], as an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RoundedTo {
+    Float32,
+    Bf16,
+}
+
+impl From<RoundedTo> for Precision {
+    fn from(precision: RoundedTo) -> Self {
+        match precision {
+            RoundedTo::Float32 => Self::Float32,
+            RoundedTo::Bf16 => Self::Bf16,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ModelShape {
     /// Multilingual BERT: 12 layers of 768, 178 M parameters.
@@ -321,6 +363,9 @@ pub(crate) enum ModelShape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum InputLayout {
+    /// As a run on the device does it: end to end on a CPU, on a GPU as wide as the longest or a
+    /// little wider.
+    Device,
     /// Sequences end to end.
     Unpadded,
     /// Every sequence 128 tokens wide.

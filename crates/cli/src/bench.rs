@@ -11,7 +11,7 @@ use nsmc_experiment::Optimizer;
 use nsmc_peft::{
     BottleneckConfig, Composition, FusionConfig, LoraConfig, PeftModel, TargetModules, Trains,
 };
-use nsmc_training::{AdamW, clip_grad_norm, losses, peak_memory_mib};
+use nsmc_training::{AdamW, clip_grad_norm, losses, peak_memory_mib, set_precision};
 
 use crate::args::{BenchTrain, InputLayout, ModelShape, Trained};
 use crate::output::print;
@@ -20,23 +20,27 @@ use crate::{device, logging};
 /// Padded batches are this wide, as the paper's.
 const PADDED: usize = 128;
 
+/// The peers' optimizer.
+pub(crate) const ADAMW: AdamW = AdamW {
+    flavour: Optimizer::AdamwTorch,
+    beta1: 0.9,
+    beta2: 0.999,
+    epsilon: 1e-8,
+    weight_decay: 0.01,
+};
+
 /// Times training steps of one method and prints one JSON line: the paper's recipe, random weights,
 /// dropout on. The fields are those of the Python peers' script.
 pub(crate) fn train(args: &BenchTrain, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
     let named = device::choose(args.device)?;
+    set_precision(args.precision.into(), &named.device)?;
     let device = named.device.clone().autodiff();
     let batches = read_lengths(&args.lengths)?;
     let (shape, config) = config(args.shape);
     let mut model = model(args.method, args.rank, &config, &device)?;
     let trainable = model.parameter_counts().trainable;
-    let mut optimizer = ModuleOptimizer::from(AdamW {
-        flavour: Optimizer::AdamwTorch,
-        beta1: 0.9,
-        beta2: 0.999,
-        epsilon: 1e-8,
-        weight_decay: 0.01,
-    });
+    let mut optimizer = ModuleOptimizer::from(ADAMW);
     let mut times = Vec::new();
     let (mut samples, mut tokens) = (0, 0);
     for step in 0..args.warmup + args.steps {
@@ -65,7 +69,7 @@ pub(crate) fn train(args: &BenchTrain, verbosity: u8) -> Result<()> {
         "padding": args.layout,
         "model": shape,
         "device": named.name,
-        "dtype": "float32",
+        "dtype": args.precision,
         "steps": args.steps,
         "trainable": trainable,
         "samples_per_s": round(samples as f64 / total, 3),
@@ -83,7 +87,7 @@ fn round(value: f64, digits: i32) -> f64 {
 }
 
 /// One batch a line: the token counts of its sequences.
-fn read_lengths(path: &Path) -> Result<Vec<Vec<usize>>> {
+pub(crate) fn read_lengths(path: &Path) -> Result<Vec<Vec<usize>>> {
     let text = fs_err::read_to_string(path)?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let batches = lines.map(|(index, line)| {
@@ -103,7 +107,7 @@ fn read_lengths(path: &Path) -> Result<Vec<Vec<usize>>> {
     Ok(batches)
 }
 
-fn config(shape: ModelShape) -> (&'static str, BertConfig) {
+pub(crate) fn config(shape: ModelShape) -> (&'static str, BertConfig) {
     let (name, json) = match shape {
         ModelShape::Mbert => (
             "mbert",
@@ -120,7 +124,12 @@ fn config(shape: ModelShape) -> (&'static str, BertConfig) {
 }
 
 /// The methods as the peers' script sets them up.
-fn model(method: Trained, rank: usize, config: &BertConfig, device: &Device) -> Result<PeftModel> {
+pub(crate) fn model(
+    method: Trained,
+    rank: usize,
+    config: &BertConfig,
+    device: &Device,
+) -> Result<PeftModel> {
     let base = BertForSequenceClassification::new(config, 0, device);
     let mut model = PeftModel::new(base, config);
     match method {
@@ -154,7 +163,7 @@ fn model(method: Trained, rank: usize, config: &BertConfig, device: &Device) -> 
 }
 
 /// A batch of made-up tokens; the same for the same step.
-fn batch(
+pub(crate) fn batch(
     lengths: &[usize],
     layout: InputLayout,
     config: &BertConfig,
@@ -167,6 +176,7 @@ fn batch(
     };
     let rows: Vec<Vec<u32>> = (0..lengths.len()).map(ids).collect();
     let input = match layout {
+        InputLayout::Device => BertInput::from_ids(&rows, device).for_device().0,
         InputLayout::Unpadded => BertInput::from_ids(&rows, device),
         InputLayout::Padded => {
             let padded = rows.iter().flat_map(|row| {

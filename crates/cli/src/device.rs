@@ -4,6 +4,8 @@ use burn::tensor::Device;
 use burn::tensor::DeviceType;
 
 use crate::args::DeviceChoice;
+#[cfg(feature = "cuda")]
+use crate::corpus::cache_folder;
 
 /// A device and what to call it.
 pub(crate) struct NamedDevice {
@@ -27,15 +29,40 @@ fn cpu() -> NamedDevice {
 
 #[cfg(feature = "cuda")]
 fn cuda(index: usize) -> Result<NamedDevice> {
-    // burn panics in the first operation on a GPU that is not there; the first is left to it, which
-    // says why there is none.
-    let found = if index == 0 { 1 } else { Device::enumerate(DeviceType::Cuda).into_vec().len() };
+    keep_kernels();
+    let found = Device::enumerate(DeviceType::Cuda).into_vec().len();
+    anyhow::ensure!(
+        found > 0,
+        "`--device cuda`: no CUDA GPU was found; is NVIDIA's driver (libcuda) installed?"
+    );
     anyhow::ensure!(
         index < found,
         "`--device cuda:{index}`: expected an index below {found}, the number of GPUs here"
     );
-    let name = format!("CUDA GPU {index} (burn-cuda)");
-    Ok(NamedDevice { device: Device::cuda(index), name })
+    let device = Device::cuda(index);
+    let model =
+        device.identity().map_or_else(String::new, |identity| format!(", {}", identity.name));
+    let name = format!("CUDA GPU {index}{model} (burn-cuda)");
+    Ok(NamedDevice { device, name })
+}
+
+/// Keeps compiled kernels and what was found to be the fastest of them in the user's cache folder, for
+/// the next run. A `cubecl.toml` beside or above the working directory goes first. Must come before
+/// the first word with a device.
+#[cfg(feature = "cuda")]
+fn keep_kernels() {
+    use cubecl::config::cache::CacheConfig;
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+
+    let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+    config.compilation.cache = true;
+    if matches!(config.environment.path, CacheConfig::Target) {
+        config.environment.path = CacheConfig::Directory(cache_folder(None).join("kernels"));
+    }
+    if cfg!(feature = "cuda-cpp") {
+        config.environment.name.push_str("-cpp");
+    }
+    CubeClRuntimeConfig::try_set(config);
 }
 
 #[cfg(not(feature = "cuda"))]

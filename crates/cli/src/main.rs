@@ -11,6 +11,7 @@ mod baseline;
 mod bench;
 mod bench_inference;
 mod bench_run;
+mod check_device;
 mod checksums;
 mod classifier;
 mod compare;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Command::Export(export) => export::run(&export, args.verbose),
         Command::Verify(verify) => verify::run(&verify, args.verbose),
         Command::Compare(compare) => compare::run(&compare, args.verbose),
+        Command::CheckDevice(check) => check_device::run(&check, args.verbose),
         Command::Bench(Bench::Train(bench)) => bench::train(&bench, args.verbose),
         Command::Bench(Bench::Inference(bench)) => bench_inference::run(&bench, args.verbose),
         Command::Bench(Bench::Run(bench)) => bench_run::run(&bench, args.verbose),

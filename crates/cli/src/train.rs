@@ -14,7 +14,7 @@ use nsmc_experiment::{
     create_folder_durably, sha256_hex, write_durably,
 };
 use nsmc_peft::PeftModel;
-use nsmc_training::{Dashboard, Fit, Fitted, Progress, fit, predict};
+use nsmc_training::{Dashboard, Fit, Fitted, Progress, fit, predict, set_precision};
 
 use crate::args::Train;
 use crate::classifier::{Classifier, checkpoint, save};
@@ -29,6 +29,7 @@ pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
     let lifeline = Lifeline::watch(args.stop_with_stdin);
     let config = ExperimentConfig::read(&args.config)?;
     let device = device::choose(args.device)?;
+    set_precision(config.training.precision, &device.device)?;
     let _lock = run_directory::lock(&args.out)?;
     let mended = run_directory::open(&args.out, &config)?;
     logging::start(verbosity, Some(&args.out.join("log.txt")))?;

@@ -157,11 +157,32 @@ pub struct TrainingConfig {
     pub weight_decay: f64,
     /// The gradient's global norm is scaled down to this; `0` leaves it as it is.
     pub max_grad_norm: f64,
+    /// In what matrix products round their factors.
+    #[serde(default, skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
     /// Which epoch's model is tested.
     pub selection: Selection,
     /// Steps between two checkpoints to go on from; `0` makes them after epochs alone. No part of the
     /// run's identity.
     pub save_steps: usize,
+}
+
+/// In what matrix products round their factors. Weights, gradients and moments are float32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// float32; on a GPU with tensor cores TF32.
+    #[default]
+    Float32,
+    /// bfloat16, on a GPU alone.
+    Bf16,
+}
+
+impl Precision {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Flavour of AdamW. They differ in where epsilon stands, which the first steps feel.
@@ -386,9 +407,7 @@ fn read_data(data: &mut Reader<'_>) -> DataConfig {
     let per_label = format!("an array of {} strings, one per label", labels.len());
     let read_file = |file: &mut Reader<'_>| DataFile {
         path: PathBuf::from(file.get::<String>("path")),
-        sha256: file.get_if("sha256", "64 lowercase hex digits", |text: &String| {
-            text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        }),
+        sha256: file.sha256("sha256"),
         class_counts: file.get_if(
             "class_counts",
             "an array with one count per label, or [] if none are documented",
@@ -435,6 +454,11 @@ fn read_training(training: &mut Reader<'_>) -> TrainingConfig {
         adam_epsilon: training.within("adam_epsilon", (Bound::Excluded(0.0), Bound::Included(1.0))),
         weight_decay: training.within("weight_decay", 0.0..=1.0),
         max_grad_norm: training.within("max_grad_norm", 0.0..),
+        precision: match training.has("precision") {
+            true => training
+                .choice("precision", &[("float32", Precision::Float32), ("bf16", Precision::Bf16)]),
+            false => Precision::default(),
+        },
         selection: training
             .choice("selection", &[("last", Selection::Last), ("best", Selection::Best)]),
         save_steps: training.within("save_steps", 0..),

@@ -27,8 +27,8 @@ mod reader;
 mod record;
 
 pub use config::{
-    DataConfig, DataFile, EvaluationConfig, ExperimentConfig, ModelConfig, Optimizer, Rows,
-    ScratchModel, Selection, TrainingConfig,
+    DataConfig, DataFile, EvaluationConfig, ExperimentConfig, ModelConfig, Optimizer, Precision,
+    Rows, ScratchModel, Selection, TrainingConfig,
 };
 pub use document::Document;
 pub use durable::{

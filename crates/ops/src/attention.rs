@@ -15,6 +15,7 @@ use crate::extension::FlexKernels;
 use crate::math::{exp, sum2};
 use crate::matrix::{View, multiply};
 use crate::parallel::vectorized;
+use crate::precision::product;
 use crate::storage::{Elements, has_kernel, new};
 use crate::{OutputRows, Sequences};
 
@@ -77,12 +78,12 @@ fn composed(
     let value = split_heads(pad(value), width, heads);
 
     let [batch_size, heads, queries, head_size] = query.dims();
-    let mut scores = query.matmul(key.swap_dims(2, 3)) / (head_size as f64).sqrt();
+    let mut scores = product(query, key.swap_dims(2, 3)) / (head_size as f64).sqrt();
     if let Some(mask) = sequences.key_mask() {
         scores = scores + mask.reshape([batch_size, 1, 1, width]);
     }
     let probabilities = drop_elements(activation::softmax(scores, 3), probability);
-    let attended = probabilities.matmul(value).swap_dims(1, 2);
+    let attended = product(probabilities, value).swap_dims(1, 2);
     let attended = attended.reshape([batch_size * queries, heads * head_size]);
     match (rows, sequences.row_positions()) {
         (OutputRows::All, Some(positions)) => attended.select(0, positions),

@@ -8,6 +8,9 @@ use burn_flex::FlexTensor;
 use crate::extension::FlexKernels;
 use crate::storage::{Elements, has_kernel, new, rows_and_width};
 
+/// Elements of a one-hot matrix that cost less than a gradient row by row: 512 MiB.
+const ONE_HOT: usize = 1 << 27;
+
 /// The rows of `table` with these numbers; the row `ignored` gets no gradient, as the padding row of
 /// PyTorch's `nn.Embedding`.
 ///
@@ -24,10 +27,25 @@ pub fn gather(table: Tensor<2>, ids: Tensor<1, Int>, ignored: Option<usize>) -> 
 }
 
 fn composed(table: Tensor<2>, ids: Tensor<1, Int>, ignored: Option<usize>) -> Tensor<2> {
-    let rows = table.select(0, ids.clone());
+    let rows = match table.dims()[0] * ids.dims()[0] {
+        _ if !table.is_require_grad() => table.select(0, ids.clone()),
+        ..=ONE_HOT => select_one_hot(table, ids.clone()),
+        _ => table.select(0, ids.clone()),
+    };
     let Some(ignored) = ignored else { return rows };
     let ignored: Tensor<2, Bool> = ids.equal_elem(ignored as i64).unsqueeze_dim(1);
     rows.clone().mask_where(ignored.expand(rows.dims()), rows.detach())
+}
+
+/// The values of `select`, with the gradient as a matrix product: that of `select` is added up one row
+/// after the other by burn's kernels for GPUs.
+fn select_one_hot(table: Tensor<2>, ids: Tensor<1, Int>) -> Tensor<2> {
+    let rows = table.clone().detach().select(0, ids.clone());
+    let entries = Tensor::<1, Int>::arange(0..table.dims()[0] as i64, &ids.device());
+    let one_hot = ids.unsqueeze_dim::<2>(1).equal(entries.unsqueeze_dim(0)).float();
+    let product = one_hot.matmul(table);
+    // Exactly 0, whatever the product was rounded to.
+    rows + (product.clone() - product.detach())
 }
 
 pub(crate) fn forward(table: FlexTensor, ids: &[usize]) -> FlexTensor {

@@ -10,6 +10,7 @@ use burn_flex::FlexTensor;
 use crate::extension::FlexKernels;
 use crate::matrix::{Output, View, multiply_parallel};
 use crate::parallel;
+use crate::precision::product;
 use crate::storage::{Elements, has_kernel, new, rows_and_width};
 
 /// `x · W + b`.
@@ -20,7 +21,15 @@ use crate::storage::{Elements, has_kernel, new, rows_and_width};
 pub fn linear(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
     match layer.bias.as_ref().filter(|_| has_kernel(&x)) {
         Some(bias) => linear_kernel(x, layer.weight.val(), bias.val()),
-        None => layer.forward(x),
+        None => composed(layer, x),
+    }
+}
+
+fn composed(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
+    let output = product(x, layer.weight.val());
+    match &layer.bias {
+        Some(bias) => output + bias.val().unsqueeze(),
+        None => output,
     }
 }
 
@@ -55,7 +64,8 @@ pub fn low_rank_linear(layer: &Linear, x: Tensor<2>, update: LowRank) -> Tensor<
         Some(bias) => low_rank_kernel(x, layer.weight.val(), bias.val(), update),
         None => {
             let dropped = update.dropped.unwrap_or_else(|| x.clone());
-            layer.forward(x) + dropped.matmul(update.a).matmul(update.b) * update.scaling
+            let low = product(product(dropped, update.a), update.b);
+            composed(layer, x) + low * update.scaling
         }
     }
 }

@@ -70,6 +70,14 @@ impl Sequences {
         }
     }
 
+    /// Whether a device computes padded batches faster than unpadded ones.
+    ///
+    /// Between rows and positions lies `select`, whose gradient burn's kernels for GPUs add up one row
+    /// after the other. There, to compute the padding as well costs less.
+    pub fn prefer_padding(device: &Device) -> bool {
+        device.clone().inner() != Device::flex()
+    }
+
     /// Sequences of these lengths, each padded to `width` rows.
     ///
     /// # Panics

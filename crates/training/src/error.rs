@@ -16,6 +16,11 @@ pub enum TrainingError {
     /// There is nothing to train on.
     #[error("no reviews to train on: `data.train_size` leaves none beside the validation split")]
     NoReviews,
+    /// A CPU has no products in bfloat16 that would be faster.
+    #[error(
+        "`training.precision = \"bf16\"` is for GPUs alone; on a CPU leave it out, or \"float32\""
+    )]
+    NoBf16,
     /// The loss or the gradient is no longer a number.
     #[error(
         "training diverged at step {step} of {steps} (epoch {epoch}): loss {loss}, gradient norm \

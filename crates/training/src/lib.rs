@@ -14,6 +14,7 @@ mod input;
 mod kept;
 mod memory;
 mod metrics;
+mod precision;
 mod predict;
 mod pretraining;
 mod progress;
@@ -30,6 +31,7 @@ pub use fit::{Fit, Fitted, fit};
 pub use input::bert_input;
 pub use memory::peak_memory_mib;
 pub use metrics::losses;
+pub use precision::set_precision;
 pub use predict::{Predicted, predict};
 pub use pretraining::{
     MaskedLanguageModel, Pretraining, PretrainingMetrics, pretrain, warmup_stable_decay,

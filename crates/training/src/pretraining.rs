@@ -10,7 +10,7 @@ use burn::optim::{
 };
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn::train::Interrupter;
-use nsmc_bert::{BertForMaskedLm, BertInput, NoHooks};
+use nsmc_bert::{BertForMaskedLm, BertInput, NoHooks, Sequences};
 use nsmc_data::pretraining::{PretrainingBatch, PretrainingLoader};
 use nsmc_experiment::{
     Optimizer, PretrainingConfig, PretrainingOptimizer, PretrainingRecipe, write_durably,
@@ -256,9 +256,9 @@ fn next_batches(
 
 /// The gradients and the loss of a step: the mean over the masked tokens of all of its batches.
 ///
-/// Without dropout nothing random is drawn, and batches are computed side by side, each on its share
-/// of the threads: kernels of a small model are too short to be worth dividing. They are added up in
-/// their order, so that threads change nothing.
+/// Without dropout nothing random is drawn, and on a CPU batches are computed side by side, each on its
+/// share of the threads: kernels of a small model are too short to be worth dividing. They are added up
+/// in their order, so that threads change nothing.
 fn gradients<M: MaskedLanguageModel>(
     model: &M,
     batches: &[PretrainingBatch],
@@ -275,9 +275,11 @@ fn gradients<M: MaskedLanguageModel>(
         accumulator.accumulate(model, gradients);
         total += loss;
     };
-    if run.dropout {
+    if run.dropout || Sequences::prefer_padding(device) {
         for (index, batch) in batches.iter().enumerate() {
-            device.seed(step_seed(run.config.seed, step * batches.len() + index));
+            if run.dropout {
+                device.seed(step_seed(run.config.seed, step * batches.len() + index));
+            }
             add(batch_gradients(&inner.clone().train(), batch, masked, device)?);
         }
     } else {
@@ -330,7 +332,11 @@ fn logits(
 ) -> Tensor<2> {
     let types = vec![0; batch.input_ids.len()];
     let input = BertInput::unpadded(&batch.input_ids, &types, batch.lengths.clone(), device);
-    model.logits(&input, ints(&batch.masked_rows, device))
+    let masked = ints(&batch.masked_rows, device);
+    match input.for_device() {
+        (input, None) => model.logits(&input, masked),
+        (input, Some(positions)) => model.logits(&input, positions.select(0, masked)),
+    }
 }
 
 /// Cross-entropy of each masked token.

@@ -11,7 +11,7 @@ use burn::tensor::{Device, TensorData};
 use burn::train::Interrupter;
 use nsmc_bert::{Activation, BertConfig, BertForSequenceClassification, state_dict};
 use nsmc_data::{BertTokenizer, EncodedReviews, Order, Review, ReviewLoader, epoch_order};
-use nsmc_experiment::{Optimizer, Selection, TrainingConfig};
+use nsmc_experiment::{Optimizer, Precision, Selection, TrainingConfig};
 use nsmc_peft::PeftModel;
 use nsmc_training::{Dashboard, Fit, Fitted, TrainingError, fit, predict};
 
@@ -64,6 +64,7 @@ fn recipe() -> TrainingConfig {
         adam_epsilon: 1e-8,
         weight_decay: 0.01,
         max_grad_norm: 1.0,
+        precision: Precision::default(),
         selection: Selection::Last,
         save_steps: 5,
     }
