@@ -9,7 +9,7 @@ use burn::optim::ModuleOptimizer;
 use burn::train::TrainStep;
 use nsmc_data::{Batch, EncodedReviews, Order, Review, ReviewLoader};
 use nsmc_experiment::{MethodConfig, RunRecord};
-use nsmc_training::{AdamW, ClassificationTask, clip_grad_norm};
+use nsmc_training::{AdamW, ClassificationTask, clip_grad_norm, set_precision};
 
 use crate::args::BenchRun;
 use crate::classifier::Classifier;
@@ -28,6 +28,7 @@ pub(crate) fn run(args: &BenchRun, verbosity: u8) -> Result<()> {
     let _lock = args.record.then(|| run_directory::lock(&args.run)).transpose()?;
     let config = &run_directory::record(&args.run)?.config;
     let named = device::choose(args.device)?;
+    set_precision(config.training.precision, &named.device)?;
     let device = named.device.clone().autodiff();
 
     let corpus = Corpus::read(&config.data)?;

@@ -6,7 +6,7 @@ use nsmc_bert::{Activation, BertConfig, BertForSequenceClassification};
 use nsmc_data::{BertTokenizer, Review};
 use nsmc_experiment::{ExperimentConfig, ModelConfig, RunRecord, ScratchModel, Selection};
 use nsmc_peft::PeftModel;
-use nsmc_training::TrainingError;
+use nsmc_training::{TrainingError, set_precision};
 
 use crate::provenance;
 
@@ -78,7 +78,8 @@ impl Classifier {
         Ok(Self { config, tokenizer, model })
     }
 
-    /// The model of a finished run.
+    /// The model of a finished run. It computes in the precision it was trained in, but on a CPU in
+    /// float32.
     pub(crate) fn of_run(run: &Path, record: &RunRecord, device: &Device) -> Result<Self> {
         if record.results.is_none() {
             bail!("{}: the run failed, so it has no model", run.display());
@@ -89,6 +90,9 @@ impl Classifier {
                 run.display(),
                 record.config.method.name()
             );
+        }
+        if device.clone().inner() != Device::flex() {
+            set_precision(record.config.training.precision, device)?;
         }
         let folder = checkpoint(run, record.config.training.selection);
         if PeftModel::is_checkpoint(&folder) {
