@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use clap::builder::TypedValueParser as _;
 use clap::{Parser, Subcommand, ValueEnum};
+use nsmc_experiment::Precision;
 
 /// Tasks around the runs.
 #[derive(Parser)]
@@ -187,8 +188,8 @@ pub(crate) struct Bench {
     /// Steps before them.
     #[arg(long, default_value_t = 2)]
     pub(crate) warmup: usize,
-    /// In what matrix products round their factors, ours and the peers'; bf16 on a GPU alone.
-    #[arg(long, value_enum, default_value = "float32")]
+    /// In what matrix products round their factors, ours and the peers': float32, or bf16 on a GPU.
+    #[arg(long, default_value = "float32")]
     pub(crate) precision: Precision,
     /// Times that each is run, in turn.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
@@ -199,14 +200,6 @@ pub(crate) struct Bench {
     /// Write every measurement to a JSON file.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
-}
-
-/// Of matrix products.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Precision {
-    /// On a GPU in TF32.
-    Float32,
-    Bf16,
 }
 
 /// A model's size.

@@ -6,9 +6,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use nsmc_eval::Table;
+use nsmc_experiment::Precision;
 use serde::{Deserialize, Serialize};
 
-use crate::args::{Bench, Precision, Shape};
+use crate::args::{Bench, Shape};
 use crate::nsmc::Nsmc;
 use crate::workspace::Workspace;
 use crate::{print, say};
@@ -102,7 +103,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Bench) -> Result<()> {
         let report = Report {
             shape: args.shape.name(),
             device: nsmc.device(),
-            precision: args.precision.ours(),
+            precision: args.precision.name(),
             steps: args.steps,
             warmup: args.warmup,
             ours,
@@ -126,7 +127,7 @@ fn arguments(method: &str, args: &Bench, lengths: &Path) -> Vec<OsString> {
     arguments.extend(["--lengths".into(), lengths.into()]);
     arguments.extend(["--steps".into(), args.steps.to_string().into()]);
     arguments.extend(["--warmup".into(), args.warmup.to_string().into()]);
-    arguments.extend(["--precision".into(), args.precision.ours().into()]);
+    arguments.extend(["--precision".into(), args.precision.name().into()]);
     arguments
 }
 
@@ -137,10 +138,14 @@ fn peer(
     args: &Bench,
     lengths: &Path,
 ) -> Result<Measured> {
+    let dtype = match args.precision {
+        Precision::Float32 => "float32",
+        Precision::Bf16 => "bfloat16",
+    };
     let output = Command::new(python)
         .arg(script)
         .args(["--method", method, "--padding", padding, "--model", args.shape.name()])
-        .args(["--device", device, "--dtype", args.precision.theirs()])
+        .args(["--device", device, "--dtype", dtype])
         .arg("--lengths")
         .arg(lengths)
         .args(["--steps", &args.steps.to_string(), "--warmup", &args.warmup.to_string()])
@@ -241,22 +246,6 @@ fn comparison_table(comparisons: &[Comparison]) -> Table {
 /// Whether `name` is in a list that is empty for everything.
 fn chosen(list: &[String], name: &str) -> bool {
     list.is_empty() || list.iter().any(|wanted| wanted == name)
-}
-
-impl Precision {
-    fn ours(self) -> &'static str {
-        match self {
-            Self::Float32 => "float32",
-            Self::Bf16 => "bf16",
-        }
-    }
-
-    fn theirs(self) -> &'static str {
-        match self {
-            Self::Float32 => "float32",
-            Self::Bf16 => "bfloat16",
-        }
-    }
 }
 
 impl Shape {

@@ -5,7 +5,7 @@ use clap::builder::TypedValueParser;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use nsmc_experiment::Precision;
 
-/// sha256 of the documented corpus.
+/// sha256 of the documented corpus, as in datasets/manifest.toml.
 const NSMC_CORPUS: &str = "d8efd51fb27659cb95fd529ca9c8664b8e07a8ef313a551a2a0c256e88f3a380";
 
 /// Fine-tune BERT on sentiment data, and use what was trained.
@@ -122,9 +122,9 @@ pub(crate) struct CheckDevice {
     /// One batch a line: the token counts of its sequences.
     #[arg(long, value_name = "FILE")]
     pub(crate) lengths: PathBuf,
-    /// In what matrix products round their factors on the device; bf16 on a GPU alone.
-    #[arg(long, value_enum, default_value = "float32")]
-    pub(crate) precision: RoundedTo,
+    /// In what the device's matrix products round their factors: float32, or bf16 on a GPU.
+    #[arg(long, default_value = "float32")]
+    pub(crate) precision: Precision,
     /// Training steps whose losses are compared.
     #[arg(long, default_value_t = 10)]
     pub(crate) steps: usize,
@@ -275,9 +275,9 @@ pub(crate) struct BenchTrain {
     /// How a batch is laid out.
     #[arg(long, value_enum, default_value = "device")]
     pub(crate) layout: InputLayout,
-    /// In what matrix products round their factors; bf16 on a GPU alone.
-    #[arg(long, value_enum, default_value = "float32")]
-    pub(crate) precision: RoundedTo,
+    /// In what matrix products round their factors: float32, or bf16 on a GPU.
+    #[arg(long, default_value = "float32")]
+    pub(crate) precision: Precision,
     /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
     #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
@@ -333,23 +333,6 @@ pub(crate) enum Trained {
     Lora,
     Adapter,
     Adapterfusion,
-}
-
-/// [`Precision`], as an argument.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum RoundedTo {
-    Float32,
-    Bf16,
-}
-
-impl From<RoundedTo> for Precision {
-    fn from(precision: RoundedTo) -> Self {
-        match precision {
-            RoundedTo::Float32 => Self::Float32,
-            RoundedTo::Bf16 => Self::Bf16,
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -419,5 +402,13 @@ mod tests {
         for wrong in ["", "cuda:", "cuda:-1", "cuda:x", "cuda1", "cpu:0", "auto:0", "CUDA"] {
             assert!(device(wrong).unwrap_err().contains("cuda:N"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_corpus_is_that_of_the_manifest() {
+        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../datasets/manifest.toml");
+        let manifest = nsmc_experiment::DatasetManifest::read(manifest.as_ref()).unwrap();
+        let raw = manifest.datasets["nsmc"].raw.as_ref().unwrap();
+        assert_eq!(raw.corpus_sha256, NSMC_CORPUS);
     }
 }

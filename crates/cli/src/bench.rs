@@ -34,7 +34,7 @@ pub(crate) const ADAMW: AdamW = AdamW {
 pub(crate) fn train(args: &BenchTrain, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
     let named = device::choose(args.device)?;
-    set_precision(args.precision.into(), &named.device)?;
+    set_precision(args.precision, &named.device)?;
     let device = named.device.clone().autodiff();
     let batches = read_lengths(&args.lengths)?;
     let (shape, config) = config(args.shape);

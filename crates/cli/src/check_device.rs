@@ -35,7 +35,7 @@ pub(crate) fn run(args: &CheckDevice, verbosity: u8) -> Result<()> {
     for method in [Trained::Vanilla, Trained::Lora, Trained::Adapter, Trained::Adapterfusion] {
         let compute = |device: &Device| compute(method, &config, &batches, args.steps, device);
         // For the device alone; the CPU's kernels are float32's.
-        set_precision(args.precision.into(), &checked.device)?;
+        set_precision(args.precision, &checked.device)?;
         let (expected, found) = (compute(&reference.device)?, compute(&checked.device)?);
         ensure!(
             expected.gradients.keys().eq(found.gradients.keys()),
@@ -46,31 +46,40 @@ pub(crate) fn run(args: &CheckDevice, verbosity: u8) -> Result<()> {
         let each = expected.gradients.iter().map(|(path, gradient)| {
             (relative_error(&found.gradients[path], gradient), path.as_str())
         });
-        let (worst, path) =
-            each.max_by(|a, b| a.0.total_cmp(&b.0)).context("nothing has a gradient")?;
+        let (worst_gradient, path) = worst(each).context("nothing has a gradient")?;
         let all = |computed: &Computed| computed.gradients.values().flatten().copied().collect();
         let (all_found, all_expected): (Vec<f32>, Vec<f32>) = (all(&found), all(&expected));
         let gradients = relative_error(&all_found, &all_expected);
         let losses = expected.losses.iter().zip(&found.losses);
-        let loss = losses.map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+        let apart = losses.map(|(a, b)| (f64::from((a - b).abs()), ()));
+        let (loss, ()) = worst(apart).unwrap_or_default();
         print(serde_json::json!({
             "method": method,
             "model": shape,
             "device": checked.name,
             "logits": logits,
             "gradients": gradients,
-            "worst_gradient": worst,
+            "worst_gradient": worst_gradient,
             "of": path,
             "loss": loss,
             "last_loss": expected.losses.last(),
         }))?;
-        // A NaN is not within the tolerance either.
-        if !(logits < TOLERANCE && worst < TOLERANCE && loss < TOLERANCE) {
+        if !within_tolerance(&[logits, worst_gradient, loss]) {
             off.push(format!("{method:?}"));
         }
     }
     ensure!(off.is_empty(), "{} does not compute what the CPU computes: {off:?}", checked.name);
     Ok(())
+}
+
+/// The largest error and what it is of; NaN is larger than any.
+fn worst<T>(errors: impl Iterator<Item = (f64, T)>) -> Option<(f64, T)> {
+    errors.max_by(|a, b| a.0.abs().total_cmp(&b.0.abs()))
+}
+
+/// NaN is not.
+fn within_tolerance(errors: &[f64]) -> bool {
+    errors.iter().all(|&error| error < TOLERANCE)
 }
 
 /// ‖found - expected‖ / ‖expected‖
@@ -172,5 +181,40 @@ impl ModuleVisitor for Gradients<'_> {
             let values = gradient.try_into_vec_as().expect("a gradient of f32");
             self.values.insert(self.path.join("."), values);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use burn::module::ParamId;
+
+    use super::*;
+
+    #[test]
+    fn what_is_off_is_found() {
+        assert!((relative_error(&[3.0, 4.5], &[3.0, 4.0]) - 0.1).abs() < 1e-9);
+        let off = worst([(0.1, "a"), (0.3, "b"), (0.2, "c")].into_iter());
+        assert_eq!(off, Some((0.3, "b")));
+        for nan in [f64::NAN, -f64::NAN] {
+            let (error, of) = worst([(0.1, "a"), (nan, "b"), (0.2, "c")].into_iter()).unwrap();
+            assert!(error.is_nan() && of == "b" && !within_tolerance(&[0.0, error]));
+        }
+        assert!(within_tolerance(&[0.0, 0.04]) && !within_tolerance(&[0.0, 0.06]));
+    }
+
+    #[test]
+    fn noise_goes_by_name_and_keeps_what_trains() {
+        let device = Device::flex().autodiff();
+        let noise = |name: &str, trains: bool| {
+            let zeros = Tensor::<1>::zeros([64], &device).set_require_grad(trains);
+            let mut perturb = Perturb { device: &device, path: vec![name.into()] };
+            let param = perturb.map_float(Param::initialized(ParamId::new(), zeros));
+            assert_eq!(param.val().is_require_grad(), trains);
+            param.val().into_data().try_to_vec::<f32>().unwrap()
+        };
+        assert_eq!(noise("a", true), noise("a", false));
+        assert_ne!(noise("a", true), noise("b", true));
+        assert!(noise("a", true).iter().all(|&value| value != 0.0));
     }
 }

@@ -1,5 +1,6 @@
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -179,9 +180,28 @@ pub enum Precision {
 }
 
 impl Precision {
+    const CHOICES: [(&'static str, Self); 2] = [("float32", Self::Float32), ("bf16", Self::Bf16)];
+
+    /// As configurations and command lines write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Float32 => "float32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
     fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let choice = Self::CHOICES.into_iter().find(|(name, _)| *name == text);
+        choice.map(|(_, precision)| precision).ok_or_else(|| "expected float32 or bf16".into())
     }
 }
 
@@ -455,8 +475,7 @@ fn read_training(training: &mut Reader<'_>) -> TrainingConfig {
         weight_decay: training.within("weight_decay", 0.0..=1.0),
         max_grad_norm: training.within("max_grad_norm", 0.0..),
         precision: match training.has("precision") {
-            true => training
-                .choice("precision", &[("float32", Precision::Float32), ("bf16", Precision::Bf16)]),
+            true => training.choice("precision", &Precision::CHOICES),
             false => Precision::default(),
         },
         selection: training

@@ -27,10 +27,11 @@ pub fn gather(table: Tensor<2>, ids: Tensor<1, Int>, ignored: Option<usize>) -> 
 }
 
 fn composed(table: Tensor<2>, ids: Tensor<1, Int>, ignored: Option<usize>) -> Tensor<2> {
-    let rows = match table.dims()[0] * ids.dims()[0] {
-        _ if !table.is_require_grad() => table.select(0, ids.clone()),
-        ..=ONE_HOT => select_one_hot(table, ids.clone()),
-        _ => table.select(0, ids.clone()),
+    let small = table.dims()[0] * ids.dims()[0] <= ONE_HOT;
+    let rows = if small && table.is_require_grad() {
+        select_one_hot(table, ids.clone())
+    } else {
+        table.select(0, ids.clone())
     };
     let Some(ignored) = ignored else { return rows };
     let ignored: Tensor<2, Bool> = ids.equal_elem(ignored as i64).unsqueeze_dim(1);

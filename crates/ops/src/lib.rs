@@ -42,6 +42,6 @@ pub use gelu::gelu;
 pub use layer_norm::LayerNorm;
 pub use linear::{LowRank, linear, low_rank_linear};
 pub use norm::{scale, sum_of_squares};
-pub use precision::{Precision, set_precision};
+pub use precision::set_bf16_products;
 pub use row_attention::row_attention;
 pub use sequences::{OutputRows, Sequences};

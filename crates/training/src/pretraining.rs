@@ -277,9 +277,7 @@ fn gradients<M: MaskedLanguageModel>(
     };
     if run.dropout || Sequences::prefer_padding(device) {
         for (index, batch) in batches.iter().enumerate() {
-            if run.dropout {
-                device.seed(step_seed(run.config.seed, step * batches.len() + index));
-            }
+            device.seed(step_seed(run.config.seed, step * batches.len() + index));
             add(batch_gradients(&inner.clone().train(), batch, masked, device)?);
         }
     } else {
