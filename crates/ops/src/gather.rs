@@ -8,8 +8,10 @@ use burn_flex::FlexTensor;
 use crate::extension::FlexKernels;
 use crate::storage::{Elements, has_kernel, new, rows_and_width};
 
-/// Elements of a one-hot matrix that cost less than a gradient row by row: 512 MiB.
-const ONE_HOT: usize = 1 << 27;
+/// Elements of a table whose product with a one-hot row costs less than to add up that row by itself.
+const SMALL_TABLE: usize = 1 << 22;
+/// Elements of a one-hot matrix that fit beside a model: 2 GiB.
+const ONE_HOT: usize = 1 << 29;
 
 /// The rows of `table` with these numbers; the row `ignored` gets no gradient, as the padding row of
 /// PyTorch's `nn.Embedding`.
@@ -27,7 +29,8 @@ pub fn gather(table: Tensor<2>, ids: Tensor<1, Int>, ignored: Option<usize>) -> 
 }
 
 fn composed(table: Tensor<2>, ids: Tensor<1, Int>, ignored: Option<usize>) -> Tensor<2> {
-    let small = table.dims()[0] * ids.dims()[0] <= ONE_HOT;
+    let [entries, width] = table.dims();
+    let small = entries * width <= SMALL_TABLE && entries * ids.dims()[0] <= ONE_HOT;
     let rows = if small && table.is_require_grad() {
         select_one_hot(table, ids.clone())
     } else {
