@@ -22,7 +22,9 @@ pub(crate) fn with_data(
     if profile.name != PROFILE || chosen {
         return Ok(options.clone());
     }
-    let run = Run::resolve(workspace, profile, &profile.cells[0], profile.seeds[0], options)?;
+    // Without what is set: none of it is of the data, and a method's keys suit that method alone.
+    let plain = Options { set: Vec::new(), ..options.clone() };
+    let run = Run::resolve(workspace, profile, &profile.cells[0], profile.seeds[0], &plain)?;
     let name = &run.config.data.dataset;
     let datasets = workspace.datasets()?;
     let Some(entry) = datasets.datasets.get(name) else { return Ok(options.clone()) };
