@@ -11,7 +11,9 @@ use nsmc_experiment::Optimizer;
 use nsmc_peft::{
     BottleneckConfig, Composition, FusionConfig, LoraConfig, PeftModel, TargetModules, Trains,
 };
-use nsmc_training::{AdamW, clip_grad_norm, losses, peak_memory_mib, set_precision};
+use nsmc_training::{
+    AdamW, among_the_threads, clip_grad_norm, losses, peak_memory_mib, set_precision,
+};
 
 use crate::args::{BenchTrain, InputLayout, ModelShape, Trained};
 use crate::output::print;
@@ -48,10 +50,13 @@ pub(crate) fn train(args: &BenchTrain, verbosity: u8) -> Result<()> {
         let (input, labels) = batch(lengths, args.layout, &config, step, &device);
         device.sync().context("the device")?;
         let started = Instant::now();
-        let loss = losses(model.forward(&input), labels).mean();
-        let gradients = GradientsParams::from_grads(loss.backward(), &model);
-        let (gradients, _) = clip_grad_norm(&model, gradients, 1.0);
-        model = optimizer.step(2e-5, model, gradients);
+        let loss;
+        (model, loss) = among_the_threads(&device, || {
+            let loss = losses(model.forward(&input), labels).mean();
+            let gradients = GradientsParams::from_grads(loss.backward(), &model);
+            let (gradients, _) = clip_grad_norm(&model, gradients, 1.0);
+            (optimizer.step(2e-5, model, gradients), loss)
+        });
         let loss = loss.try_into_scalar::<f32>().context("the loss")?;
         device.sync().context("the device")?;
         if step >= args.warmup {

@@ -6,10 +6,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use burn::data::dataloader::DataLoader;
 use burn::optim::ModuleOptimizer;
-use burn::train::TrainStep;
 use nsmc_data::{Batch, EncodedReviews, Order, Review, ReviewLoader};
 use nsmc_experiment::{MethodConfig, RunRecord};
-use nsmc_training::{AdamW, ClassificationTask, clip_grad_norm, set_precision};
+use nsmc_training::{AdamW, ClassificationTask, set_precision};
 
 use crate::args::BenchRun;
 use crate::classifier::Classifier;
@@ -68,13 +67,9 @@ pub(crate) fn run(args: &BenchRun, verbosity: u8) -> Result<()> {
             if step >= args.warmup {
                 tokens += batch.lengths.iter().sum::<usize>();
             }
-            let output = TrainStep::step(&task, batch);
-            let gradients = match step {
-                0 => output.grads,
-                _ => task.model.add_regularizer_gradients(output.grads),
-            };
-            let (gradients, _) = clip_grad_norm(&task, gradients, config.training.max_grad_norm);
-            task = optimizer.step(config.training.learning_rate, task, gradients);
+            let (rate, max_grad_norm) =
+                (config.training.learning_rate, config.training.max_grad_norm);
+            (task, _, _) = task.optimize(&mut optimizer, batch, step, rate, max_grad_norm);
             step += 1;
         }
     }

@@ -21,6 +21,7 @@ mod progress;
 mod schedule;
 mod strategy;
 mod task;
+mod threads;
 mod writer;
 
 pub use adamw::{AdamW, no_decay};
@@ -40,3 +41,4 @@ pub use progress::{Dashboard, Progress};
 pub use schedule::LinearSchedule;
 pub use strategy::step_seed;
 pub use task::{ClassificationTask, StepOutput};
+pub use threads::among_the_threads;

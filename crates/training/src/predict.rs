@@ -5,7 +5,7 @@ use nsmc_data::ReviewLoader;
 use nsmc_experiment::FusionAttention;
 use nsmc_peft::{FusionWeights, PeftModel};
 
-use crate::{TrainingError, bert_input};
+use crate::{TrainingError, among_the_threads, bert_input};
 
 /// What a model says of reviews.
 #[derive(Clone, Debug, Default)]
@@ -32,15 +32,16 @@ pub fn predict(
     let mut tokens = 0;
     for batch in loader.iter() {
         let batch = batch.map_err(|error| TrainingError::Device(error.to_string()))?;
-        let input = bert_input(&batch);
+        let (input, model) = (bert_input(&batch), model.clone());
         let logits = if fused {
-            let (logits, weights) = model.forward_with_fusion_weights(&input);
             let first_rows = input.sequences.first_rows();
+            let forward = move || model.forward_with_fusion_weights(&input);
+            let (logits, weights) = among_the_threads(device, forward);
             predicted.attend(weights, &first_rows)?;
             tokens += batch.lengths.iter().sum::<usize>();
             logits
         } else {
-            model.forward(&input)
+            among_the_threads(device, move || model.forward(&input))
         };
         let [_, num_labels] = logits.dims();
         let logits: Vec<f32> =

@@ -8,8 +8,8 @@ use burn::optim::ModuleOptimizer;
 use burn::tensor::{Device, Tensor};
 use burn::train::{
     EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent,
-    SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader, TrainStep,
-    TrainingComponents, TrainingItem, ValidLoader,
+    SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents,
+    TrainingItem, ValidLoader,
 };
 use nsmc_data::{Batch, ReviewLoader};
 use nsmc_eval::{ConfusionMatrix, minutes_and_seconds};
@@ -23,7 +23,7 @@ use crate::fit::Finished;
 use crate::kept::{INCOMING, Kept};
 use crate::writer::Writer;
 use crate::{
-    ClassificationTask, Dashboard, LinearSchedule, StepOutput, TrainingError, clip_grad_norm,
+    ClassificationTask, Dashboard, LinearSchedule, StepOutput, TrainingError, among_the_threads,
 };
 
 /// A line for each epoch.
@@ -101,7 +101,8 @@ struct State {
 
 /// What is trained, with its optimiser and where it stands.
 struct Training {
-    task: ClassificationTask,
+    /// None within a step.
+    task: Option<ClassificationTask>,
     optimizer: ModuleOptimizer,
     state: State,
     /// Steps that this process has done.
@@ -109,6 +110,12 @@ struct Training {
     writer: Writer,
     /// What the writer has put into `checkpoint/`, or is about to.
     kept: Arc<Mutex<Kept>>,
+}
+
+impl Training {
+    fn task(&self) -> &ClassificationTask {
+        self.task.as_ref().expect("a step gives it back")
+    }
 }
 
 /// A step whose loss has not been read yet: reading it one step late does not hold up the device.
@@ -132,7 +139,7 @@ impl SupervisedLearningStrategy<ClassificationTask> for RecipeStrategy {
         let TrainingComponents { num_epochs, interrupter, mut event_processor, .. } = components;
         learner.fork(&self.device);
         let mut training = Training {
-            task: learner.model(),
+            task: Some(learner.model()),
             optimizer: (self.optimizer)(),
             state: State::default(),
             own_steps: 0,
@@ -156,7 +163,7 @@ impl SupervisedLearningStrategy<ClassificationTask> for RecipeStrategy {
         }
         outcome.epochs = training.state.epochs;
         outcome.best_epoch = training.state.best_epoch;
-        (training.task, event_processor)
+        (training.task.expect("a step gives it back"), event_processor)
     }
 }
 
@@ -181,8 +188,9 @@ impl RecipeStrategy {
         };
         // The frozen base is not in it.
         let weights = loaded.weights.allow_partial(true);
-        let model = training.task.model.clone().try_load_record(weights);
-        training.task.model = model.map_err(|error| record(&self.folder, &error))?;
+        let model = training.task().model.clone().try_load_record(weights);
+        let model = model.map_err(|error| record(&self.folder, &error))?;
+        training.task = Some(ClassificationTask { model });
         training.optimizer = loaded.optimizer;
         training.state = loaded.state;
         *locked(&training.kept) = training.state.kept.clone();
@@ -198,7 +206,7 @@ impl RecipeStrategy {
         &self,
         training: &Training,
     ) -> impl FnOnce(Kept) -> Result<(), TrainingError> + Send + use<> {
-        let model = &training.task.model;
+        let model = &training.task().model;
         let weights = model.clone().into_record_group(model.trainable());
         let optimizer = training.optimizer.to_record();
         let mut state = training.state.clone();
@@ -238,7 +246,7 @@ impl RecipeStrategy {
         if let Some(validation) = &self.validation {
             interrupter.fail_on_error(processor.process_valid(start(validation.num_items())));
             let (loss, accuracy) =
-                self.validate(validation, &training.task, processor, interrupter)?;
+                self.validate(validation, training.task(), processor, interrupter)?;
             record.validation_loss = Some(loss);
             record.validation_accuracy = Some(accuracy);
             interrupter.fail_on_error(processor.process_valid(LearnerEvent::EndSplit(epoch)));
@@ -366,15 +374,11 @@ impl RecipeStrategy {
         learning_rate: f64,
     ) -> (StepOutput, Tensor<1>) {
         self.device.seed(step_seed(self.seed, step));
-        let output = TrainStep::step(&training.task, batch);
-        // AdapterTrainer computes it after a step, so that it joins the next one's gradients.
-        let gradients = match step {
-            0 => output.grads,
-            _ => training.task.model.add_regularizer_gradients(output.grads),
-        };
-        let (gradients, norm) = clip_grad_norm(&training.task, gradients, self.max_grad_norm);
-        training.task = training.optimizer.step(learning_rate, training.task.clone(), gradients);
-        (output.item, norm)
+        let task = training.task.take().expect("a step gives it back");
+        let (task, item, norm) =
+            task.optimize(&mut training.optimizer, batch, step, learning_rate, self.max_grad_norm);
+        training.task = Some(task);
+        (item, norm)
     }
 
     /// Mean loss and accuracy over the validation split, with dropout off.
@@ -394,7 +398,9 @@ impl RecipeStrategy {
         while let Some(batch) = iterator.next() {
             let batch: Batch = batch.map_err(|error| TrainingError::Device(error.to_string()))?;
             iteration += 1;
-            let output = InferenceStep::step(&model, batch);
+            let model = model.clone();
+            let output =
+                among_the_threads(&self.device, move || InferenceStep::step(&model, batch));
             loss_sum += f64::from(host(output.losses.clone().sum())?);
             let classes = output.logits.clone().argmax(1).flatten::<1>(0, 1);
             let indices = |tensor: Tensor<1, burn::tensor::Int>| {
@@ -424,7 +430,7 @@ impl RecipeStrategy {
         make_durably(&checkpoints)?;
         remove(&incoming)?;
         // The model is read from the device here: what goes to the writer is on the host.
-        (self.save)(&training.task.valid().model, &incoming)?;
+        (self.save)(&training.task().valid().model, &incoming)?;
 
         let state = &mut training.state;
         let best = state.epochs.iter().filter_map(|epoch| epoch.validation_accuracy);

@@ -1,11 +1,12 @@
 use burn::module::Module;
+use burn::optim::ModuleOptimizer;
 use burn::tensor::{ExecutionError, Int, Tensor};
 use burn::train::metric::{AccuracyInput, Adaptor, LossInput};
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 use nsmc_data::Batch;
 use nsmc_peft::PeftModel;
 
-use crate::{bert_input, losses};
+use crate::{among_the_threads, bert_input, clip_grad_norm, losses};
 
 /// Review classification as burn-train's learner takes it.
 #[derive(Module, Debug)]
@@ -29,6 +30,31 @@ impl ClassificationTask {
         let logits = self.model.forward(&bert_input(batch));
         let losses = losses(logits.clone(), batch.labels.clone());
         StepOutput { losses, logits, labels: batch.labels.clone() }
+    }
+
+    /// The optimiser step `step`, from 0, of a training; also gives the gradient's norm before
+    /// clipping, `[1]`.
+    ///
+    /// Where no other clone of the task is alive, its parameters are updated in place.
+    pub fn optimize(
+        self,
+        optimizer: &mut ModuleOptimizer,
+        batch: Batch,
+        step: usize,
+        learning_rate: f64,
+        max_grad_norm: f64,
+    ) -> (Self, StepOutput, Tensor<1>) {
+        let device = batch.labels.device();
+        among_the_threads(&device, move || {
+            let output = TrainStep::step(&self, batch);
+            // AdapterTrainer computes it after a step, so that it joins the next one's gradients.
+            let gradients = match step {
+                0 => output.grads,
+                _ => self.model.add_regularizer_gradients(output.grads),
+            };
+            let (gradients, norm) = clip_grad_norm(&self, gradients, max_grad_norm);
+            (optimizer.step(learning_rate, self, gradients), output.item, norm)
+        })
     }
 }
 
