@@ -129,9 +129,15 @@ impl World {
 
     /// `cargo xtask reproduce` into `runs`; the profile is `one`.
     fn command(&self, runs: &str, arguments: &[&str]) -> Command {
+        let mut command = self.xtask(&["reproduce", "--profile", "one", "--runs", runs]);
+        command.args(arguments);
+        command
+    }
+
+    /// `cargo xtask`.
+    fn xtask(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         command
-            .args(["reproduce", "--profile", "one", "--runs", runs])
             .args(arguments)
             .env("CARGO_MANIFEST_DIR", self.path("xtask"))
             .env("NSMC_BIN", &self.nsmc)
@@ -428,6 +434,20 @@ fn gpus_that_cannot_be_meant_are_refused_before_anything_runs() {
         assert!(!success && said.contains(words), "{arguments:?}: {said}");
     }
     assert!(!world.path("runs").exists());
+}
+
+/// The profile that falls back to the sample looks whether its data can be fetched, by its first cell.
+#[test]
+fn a_key_of_one_method_is_nothing_to_the_others_of_the_profile() {
+    let world = World::new();
+    fs_err::copy(world.path("configs/one.toml"), world.path("configs/mini.toml")).unwrap();
+    let train = ["train", "--profile", "mini", "--method", "head", "--device", "cpu"];
+    let head_alone = ["--runs", "runs", "--set", "method.trains=[\"head\"]"];
+    let output = world.xtask(&[&train[..], &head_alone].concat()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let [run] = &world.runs("runs")[..] else { panic!("one run") };
+    let config = fs_err::read_to_string(run.join("config.toml")).unwrap();
+    assert!(config.contains("trains = [\"head\"]"), "{config}");
 }
 
 /// `nsmc` as a grid knows it: locks its run directory, goes on from its checkpoint, stops when it is

@@ -50,8 +50,8 @@ fn cuda(index: usize) -> Result<NamedDevice> {
 /// the next run. A `cubecl.toml` beside or above the working directory goes first. Must come before
 /// the first word with a device.
 ///
-/// Candidates are timed for fewer shapes than by default: on an H200, the products that are chosen
-/// without any timing made full fine-tuning no slower.
+/// Candidates are timed for fewer shapes than by default, which `CUBECL_AUTOTUNE_LEVEL=balanced` brings
+/// back: on an H200, the products that are chosen without any timing made full fine-tuning no slower.
 #[cfg(feature = "cuda")]
 fn keep_kernels() {
     use cubecl::config::autotune::AutotuneLevel;

@@ -8,7 +8,8 @@ use burn_flex::FlexTensor;
 use crate::extension::FlexKernels;
 use crate::storage::{Elements, has_kernel, new, rows_and_width};
 
-/// Elements of a table whose product with a one-hot row costs less than to add up that row by itself.
+/// Elements of a table whose product with a one-hot row should cost less than to add up that row by
+/// itself: by their operations and the time of one access to memory, not measured.
 const SMALL_TABLE: usize = 1 << 22;
 /// Elements of a one-hot matrix that fit beside a model: 2 GiB.
 const ONE_HOT: usize = 1 << 29;
