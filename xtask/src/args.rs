@@ -65,6 +65,10 @@ pub(crate) struct Train {
     /// Decides new weights, data order and dropout; the profile's first seed if not given.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
+    /// GPUs of this machine that share each batch, by their indices: `0,1`. The first if not given.
+    /// The recipe stays that of one GPU.
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    pub(crate) devices: Vec<u16>,
     /// Run again what has been run.
     #[arg(long)]
     pub(crate) again: bool,

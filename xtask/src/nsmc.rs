@@ -12,8 +12,8 @@ use crate::workspace::Workspace;
 pub(crate) struct Nsmc {
     path: PathBuf,
     device: &'static str,
-    /// The GPU's index; the first if it is none.
-    gpu: Option<u16>,
+    /// The GPUs' indices, which share a run's batches; the first if there is none.
+    gpus: Vec<u16>,
 }
 
 /// A process of the program that stops as on SIGTERM when this one goes away, however that ends: it
@@ -35,7 +35,7 @@ impl Nsmc {
         let device = if cuda { "cuda" } else { "cpu" };
         if let Some(path) = std::env::var_os("NSMC_BIN").map(PathBuf::from) {
             ensure!(path.is_file(), "NSMC_BIN: {}: no such file", path.display());
-            return Ok(Self { path, device, gpu: None });
+            return Ok(Self { path, device, gpus: Vec::new() });
         }
         say(match (choice, device) {
             (DeviceChoice::Auto, "cuda") => "device: cuda (there is an NVIDIA GPU)",
@@ -62,17 +62,17 @@ impl Nsmc {
         build.arg("--target-dir").arg(&target);
         let status = build.status().context("cargo build")?;
         ensure!(status.success(), "the program `nsmc` could not be built for {device}");
-        Ok(Self { path: target.join("release").join("nsmc"), device, gpu: None })
+        Ok(Self { path: target.join("release").join("nsmc"), device, gpus: Vec::new() })
     }
 
     /// A program that is built already.
     pub(crate) fn built(path: PathBuf, cuda: bool) -> Self {
-        Self { path, device: if cuda { "cuda" } else { "cpu" }, gpu: None }
+        Self { path, device: if cuda { "cuda" } else { "cpu" }, gpus: Vec::new() }
     }
 
-    /// The program on one of this machine's GPUs.
-    pub(crate) fn on(&self, gpu: Option<u16>) -> Self {
-        Self { path: self.path.clone(), device: self.device, gpu }
+    /// The program on GPUs of this machine.
+    pub(crate) fn on(&self, gpus: &[u16]) -> Self {
+        Self { path: self.path.clone(), device: self.device, gpus: gpus.to_vec() }
     }
 
     #[cfg(test)]
@@ -87,10 +87,13 @@ impl Nsmc {
     /// A subcommand on the device chosen.
     pub(crate) fn command(&self, workspace: &Workspace, arguments: &[OsString]) -> Command {
         let mut command = Command::new(&self.path);
-        command.current_dir(&workspace.root).args(arguments).arg("--device");
-        match self.gpu {
-            Some(gpu) => command.arg(format!("{}:{gpu}", self.device)),
-            None => command.arg(self.device),
+        command.current_dir(&workspace.root).args(arguments);
+        let gpus: Vec<String> =
+            self.gpus.iter().map(|gpu| format!("{}:{gpu}", self.device)).collect();
+        match gpus.as_slice() {
+            [] => command.args(["--device", self.device]),
+            [gpu] => command.args(["--device", gpu]),
+            gpus => command.arg("--devices").arg(gpus.join(",")),
         };
         command
     }
@@ -169,6 +172,22 @@ impl DeviceChoice {
             Self::Auto => has_cuda(),
         }
     }
+
+    /// The GPUs that were named with `--devices`, if any: each once, and none beside a CPU.
+    pub(crate) fn gpus(self, gpus: &[u16]) -> Result<&[u16]> {
+        ensure!(
+            gpus.is_empty() || self.is_cuda(),
+            "`--devices`: expected NVIDIA GPUs, and {}",
+            match self {
+                Self::Cpu => "`--device cpu` asks for none",
+                _ => "none was found (`nvidia-smi -L`); `--device cuda` insists",
+            }
+        );
+        for (place, gpu) in gpus.iter().enumerate() {
+            ensure!(!gpus[..place].contains(gpu), "`--devices`: {gpu} stands there twice");
+        }
+        Ok(gpus)
+    }
 }
 
 fn has_cuda() -> bool {
@@ -179,4 +198,31 @@ fn has_cuda() -> bool {
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_gets_the_gpus_that_were_named() {
+        let arguments = |cuda: bool, gpus: &[u16]| -> Vec<String> {
+            let nsmc = Nsmc::built("nsmc".into(), cuda).on(gpus);
+            let command = nsmc.command(&Workspace::find(), &["train".into()]);
+            command.get_args().map(|text| text.to_string_lossy().into_owned()).collect()
+        };
+        assert_eq!(arguments(false, &[]), ["train", "--device", "cpu"]);
+        assert_eq!(arguments(true, &[]), ["train", "--device", "cuda"]);
+        assert_eq!(arguments(true, &[3]), ["train", "--device", "cuda:3"]);
+        assert_eq!(arguments(true, &[0, 2]), ["train", "--devices", "cuda:0,cuda:2"]);
+    }
+
+    #[test]
+    fn gpus_are_named_once_and_not_beside_the_cpu() {
+        assert_eq!(DeviceChoice::Cpu.gpus(&[]).unwrap(), [0; 0]);
+        assert_eq!(DeviceChoice::Cuda.gpus(&[1, 0]).unwrap(), [1, 0]);
+        let error = |choice: DeviceChoice, gpus| choice.gpus(gpus).unwrap_err().to_string();
+        assert!(error(DeviceChoice::Cuda, &[1, 0, 1]).contains("1 stands there twice"));
+        assert!(error(DeviceChoice::Cpu, &[0]).contains("`--device cpu` asks for none"));
+    }
 }

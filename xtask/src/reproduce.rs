@@ -1,6 +1,6 @@
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::args::{DeviceChoice, Launcher, Reproduce};
+use crate::args::{Launcher, Reproduce};
 use crate::grid::{self, AtOnce, Costs, Plan, Starting, Stop, show, time, to_time};
 use crate::holder::PATIENCE;
 use crate::nsmc::Nsmc;
@@ -73,7 +73,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
         if !shared.is_empty() {
             say(&format!("timing {} runs again, one at a time", shared.len()));
             // On one GPU: whatever else runs on the machine, is beside it.
-            let nsmc = nsmc.on(gpus.first().copied());
+            let nsmc = nsmc.on(gpus.get(..1).unwrap_or_default());
             time(workspace, &nsmc, &plan, &shared, &starting.stop)?;
         }
     }
@@ -86,28 +86,13 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
     bail!("{} of {} runs failed\n{}", failures.len(), plan.jobs.len(), failures.join("\n"))
 }
 
-/// The GPUs that were named, each once.
+/// The GPUs that the runs are spread over.
 fn gpus(args: &Reproduce) -> Result<&[u16]> {
-    let gpus = args.devices.as_slice();
-    if gpus.is_empty() {
-        return Ok(gpus);
-    }
     ensure!(
-        args.launcher == Launcher::Local,
+        args.devices.is_empty() || args.launcher == Launcher::Local,
         "`--devices`: Slurm gives each run its GPU; ask it with `--slurm-option=--gres=gpu:1`"
     );
-    ensure!(
-        args.options.device.is_cuda(),
-        "`--devices`: expected NVIDIA GPUs, and {}",
-        match args.options.device {
-            DeviceChoice::Cpu => "`--device cpu` asks for none",
-            _ => "none was found (`nvidia-smi -L`); `--device cuda` insists",
-        }
-    );
-    for (place, gpu) in gpus.iter().enumerate() {
-        ensure!(!gpus[..place].contains(gpu), "`--devices`: {gpu} stands there twice");
-    }
-    Ok(gpus)
+    args.options.device.gpus(&args.devices)
 }
 
 /// The threads of each of so many runs at once.

@@ -16,6 +16,7 @@ use crate::{download, hub, offline, print, say};
 
 pub(crate) fn run(workspace: &Workspace, args: &Train) -> Result<()> {
     let profile = workspace.chosen_profile(&args.options)?;
+    let gpus = args.options.device.gpus(&args.devices)?;
     let options = &offline::with_data(workspace, &profile, &args.options)?;
     let seed = args.seed.unwrap_or(profile.seeds[0]);
     let cell = profile.cell(&args.method, args.recipe.as_deref())?;
@@ -35,7 +36,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Train) -> Result<()> {
     run.fetch(workspace, options)?;
     let run = Run::resolve(workspace, &profile, &cell, seed, options)?;
     let nsmc = Nsmc::build(workspace, args.options.device)?;
-    run.start(workspace, &nsmc, args.again, args.tui)
+    run.start(workspace, &nsmc.on(gpus), args.again, args.tui)
 }
 
 /// One run of a profile, resolved.

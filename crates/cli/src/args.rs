@@ -141,6 +141,10 @@ pub(crate) struct Train {
     /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
     #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
+    /// Share each batch among several GPUs, as cuda:0,cuda:1; validation and test are computed on the
+    /// first.
+    #[arg(long, value_delimiter = ',', value_name = "GPU", conflicts_with = "device")]
+    pub(crate) devices: Vec<DeviceChoice>,
     /// Show burn's dashboard instead of a progress bar, on a terminal.
     #[arg(long)]
     pub(crate) tui: bool,
@@ -363,6 +367,16 @@ pub(crate) enum DeviceChoice {
     Cpu,
     /// The CUDA GPU with this index.
     Cuda(usize),
+}
+
+impl std::fmt::Display for DeviceChoice {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Auto => formatter.write_str("auto"),
+            Self::Cpu => formatter.write_str("cpu"),
+            Self::Cuda(index) => write!(formatter, "cuda:{index}"),
+        }
+    }
 }
 
 impl FromStr for DeviceChoice {

@@ -8,7 +8,7 @@ use burn::data::dataloader::DataLoader;
 use burn::optim::ModuleOptimizer;
 use nsmc_data::{Batch, EncodedReviews, Order, Review, ReviewLoader};
 use nsmc_experiment::{MethodConfig, RunRecord};
-use nsmc_training::{AdamW, ClassificationTask, set_precision};
+use nsmc_training::{AdamW, ClassificationTask, Replicas, set_precision};
 
 use crate::args::BenchRun;
 use crate::classifier::Classifier;
@@ -53,6 +53,7 @@ pub(crate) fn run(args: &BenchRun, verbosity: u8) -> Result<()> {
 
     let mut task = ClassificationTask { model };
     let mut optimizer = ModuleOptimizer::from(AdamW::new(&config.training));
+    let mut alone = Replicas::default();
     let (mut step, mut epoch) = (0, 0);
     let (mut tokens, mut started) = (0, Instant::now());
     while step < args.warmup + args.steps {
@@ -69,7 +70,8 @@ pub(crate) fn run(args: &BenchRun, verbosity: u8) -> Result<()> {
             }
             let (rate, max_grad_norm) =
                 (config.training.learning_rate, config.training.max_grad_norm);
-            (task, _, _) = task.optimize(&mut optimizer, batch, step, rate, max_grad_norm);
+            (task, _, _) =
+                task.optimize(&mut alone, &mut optimizer, batch, step, rate, max_grad_norm);
             step += 1;
         }
     }

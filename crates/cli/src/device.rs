@@ -22,6 +22,36 @@ pub(crate) fn choose(choice: DeviceChoice) -> Result<NamedDevice> {
     }
 }
 
+/// The devices that share a run's batches: the GPUs in `several` or, if there are none, one device.
+pub(crate) fn choose_several(
+    one: DeviceChoice,
+    several: &[DeviceChoice],
+) -> Result<(NamedDevice, Vec<Device>)> {
+    let Some((first, further)) = several.split_first() else {
+        return Ok((choose(one)?, Vec::new()));
+    };
+    for (place, choice) in several.iter().enumerate() {
+        anyhow::ensure!(
+            matches!(choice, DeviceChoice::Cuda(_)),
+            "`--devices`: expected GPUs, as cuda:0,cuda:1; a CPU is one device, whose cores share \
+             every batch anyway"
+        );
+        anyhow::ensure!(
+            !several[..place].contains(choice),
+            "`--devices`: a GPU stands there twice: {choice}"
+        );
+    }
+    let mut first = choose(*first)?;
+    let mut devices = Vec::with_capacity(further.len());
+    for choice in further {
+        let NamedDevice { device, name } = choose(*choice)?;
+        first.name.push_str(" + ");
+        first.name.push_str(&name);
+        devices.push(device);
+    }
+    Ok((first, devices))
+}
+
 fn cpu() -> NamedDevice {
     let threads = rayon::current_num_threads();
     NamedDevice { device: Device::flex(), name: format!("CPU, {threads} threads (burn-flex)") }
@@ -79,4 +109,23 @@ fn cuda(_: usize) -> Result<NamedDevice> {
         "this program was built without CUDA; build it with `--features cuda`, or let \
          `cargo xtask train --device cuda` do so"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_shared_by_different_gpus() {
+        let error = |several: &[DeviceChoice]| {
+            let chosen = choose_several(DeviceChoice::Auto, several);
+            format!("{:#}", chosen.err().expect("it is refused"))
+        };
+        let (one, further) = choose_several(DeviceChoice::Cpu, &[]).expect("a CPU is there");
+        assert!(one.name.starts_with("CPU") && further.is_empty());
+        let cpu = error(&[DeviceChoice::Cuda(0), DeviceChoice::Cpu]);
+        assert!(cpu.contains("expected GPUs, as cuda:0,cuda:1"), "{cpu}");
+        let twice = error(&[DeviceChoice::Cuda(1), DeviceChoice::Cuda(0), DeviceChoice::Cuda(1)]);
+        assert!(twice.contains("twice: cuda:1"), "{twice}");
+    }
 }

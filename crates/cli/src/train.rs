@@ -28,7 +28,7 @@ use crate::{baseline, checksums, device, logging, method, provenance, run_direct
 pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
     let lifeline = Lifeline::watch(args.stop_with_stdin);
     let config = ExperimentConfig::read(&args.config)?;
-    let device = device::choose(args.device)?;
+    let (device, further_devices) = device::choose_several(args.device, &args.devices)?;
     set_precision(config.training.precision, &device.device)?;
     let _lock = run_directory::lock(&args.out)?;
     let mended = run_directory::open(&args.out, &config)?;
@@ -41,7 +41,8 @@ pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
     let outcome = if config.method.is_baseline() {
         baseline::fit_and_test(args, &config, &mut inputs)
     } else {
-        train_and_test(args, &config, &device, &lifeline, &mut inputs)
+        let devices = (&device.device, further_devices.as_slice());
+        train_and_test(args, &config, devices, &lifeline, &mut inputs)
     };
     let outcome = finish(args, &config, &device, inputs, stretches, outcome);
     outcome.with_context(|| format!("run {run_id}"))?;
@@ -100,11 +101,10 @@ fn finish(
 fn train_and_test(
     args: &Train,
     config: &ExperimentConfig,
-    device: &NamedDevice,
+    (device, further_devices): (&Device, &[Device]),
     lifeline: &Lifeline,
     inputs: &mut BTreeMap<String, String>,
 ) -> Result<RunResults> {
-    let device = device.device.clone();
     let corpus = Corpus::read(&config.data)?;
     *inputs = provenance::inputs(config)?;
     let trained_on: Vec<&Review> =
@@ -127,7 +127,8 @@ fn train_and_test(
         corpus: &corpus,
         encoded: &encoded,
         tokenizer: &base.tokenizer,
-        device: &device,
+        device,
+        further_devices,
         dashboard: if args.progress_json { Dashboard::Json } else { dashboard(args.tui) },
         interrupter,
     };
@@ -146,10 +147,10 @@ fn train_and_test(
 
     // What is tested is what was saved: the model comes back from its checkpoint.
     let checkpoint = checkpoint(&args.out, config.training.selection);
-    let trained = Classifier::trained(&checkpoint, config, &device)?;
+    let trained = Classifier::trained(&checkpoint, config, device)?;
     let test_started = Instant::now();
     let (predictions, attention) =
-        test(config, &corpus, encoded_test, &trained, &device, trainer.dashboard)?;
+        test(config, &corpus, encoded_test, &trained, device, trainer.dashboard)?;
     let test_seconds = test_started.elapsed().as_secs_f64();
     let predictions_sha256 = save_predictions(&predictions, &args.out)?;
     if !attention.is_empty() {
@@ -190,6 +191,7 @@ struct Trainer<'a> {
     encoded: &'a Arc<EncodedReviews>,
     tokenizer: &'a BertTokenizer,
     device: &'a Device,
+    further_devices: &'a [Device],
     dashboard: Dashboard,
     interrupter: Interrupter,
 }
@@ -246,6 +248,7 @@ impl Trainer<'_> {
             validation,
             num_labels: config.data.labels.len(),
             device: self.device.clone(),
+            further_devices: self.further_devices.to_vec(),
             folder: folder.into(),
             identity: config.identity(),
             dashboard: self.dashboard,

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use burn::data::dataloader::batcher::Batcher;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -31,6 +33,37 @@ pub struct Batch {
     pub labels: Tensor<1, Int>,
     /// Which reviews, as [`Example::review`].
     pub reviews: Vec<usize>,
+}
+
+impl Batch {
+    /// Divides the batch among devices: the reviews in their order, their numbers no more than one
+    /// apart. A batch of fewer reviews than devices leaves the last of them without a share.
+    pub fn shares(&self, devices: &[Device]) -> Vec<Self> {
+        let reviews = self.reviews.len();
+        let mut shares = Vec::with_capacity(devices.len());
+        let (mut first, mut token) = (0, 0);
+        for (place, device) in devices.iter().enumerate() {
+            let end = reviews * (place + 1) / devices.len();
+            if end == first {
+                continue;
+            }
+            let lengths = self.lengths[first..end].to_vec();
+            let tokens = token..token + lengths.iter().sum::<usize>();
+            let part = |tensor: &Tensor<1, Int>, range: &Range<usize>| {
+                tensor.clone().slice([range.clone()]).to_device(device)
+            };
+            shares.push(Self {
+                input_ids: part(&self.input_ids, &tokens),
+                position_ids: part(&self.position_ids, &tokens),
+                token_type_ids: part(&self.token_type_ids, &tokens),
+                labels: part(&self.labels, &(first..end)),
+                reviews: self.reviews[first..end].to_vec(),
+                lengths,
+            });
+            (first, token) = (end, tokens.end);
+        }
+        shares
+    }
 }
 
 /// Lays reviews end to end.
@@ -76,5 +109,43 @@ mod tests {
         assert_eq!(ints(batch.token_type_ids), [0; 6]);
         assert_eq!((batch.lengths, batch.reviews), (vec![4, 2], vec![7, 3]));
         assert_eq!(ints(batch.labels), [1, 0]);
+    }
+
+    #[test]
+    fn a_batch_is_divided_into_shares_that_are_the_batch() {
+        let lengths = [4, 2, 7, 3, 5];
+        let examples = lengths.iter().enumerate().map(|(review, &length)| Example {
+            review: review * 3,
+            input_ids: (0..length).map(|token| 100 * review as u32 + token).collect(),
+            label: review % 2,
+        });
+        let device = Device::flex();
+        let batch = ReviewBatcher.batch(examples.collect(), &device);
+        let sizes = |devices| -> Vec<usize> {
+            let shares = batch.shares(&vec![device.clone(); devices]);
+            let joined = |tensor: fn(&Batch) -> &Tensor<1, Int>| -> Vec<i64> {
+                shares.iter().flat_map(|share| ints(tensor(share).clone())).collect()
+            };
+            assert_eq!(joined(|share| &share.input_ids), ints(batch.input_ids.clone()));
+            assert_eq!(joined(|share| &share.position_ids), ints(batch.position_ids.clone()));
+            assert_eq!(joined(|share| &share.token_type_ids), ints(batch.token_type_ids.clone()));
+            assert_eq!(joined(|share| &share.labels), ints(batch.labels.clone()));
+            for share in &shares {
+                assert_eq!(share.lengths.len(), share.reviews.len());
+                assert_eq!(
+                    ints(share.input_ids.clone()).len(),
+                    share.lengths.iter().sum::<usize>()
+                );
+            }
+            assert_eq!(
+                shares.iter().flat_map(|s| s.reviews.clone()).collect::<Vec<_>>(),
+                batch.reviews
+            );
+            shares.iter().map(|share| share.reviews.len()).collect()
+        };
+        assert_eq!(sizes(1), [5]);
+        assert_eq!(sizes(2), [2, 3]);
+        assert_eq!(sizes(4), [1, 1, 1, 2]);
+        assert_eq!(sizes(8), [1; 5]);
     }
 }

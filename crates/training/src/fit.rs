@@ -31,6 +31,8 @@ pub struct Fit {
     pub num_labels: usize,
     /// Where to compute. The model must have been made on its autodiff form.
     pub device: Device,
+    /// Further devices, each of which computes a share of every batch, as [`crate::Replicas`] says.
+    pub further_devices: Vec<Device>,
     /// The run directory.
     pub folder: PathBuf,
     /// Says which training it is: no other goes on from its checkpoints.
@@ -134,6 +136,7 @@ pub fn fit(
         seed: fit.seed,
         max_grad_norm: config.max_grad_norm,
         device: fit.device.autodiff(),
+        further_devices: fit.further_devices,
         train: fit.train.clone(),
         validation: fit.validation.clone(),
         num_labels: fit.num_labels,

@@ -18,6 +18,7 @@ mod precision;
 mod predict;
 mod pretraining;
 mod progress;
+mod replicas;
 mod schedule;
 mod strategy;
 mod task;
@@ -38,6 +39,7 @@ pub use pretraining::{
     MaskedLanguageModel, Pretraining, PretrainingMetrics, pretrain, warmup_stable_decay,
 };
 pub use progress::{Dashboard, Progress};
+pub use replicas::Replicas;
 pub use schedule::LinearSchedule;
 pub use strategy::step_seed;
 pub use task::{ClassificationTask, StepOutput};

@@ -23,7 +23,8 @@ use crate::fit::Finished;
 use crate::kept::{INCOMING, Kept};
 use crate::writer::Writer;
 use crate::{
-    ClassificationTask, Dashboard, LinearSchedule, StepOutput, TrainingError, among_the_threads,
+    ClassificationTask, Dashboard, LinearSchedule, Replicas, StepOutput, TrainingError,
+    among_the_threads,
 };
 
 /// A line for each epoch.
@@ -32,7 +33,7 @@ pub(crate) const METRICS: &str = "metrics.jsonl";
 /// Writes a model, with all that is needed to use it, into a folder.
 pub(crate) type Save = Box<dyn Fn(&PeftModel, &std::path::Path) -> Result<(), TrainingError>>;
 
-/// The learning strategy of transformers' `Trainer`, on one device.
+/// The learning strategy of transformers' `Trainer`, on one device or, batch by batch, on several.
 ///
 /// burn's own differs in five ways that a reproduction cannot bear: its loader's order depends on how
 /// often it was iterated, dropout on all random numbers drawn before, clipping is per tensor, no
@@ -43,6 +44,8 @@ pub(crate) struct RecipeStrategy {
     pub(crate) max_grad_norm: f64,
     /// Records gradients.
     pub(crate) device: Device,
+    /// Further devices, which compute shares of each batch.
+    pub(crate) further_devices: Vec<Device>,
     pub(crate) train: ReviewLoader,
     pub(crate) validation: Option<ReviewLoader>,
     pub(crate) num_labels: usize,
@@ -103,6 +106,7 @@ struct State {
 struct Training {
     /// None within a step.
     task: Option<ClassificationTask>,
+    replicas: Replicas,
     optimizer: ModuleOptimizer,
     state: State,
     /// Steps that this process has done.
@@ -140,6 +144,7 @@ impl SupervisedLearningStrategy<ClassificationTask> for RecipeStrategy {
         learner.fork(&self.device);
         let mut training = Training {
             task: Some(learner.model()),
+            replicas: Replicas::default(),
             optimizer: (self.optimizer)(),
             state: State::default(),
             own_steps: 0,
@@ -147,6 +152,7 @@ impl SupervisedLearningStrategy<ClassificationTask> for RecipeStrategy {
             kept: Arc::default(),
         };
         let mut result = self.resume(&mut training);
+        training.replicas = Replicas::new(training.task(), &self.further_devices);
         let first = starting_epoch + training.state.epochs.len();
         for epoch in first..=num_epochs {
             if !matches!(result, Ok(true)) {
@@ -375,8 +381,14 @@ impl RecipeStrategy {
     ) -> (StepOutput, Tensor<1>) {
         self.device.seed(step_seed(self.seed, step));
         let task = training.task.take().expect("a step gives it back");
-        let (task, item, norm) =
-            task.optimize(&mut training.optimizer, batch, step, learning_rate, self.max_grad_norm);
+        let (task, item, norm) = task.optimize(
+            &mut training.replicas,
+            &mut training.optimizer,
+            batch,
+            step,
+            learning_rate,
+            self.max_grad_norm,
+        );
         training.task = Some(task);
         (item, norm)
     }

@@ -1,12 +1,12 @@
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
-use burn::tensor::{ExecutionError, Int, Tensor};
+use burn::tensor::{Device, ExecutionError, Int, Tensor};
 use burn::train::metric::{AccuracyInput, Adaptor, LossInput};
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 use nsmc_data::Batch;
 use nsmc_peft::PeftModel;
 
-use crate::{among_the_threads, bert_input, clip_grad_norm, losses};
+use crate::{Replicas, among_the_threads, bert_input, clip_grad_norm, losses};
 
 /// Review classification as burn-train's learner takes it.
 #[derive(Module, Debug)]
@@ -38,23 +38,68 @@ impl ClassificationTask {
     /// Where no other clone of the task is alive, its parameters are updated in place.
     pub fn optimize(
         self,
+        replicas: &mut Replicas,
         optimizer: &mut ModuleOptimizer,
         batch: Batch,
         step: usize,
         learning_rate: f64,
         max_grad_norm: f64,
     ) -> (Self, StepOutput, Tensor<1>) {
-        let device = batch.labels.device();
-        among_the_threads(&device, move || {
-            let output = TrainStep::step(&self, batch);
+        let mut update = |task: Self, output: TrainOutput<StepOutput>| {
             // AdapterTrainer computes it after a step, so that it joins the next one's gradients.
             let gradients = match step {
                 0 => output.grads,
-                _ => self.model.add_regularizer_gradients(output.grads),
+                _ => task.model.add_regularizer_gradients(output.grads),
             };
-            let (gradients, norm) = clip_grad_norm(&self, gradients, max_grad_norm);
-            (optimizer.step(learning_rate, self, gradients), output.item, norm)
-        })
+            let (gradients, norm) = clip_grad_norm(&task, gradients, max_grad_norm);
+            (optimizer.step(learning_rate, task, gradients), output.item, norm)
+        };
+        if replicas.is_empty() {
+            let device = batch.labels.device();
+            return among_the_threads(&device, move || {
+                let output = TrainStep::step(&self, batch);
+                update(self, output)
+            });
+        }
+        let output = replicas.train_step(&self, &batch);
+        let updated = update(self, output);
+        replicas.follow(&updated.0);
+        updated
+    }
+
+    /// The forward and backward pass of some of the `reviews` of a batch, whose losses are weighed as
+    /// in its mean.
+    pub(crate) fn share_step(&self, share: Batch, reviews: usize) -> TrainOutput<StepOutput> {
+        let output = self.output(&share);
+        let loss = output.losses.clone().sum() / reviews as f64;
+        TrainOutput::new(self, loss.backward(), output)
+    }
+}
+
+impl StepOutput {
+    /// What there is of it on another device, without what gradients would need.
+    pub(crate) fn on(self, device: &Device) -> Self {
+        let inner = device.clone().inner();
+        Self {
+            losses: Tensor::from_inner(self.losses.inner().to_device(&inner)),
+            logits: Tensor::from_inner(self.logits.inner().to_device(&inner)),
+            labels: self.labels.to_device(device),
+        }
+    }
+
+    /// The outputs of a batch's shares as that of the batch.
+    pub(crate) fn joined(shares: Vec<Self>) -> Self {
+        let (mut losses, mut logits, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+        for share in shares {
+            losses.push(share.losses);
+            logits.push(share.logits);
+            labels.push(share.labels);
+        }
+        Self {
+            losses: Tensor::cat(losses, 0),
+            logits: Tensor::cat(logits, 0),
+            labels: Tensor::cat(labels, 0),
+        }
     }
 }
 

@@ -32,7 +32,7 @@ fn reviews() -> Vec<Review> {
         .collect()
 }
 
-fn config(tokenizer: &BertTokenizer) -> BertConfig {
+fn config(tokenizer: &BertTokenizer, dropout: f64) -> BertConfig {
     BertConfig {
         vocab_size: tokenizer.vocab_size(),
         hidden_size: 16,
@@ -41,8 +41,8 @@ fn config(tokenizer: &BertTokenizer) -> BertConfig {
         intermediate_size: 32,
         max_position_embeddings: 16,
         hidden_act: Activation::Gelu,
-        hidden_dropout_prob: 0.1,
-        attention_probs_dropout_prob: 0.1,
+        hidden_dropout_prob: dropout,
+        attention_probs_dropout_prob: dropout,
         classifier_dropout: None,
         type_vocab_size: 2,
         initializer_range: 0.1,
@@ -78,16 +78,17 @@ struct Trained {
 }
 
 fn train(seed: u64, recipe: &TrainingConfig) -> Trained {
-    train_in(tempfile::tempdir().unwrap(), seed, recipe, false, &|model| model)
+    train_in(tempfile::tempdir().unwrap(), seed, recipe, false, 1)
 }
 
-/// Trains in a folder; `stop` ends it after the first step.
+/// Trains in a folder, each batch on so many devices; `stop` ends it after the first step. With more
+/// than one there is no dropout: what it draws depends on which device comes first.
 fn train_in(
     folder: tempfile::TempDir,
     seed: u64,
     recipe: &TrainingConfig,
     stop: bool,
-    method: &dyn Fn(PeftModel) -> PeftModel,
+    devices: usize,
 ) -> Trained {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let reviews = reviews();
@@ -107,7 +108,7 @@ fn train_in(
             device,
         )
     };
-    let config = config(&tokenizer);
+    let config = config(&tokenizer, if devices == 1 { 0.1 } else { 0.0 });
     let base = BertForSequenceClassification::new(&config, seed, &device.clone().autodiff());
     let saved_config = config.clone();
     let interrupter = Interrupter::new();
@@ -115,7 +116,7 @@ fn train_in(
         interrupter.stop(None);
     }
     let fitted = fit(
-        method(PeftModel::new(base, &config)),
+        PeftModel::new(base, &config),
         Fit {
             config: recipe.clone(),
             seed,
@@ -123,6 +124,7 @@ fn train_in(
             validation: Some(loader(100..150, Order::ByLength)),
             num_labels: 2,
             device: device.clone(),
+            further_devices: vec![device.clone(); devices - 1],
             folder: folder.path().into(),
             identity: "test".into(),
             dashboard: Dashboard::Silent,
@@ -221,7 +223,7 @@ fn a_training_that_is_stopped_again_and_again_ends_like_one_that_is_not() {
     // 13 steps an epoch: one per stretch, one stretch for the end of the first epoch, two more steps.
     let mut folder = tempfile::tempdir().unwrap();
     for _ in 0..16 {
-        let stopped = train_in(folder, 4, &recipe(), true, &|model| model);
+        let stopped = train_in(folder, 4, &recipe(), true, 1);
         let error = stopped.fitted.unwrap_err();
         assert!(matches!(error, TrainingError::Interrupted { .. }), "{error}");
         folder = stopped.folder;
@@ -232,7 +234,7 @@ fn a_training_that_is_stopped_again_and_again_ends_like_one_that_is_not() {
     // The newest is torn: the one before serves.
     let torn = folder.path().join("resume/step-15/optimizer.bpk");
     fs_err::write(&torn, &fs_err::read(&torn).unwrap()[..1000]).unwrap();
-    let resumed = train_in(folder, 4, &recipe(), false, &|model| model);
+    let resumed = train_in(folder, 4, &recipe(), false, 1);
     let fitted = resumed.fitted.unwrap();
     assert_eq!(resumed.last, whole.last);
     assert_eq!(resumed.logits, whole.logits);
@@ -249,6 +251,21 @@ fn a_training_that_is_stopped_again_and_again_ends_like_one_that_is_not() {
 
     // It is done, and is not done again.
     assert!(!resumed.folder.path().join("resume").exists());
-    let again = train_in(resumed.folder, 4, &recipe(), true, &|model| model);
+    let again = train_in(resumed.folder, 4, &recipe(), true, 1);
     assert_eq!(losses(&again.fitted.unwrap()), losses(expected));
+}
+
+#[test]
+fn a_training_on_several_devices_goes_on_where_it_was_stopped() {
+    let train = |folder, stop| train_in(folder, 5, &recipe(), stop, 3);
+    let whole = train(tempfile::tempdir().unwrap(), false);
+    let mut folder = tempfile::tempdir().unwrap();
+    for _ in 0..3 {
+        let stopped = train(folder, true);
+        assert!(matches!(stopped.fitted, Err(TrainingError::Interrupted { .. })));
+        folder = stopped.folder;
+    }
+    let resumed = train(folder, false);
+    assert!(whole.last.is_some() && resumed.last == whole.last);
+    assert_eq!(resumed.logits, whole.logits);
 }

@@ -46,7 +46,7 @@ impl Process {
             Attempt::Held(holder) => return Ok(Attempt::Held(holder)),
         };
         prepared.arguments.push("--progress-json".into());
-        let nsmc = nsmc.on(gpu);
+        let nsmc = nsmc.on(gpu.as_slice());
         let mut command = nsmc.command(workspace, &prepared.arguments);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         if let Some(threads) = threads {
