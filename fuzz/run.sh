@@ -4,14 +4,16 @@
 #   fuzz/run.sh [SECONDS [TARGET ...]]
 #
 # A target runs for SECONDS (1,200 if not given) and until it has had NSMC_FUZZ_RUNS executions
-# (1,000,000 if not given; 0 for none), whichever takes longer. One that crashes is started again, up
-# to ten times; the inputs are left in artifacts/TARGET. Needs a nightly toolchain, cargo-fuzz and a
-# C++ compiler. NSMC_FUZZ_BUILT=1 takes the programs as they are.
+# (1,000,000 if not given; 0 for none), whichever takes longer; NSMC_FUZZ_JOBS of them run at once (1
+# if not given). One that crashes is started again, up to ten times; the inputs are left in
+# artifacts/TARGET. Needs a nightly toolchain, cargo-fuzz and a C++ compiler. NSMC_FUZZ_BUILT=1 takes
+# the programs as they are.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 seconds=${1:-1200}
 runs=${NSMC_FUZZ_RUNS:-1000000}
+jobs=${NSMC_FUZZ_JOBS:-1}
 shift || true
 mapfile -t targets < <(cargo +nightly fuzz list --fuzz-dir .)
 if [ $# -gt 0 ]; then targets=("$@"); fi
@@ -33,10 +35,7 @@ folder=$(mktemp -d "$memory/nsmc-fuzz.XXXXXX")
 trap 'rm -rf "$folder"' EXIT
 
 results=RESULTS.md
-{
-    echo "| target | executions | seconds | edges and features | inputs kept | crashes |"
-    echo "|---|---:|---:|---:|---:|---:|"
-} > "$results.partial"
+rm -f "$results.partial"
 
 fuzz() {
     local target=$1 executed=0 taken=0 crashes=0 features=0 log=$folder/$1.log
@@ -79,6 +78,13 @@ fuzz() {
 }
 
 for target in "${targets[@]}"; do
-    fuzz "$target"
+    while [ "$(jobs -pr | wc -l)" -ge "$jobs" ]; do wait -n; done
+    fuzz "$target" &
 done
-mv "$results.partial" "$results"
+while [ -n "$(jobs -pr)" ]; do wait -n; done
+{
+    echo "| target | executions | seconds | edges and features | inputs kept | crashes |"
+    echo "|---|---:|---:|---:|---:|---:|"
+    sort "$results.partial"
+} > "$results"
+rm "$results.partial"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# rustc without instrumentation and optimisation for the kernels of tensors, data frames and their
-# runtimes: no input steers them, and as the rest they would take most of an hour to build.
+# rustc without instrumentation for the kernels of tensors, data frames and their runtimes: no input
+# steers them, and as the rest they would take most of an hour to build.
 case " $* " in
 *" --crate-name burn_store "* | *" --crate-name burn_pack "* | *" --crate-name polars_io "*) ;;
 *" --crate-name burn"* | *" --crate-name cubecl"* | *" --crate-name polars"* | *" --crate-name gemm"* | \
@@ -12,7 +12,7 @@ case " $* " in
         *) set -- "$@" "$argument" ;;
         esac
     done
-    set -- "$@" -Copt-level=0 -Cdebuginfo=0
+    set -- "$@" -Cdebuginfo=0
     ;;
 esac
 exec "$@"

@@ -241,6 +241,9 @@ mod tests {
         assert_eq!(config.id2label[&1], "LABEL_1");
         let saved = config.to_json("BertForSequenceClassification").to_string();
         assert_eq!(read(&saved).unwrap(), config);
+        // A number that a parser which does not care reads as the next one.
+        let small = read(&MBERT.replace("1e-12", "1e-24")).unwrap();
+        assert_eq!(small.layer_norm_eps.to_bits(), 1e-24f64.to_bits());
     }
 
     #[test]

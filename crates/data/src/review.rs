@@ -35,15 +35,15 @@ pub struct Format {
 }
 
 /// What is wrong where two readers of one file make different texts of it.
-const QUOTES: &str =
-    "expected a quoted field to end with its quote, and quotes in it to be doubled";
+const QUOTES: &str = "expected a quoted field to end with its quote, quotes in it to be doubled, and a \
+                      carriage return outside of quotes at the end of a line alone";
 
 /// Where the rows of a file start, after every row was found to have as many fields as the header.
 struct Structure {
     columns: Vec<String>,
     lines: Vec<usize>,
-    /// The text of each row, where fields are quoted.
-    texts: Vec<String>,
+    /// Where fields are quoted, those of each row.
+    rows: Vec<csv::StringRecord>,
 }
 
 /// Reads every row of a file with a header, in its order.
@@ -58,18 +58,17 @@ pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataErr
     } else {
         plain_structure(path, &bytes, format.delimiter)?
     };
+    let place = |name: &String| {
+        let place = structure.columns.iter().position(|column| column == name);
+        place.ok_or_else(|| DataError::Line {
+            path: path.into(),
+            line: 1,
+            message: format!("expected a column `{name}`, found {}", structure.columns.join(", ")),
+        })
+    };
     let wanted = [Some(&format.text_column), Some(&format.label_column), format.id_column.as_ref()];
-    for column in wanted.into_iter().flatten() {
-        if !structure.columns.contains(column) {
-            return Err(DataError::Line {
-                path: path.into(),
-                line: 1,
-                message: format!(
-                    "expected a column `{column}`, found {}",
-                    structure.columns.join(", ")
-                ),
-            });
-        }
+    for name in wanted.into_iter().flatten() {
+        place(name)?;
     }
     let frame = read_frame(&bytes, format).map_err(|source| match format.quoting {
         // Its structure was found good: what is left are quotes in the wrong place.
@@ -86,22 +85,26 @@ pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataErr
             ),
         });
     }
-    let texts = |name: &str| -> Result<Vec<String>, DataError> {
+    let texts = |name: &String| -> Result<Vec<String>, DataError> {
         let column = frame.column(name).and_then(|column| column.str().cloned());
         let column = column.map_err(|source| DataError::Polars { path: path.into(), source })?;
-        Ok(column.iter().map(|text| text.unwrap_or_default().to_owned()).collect())
+        let texts: Vec<String> =
+            column.iter().map(|text| text.unwrap_or_default().to_owned()).collect();
+        // Of quotes in the wrong place each reader makes something else.
+        let place = place(name)?;
+        let differs =
+            structure.rows.iter().zip(&texts).position(|(row, text)| row[place] != **text);
+        match differs {
+            None => Ok(texts),
+            Some(row) => Err(DataError::Line {
+                path: path.into(),
+                line: structure.lines[row],
+                message: QUOTES.into(),
+            }),
+        }
     };
 
     let documents = texts(&format.text_column)?;
-    // Of quotes in the wrong place each reader makes something else.
-    let differs = structure.texts.iter().zip(&documents).position(|(one, other)| one != other);
-    if let Some(row) = differs {
-        return Err(DataError::Line {
-            path: path.into(),
-            line: structure.lines[row],
-            message: QUOTES.into(),
-        });
-    }
     let labels = texts(&format.label_column)?;
     let ids = match &format.id_column {
         Some(column) => texts(column)?,
@@ -190,7 +193,7 @@ fn plain_structure(path: &Path, bytes: &[u8], delimiter: u8) -> Result<Structure
             return Err(error(fields_message(columns.len(), fields)));
         }
     }
-    Ok(Structure { columns, lines, texts: Vec::new() })
+    Ok(Structure { columns, lines, rows: Vec::new() })
 }
 
 /// With quoting a field may hold delimiters and line breaks.
@@ -207,19 +210,18 @@ fn quoted_structure(path: &Path, bytes: &[u8], format: &Format) -> Result<Struct
         .iter()
         .map(str::to_owned)
         .collect();
-    let text_column = columns.iter().position(|column| *column == format.text_column);
-    let (mut lines, mut texts) = (Vec::new(), Vec::new());
+    let (mut lines, mut rows) = (Vec::new(), Vec::new());
     let mut record = csv::StringRecord::new();
     loop {
         match reader.read_record(&mut record) {
-            Ok(false) => return Ok(Structure { columns, lines, texts }),
+            Ok(false) => return Ok(Structure { columns, lines, rows }),
             Ok(true) => {
                 let line = record.position().map_or(0, csv::Position::line);
                 if record.len() != columns.len() {
                     return Err(error(line, fields_message(columns.len(), record.len())));
                 }
                 lines.push(line as usize);
-                texts.extend(text_column.map(|column| record[column].to_owned()));
+                rows.push(record.clone());
             }
             Err(source) => {
                 let line = source.position().map_or(0, csv::Position::line);
@@ -322,12 +324,21 @@ mod tests {
         assert!(reviews[3].id.ends_with("-2") && reviews[0].id.ends_with("-1"));
         assert_eq!(reviews[0].id[..16], reviews[3].id[..16]);
 
+        let with_id = Format { id_column: Some("별점".into()), ..format.clone() };
         let stray = "별점,리뷰,감정\n10,좋다,긍정\n1,\" 별 \"로 \",부정\n";
         let message = read(stray, &format).unwrap_err().to_string();
         assert!(message.contains("reviews.txt: expected a quoted field to end"), "{message}");
         let stray = "별점,리뷰,감정\n1,가,긍정\n2,\" 나,긍정\n3,\" 다 \"라 \",부정\n";
         let message = read(stray, &format).unwrap_err().to_string();
         assert!(message.contains("reviews.txt:3: expected a quoted field to end"), "{message}");
+        // A carriage return by itself: for one reader the end of a row, for the other a character.
+        for stray in ["\r2,나,부정", "2,나\r,부정", "2,나,부정\r3,다,부정"] {
+            let stray = format!("별점,리뷰,감정\r\n1,\"가\r\",긍정\r\n{stray}\r\n");
+            let message = read(&stray, &with_id).unwrap_err().to_string();
+            assert!(message.contains("carriage return") || message.contains("fields"), "{message}");
+        }
+        let within = "별점,리뷰,감정\r\n1,\"가\r나\",긍정\r\n";
+        assert_eq!(read(within, &with_id).unwrap()[0].document, "가\r나");
 
         let broken = "감정,별점,리뷰\n긍정,10,좋다\n부정,\"1\n2\",별로\n부정,별로\n";
         let message = read(broken, &format).unwrap_err().to_string();

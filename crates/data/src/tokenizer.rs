@@ -8,8 +8,8 @@ use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{
-    AddedToken, Model, PostProcessor, Tokenizer, TruncationDirection, TruncationParams,
-    TruncationStrategy,
+    AddedToken, EncodeInput, Model, PostProcessor, Tokenizer, TruncationDirection,
+    TruncationParams, TruncationStrategy,
 };
 
 use crate::DataError;
@@ -261,6 +261,27 @@ impl BertTokenizer {
             );
             return Err(DataError::File { path: path.into(), message });
         }
+        let [cls, sep] = [&settings.cls_token, &settings.sep_token];
+        for (texts, expected) in
+            [(EncodeInput::from(""), [cls, sep].as_slice()), (("", "").into(), &[cls, sep, sep])]
+        {
+            let encoding = tokenizer.encode(texts, true).map_err(error)?;
+            let special = encoding.get_special_tokens_mask().iter().map(|&mask| mask == 1);
+            let added = encoding.get_ids().iter().zip(special).filter(|(_, special)| *special);
+            let added: Vec<Option<u32>> = added.map(|(&id, _)| Some(id)).collect();
+            let tokens = expected.iter().map(|token| tokenizer.token_to_id(&token.0));
+            if !tokens.eq(added.iter().copied()) || encoding.get_type_ids().iter().any(|&id| id > 1)
+            {
+                let message = format!(
+                    "the post-processor adds the ids {:?}, of the types {:?}; expected those of {}, \
+                     of the types 0 and 1",
+                    added.into_iter().flatten().collect::<Vec<_>>(),
+                    encoding.get_type_ids(),
+                    expected.iter().map(|token| token.0.as_str()).collect::<Vec<_>>().join(" ")
+                );
+                return Err(DataError::File { path: path.into(), message });
+            }
+        }
         let json = tokenizer.to_string(false).map_err(error)?;
         let fingerprint = hex(&Sha256::digest(json.as_bytes()));
         let vocab = vocab.into_iter().map(|(_, token)| token).collect();
@@ -472,6 +493,20 @@ mod tests {
         ] {
             let mut json = json.clone();
             json["post_processor"]["single"] = single;
+            fs_err::write(&path, json.to_string()).unwrap();
+            let Err(error) = BertTokenizer::from_json(&path) else { panic!("it was read") };
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+        // Ids that the vocabulary does not have, and a segment that the model does not have.
+        type Change = fn(&mut serde_json::Value);
+        let changes: [(Change, &str); 3] = [
+            (|post| post["special_tokens"]["[SEP]"]["ids"] = [4000].into(), "the ids [2, 4000]"),
+            (|post| post["special_tokens"]["[CLS]"]["ids"] = [3].into(), "the ids [3, 3]"),
+            (|post| post["single"][2]["SpecialToken"]["type_id"] = 7.into(), "the types [0, 7]"),
+        ];
+        for (change, expected) in changes {
+            let mut json = json.clone();
+            change(&mut json["post_processor"]);
             fs_err::write(&path, json.to_string()).unwrap();
             let Err(error) = BertTokenizer::from_json(&path) else { panic!("it was read") };
             assert!(error.to_string().contains(expected), "{error}");
