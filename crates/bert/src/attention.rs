@@ -1,7 +1,7 @@
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear};
-use burn::tensor::Tensor;
-use nsmc_ops::{LayerNorm, OutputRows, Sequences, dropout};
+use burn::tensor::{Int, Tensor};
+use nsmc_ops::{LayerNorm, OutputRows, Sequences, dropout, gather};
 
 use crate::{BertConfig, Hooks, Init, LinearSite, SublayerSite};
 
@@ -62,6 +62,25 @@ impl BertAttention {
                 layer_index,
             },
         }
+    }
+
+    /// The output at `rows` alone.
+    ///
+    /// # Shapes
+    /// - hidden_states: `[rows, hidden_size]`
+    /// - output: `[rows.len(), hidden_size]`
+    pub(crate) fn forward_rows(
+        &self,
+        hidden_states: Tensor<2>,
+        sequences: &Sequences,
+        rows: Tensor<1, Int>,
+        hooks: &impl Hooks,
+    ) -> Tensor<2> {
+        let residual = gather(hidden_states.clone(), rows.clone(), None);
+        let queries = hidden_states.clone();
+        let attended =
+            self.self_attention.forward(hidden_states, queries, sequences, OutputRows::All, hooks);
+        self.output.forward(gather(attended, rows, None), residual, hooks)
     }
 
     /// # Shapes

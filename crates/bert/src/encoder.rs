@@ -1,6 +1,6 @@
 use burn::module::Module;
-use burn::tensor::Tensor;
-use nsmc_ops::{OutputRows, Sequences};
+use burn::tensor::{Int, Tensor};
+use nsmc_ops::{OutputRows, Sequences, gather};
 
 use crate::{BertConfig, BertLayer, Hooks, Init};
 
@@ -42,13 +42,43 @@ impl BertEncoder {
         sequences: &Sequences,
         hooks: &impl Hooks,
     ) -> Tensor<2> {
-        let Some((last, lower)) = self.layer.split_last() else {
-            return hidden_states.select(0, sequences.first_rows());
-        };
+        let (last, hidden_states) = self.forward_lower(hidden_states, sequences, hooks);
+        match last {
+            Some(last) => last.forward(hidden_states, sequences, OutputRows::First, hooks),
+            None => hidden_states.select(0, sequences.first_rows()),
+        }
+    }
+
+    /// The last layer's hidden states at `rows`: `[rows.len(), hidden_size]`.
+    ///
+    /// The same numbers as those rows of [`Self::forward`]; behind its attention the last layer
+    /// computes no others.
+    pub fn forward_rows(
+        &self,
+        hidden_states: Tensor<2>,
+        sequences: &Sequences,
+        rows: Tensor<1, Int>,
+        hooks: &impl Hooks,
+    ) -> Tensor<2> {
+        let (last, hidden_states) = self.forward_lower(hidden_states, sequences, hooks);
+        match last {
+            Some(last) => last.forward_rows(hidden_states, sequences, rows, hooks),
+            None => gather(hidden_states, rows, None),
+        }
+    }
+
+    /// All layers but the last, which is given with their output.
+    fn forward_lower(
+        &self,
+        hidden_states: Tensor<2>,
+        sequences: &Sequences,
+        hooks: &impl Hooks,
+    ) -> (Option<&BertLayer>, Tensor<2>) {
+        let Some((last, lower)) = self.layer.split_last() else { return (None, hidden_states) };
         let hidden_states = lower.iter().fold(hidden_states, |hidden_states, layer| {
             layer.forward(hidden_states, sequences, OutputRows::All, hooks)
         });
-        last.forward(hidden_states, sequences, OutputRows::First, hooks)
+        (Some(last), hidden_states)
     }
 
     /// Each layer's hidden states, from the first layer up.

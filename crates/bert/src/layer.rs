@@ -1,6 +1,6 @@
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear};
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 use nsmc_ops::{LayerNorm, OutputRows, Sequences, dropout};
 
 use crate::{Activation, BertAttention, BertConfig, Hooks, Init, LinearSite, SublayerSite};
@@ -69,6 +69,27 @@ impl BertLayer {
         hooks: &impl Hooks,
     ) -> Tensor<2> {
         let attended = self.attention.forward(hidden_states, sequences, rows, hooks);
+        self.feed_forward(attended, hooks)
+    }
+
+    /// The output at `rows` alone: attention's keys, values and queries are of all rows, the rest of
+    /// these.
+    ///
+    /// # Shapes
+    /// - hidden_states: `[rows, hidden_size]`
+    /// - output: `[rows.len(), hidden_size]`
+    pub(crate) fn forward_rows(
+        &self,
+        hidden_states: Tensor<2>,
+        sequences: &Sequences,
+        rows: Tensor<1, Int>,
+        hooks: &impl Hooks,
+    ) -> Tensor<2> {
+        let attended = self.attention.forward_rows(hidden_states, sequences, rows, hooks);
+        self.feed_forward(attended, hooks)
+    }
+
+    fn feed_forward(&self, attended: Tensor<2>, hooks: &impl Hooks) -> Tensor<2> {
         let intermediate = self.intermediate.forward(attended.clone(), hooks);
         self.output.forward(intermediate, attended, hooks)
     }

@@ -109,8 +109,7 @@ impl BertForMaskedLm {
         rows: Tensor<1, Int>,
         hooks: &impl Hooks,
     ) -> Tensor<2> {
-        let hidden_states = self.bert.forward(input, hooks).select(0, rows);
-        self.predict(hidden_states)
+        self.predict(self.bert.forward_rows(input, rows, hooks))
     }
 
     /// The logits from hidden states.

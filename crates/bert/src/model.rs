@@ -1,6 +1,6 @@
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 
 use crate::{BertConfig, BertEmbeddings, BertEncoder, BertInput, Hooks, Init, LinearSite};
 
@@ -52,6 +52,18 @@ impl BertModel {
     pub fn forward_first(&self, input: &BertInput, hooks: &impl Hooks) -> Tensor<2> {
         let embedded = self.embeddings.forward(input, hooks);
         self.encoder.forward_first(embedded, &input.sequences, hooks)
+    }
+
+    /// The last layer's hidden states at `rows`, a masked language model's masked tokens:
+    /// `[rows.len(), hidden_size]`.
+    pub fn forward_rows(
+        &self,
+        input: &BertInput,
+        rows: Tensor<1, Int>,
+        hooks: &impl Hooks,
+    ) -> Tensor<2> {
+        let embedded = self.embeddings.forward(input, hooks);
+        self.encoder.forward_rows(embedded, &input.sequences, rows, hooks)
     }
 
     /// The embedding output and each layer's hidden states: transformers' `output_hidden_states`.

@@ -5,7 +5,7 @@
 mod fixture;
 
 use burn::tensor::loss::cross_entropy_with_logits;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Distribution, Int, Tensor};
 use fixture::{Batch, Case, OUTPUT, assert_close, fixtures, floats};
 use nsmc_bert::{
     BertConfig, BertForSequenceClassification, BertInput, NoHooks, load_state_dict, read_tensors,
@@ -172,4 +172,35 @@ fn the_first_tokens_alone_are_those_of_the_whole() {
         let first = model.bert.forward_first(&input, &NoHooks);
         assert_close("first tokens", &floats(first), &floats(whole), 1e-5);
     }
+}
+
+#[test]
+fn chosen_rows_alone_are_those_of_the_whole() {
+    let case = Case::read("full_ft");
+    let device = Device::flex().autodiff();
+    let model = without_dropout(&device);
+    let batch = case.batch(0);
+    let input = batch.unpadded(&device);
+    // None of the second sequence, two of the first, the last row; in no order.
+    let last = input.sequences.rows() as i64 - 1;
+    let rows = Tensor::<1, Int>::from_data([last, 2, 0], &device);
+    let whole = model.bert.forward(&input, &NoHooks).select(0, rows.clone());
+    let chosen = model.bert.forward_rows(&input, rows, &NoHooks);
+    let weights = Tensor::<2>::random(whole.dims(), Distribution::Default, &device);
+    let gradients = |states: Tensor<2>| {
+        let gradients = (states * weights.clone()).sum().backward();
+        fixture::gradients(model.clone(), &gradients)
+    };
+    assert_close("chosen rows", &floats(chosen.clone()), &floats(whole.clone()), 1e-5);
+    same_gradients("chosen rows", &gradients(chosen), &gradients(whole));
+
+    // As on a GPU, where sequences are padded: the rows are positions.
+    let (sequence, length) = (batch.lengths.len() - 1, batch.lengths[batch.lengths.len() - 1]);
+    assert!(batch.lengths.iter().sum::<usize>() < sequence * batch.width + length);
+    let row = |row: usize| Tensor::<1, Int>::from_data([row as i64], &device);
+    let padded = batch.padded(batch.width, &device);
+    let padded = model.bert.forward_rows(&padded, row(sequence * batch.width), &NoHooks);
+    let first = row(input.sequences.rows() - length);
+    let unpadded = model.bert.forward_rows(&input, first, &NoHooks);
+    assert_close("padded rows", &floats(padded), &floats(unpadded), 1e-5);
 }

@@ -69,7 +69,7 @@ impl AdaptedMaskedLm {
 
     /// The logits of the tokens at `rows`: `[rows.len(), vocab_size]`.
     pub fn forward(&self, input: &BertInput, rows: Tensor<1, Int>) -> Tensor<2> {
-        let hidden_states = self.base.bert.forward(input, &self.adapters).select(0, rows);
+        let hidden_states = self.base.bert.forward_rows(input, rows, &self.adapters);
         let transformed = self.base.cls.predictions.transform.forward(hidden_states);
         self.base.decode(self.adapters.invert(transformed))
     }
