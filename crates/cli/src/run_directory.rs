@@ -78,8 +78,10 @@ pub(crate) fn open(folder: &Path, config: &ExperimentConfig) -> Result<Mended> {
             if same { "this run, and it is done" } else { "another run" }
         );
     }
-    if mended.0.is_some() || !folder.join(CONFIG).is_file() {
-        write_config(folder, &config.to_toml())?;
+    // What is no part of the identity may have changed: where files lie, how often to save.
+    let toml = config.to_toml();
+    if fs_err::read(folder.join(CONFIG)).ok().as_deref() != Some(toml.as_bytes()) {
+        write_config(folder, &toml)?;
     }
     Ok(mended)
 }
@@ -155,4 +157,32 @@ pub(crate) fn record(folder: &Path) -> Result<RunRecord> {
         );
     }
     Ok(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use nsmc_experiment::Document;
+
+    use super::*;
+
+    #[test]
+    fn a_run_that_goes_on_has_the_configuration_it_goes_on_with() {
+        let folder = tempfile::tempdir().expect("there is a temporary folder");
+        let text = include_str!("../../../fuzz/corpus/configuration/vanilla.toml");
+        let document = Document::parse(text, Path::new("vanilla.toml")).expect("it is TOML");
+        let first = ExperimentConfig::from_document(&document).expect("it is valid");
+        let mut second = first.clone();
+        second.training.save_steps += 7;
+        second.data.train.path = "elsewhere/reviews.txt".into();
+        assert_eq!(first.identity(), second.identity());
+        for config in [&first, &second] {
+            let mended = open(folder.path(), config).expect("it is the same run");
+            assert!(mended.0.is_none());
+            let path = folder.path().join(CONFIG);
+            assert_eq!(&ExperimentConfig::read(&path).expect("it was written"), config);
+        }
+        second.seed += 1;
+        let refused = open(folder.path(), &second).err().expect("it is another run");
+        assert!(refused.to_string().contains("another run"), "{refused}");
+    }
 }

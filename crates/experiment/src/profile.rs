@@ -163,6 +163,15 @@ impl Profile {
         for assignment in assignments {
             upper.set(assignment)?;
         }
+        if let Some(Node { origin, .. }) = upper.remove(&["seed"]) {
+            let message =
+                "expected none here: it is `--seed`, or `seeds` in the profile's `[grid]`";
+            return Err(ConfigError::Problems(vec![Problem {
+                origin,
+                key: "seed".into(),
+                message: message.into(),
+            }]));
+        }
         upper.insert(
             "seed",
             Node {
@@ -235,7 +244,8 @@ impl Catalog<'_> {
     }
 
     /// Says of the trained weights that a method starts from where they lie and what they are.
-    /// Sources of adapters that are not in the setup are left out, and so is an empty start.
+    /// Sources of adapters that are not in the setup are left out, and so is an empty start; one that
+    /// an argument names is a mistake.
     fn find_sources(&self, document: &mut Document) -> Result<(), ConfigError> {
         let setups: Vec<String> = ["method.setup", "method.adapter_setup"]
             .into_iter()
@@ -245,6 +255,19 @@ impl Catalog<'_> {
         for name in document.keys("method.sources") {
             // A fusion layer has its adapters' names, joined by commas.
             let wanted = name == "head" || name.contains(',') || names.contains(&name.as_str());
+            let from = document.string(&format!("method.sources.{name}.from"));
+            if let (false, Some((_, origin @ Origin::Argument(_)))) = (wanted, from)
+                && !setups.is_empty()
+            {
+                return Err(ConfigError::Problems(vec![Problem {
+                    origin,
+                    key: format!("method.sources.{name}"),
+                    message: format!(
+                        "expected an adapter of the setup ({}), \"head\", or a fusion's adapters",
+                        names.join(", ")
+                    ),
+                }]));
+            }
             if !wanted {
                 document.remove(&["method", "sources", &name]);
             }
@@ -476,6 +499,30 @@ invertible_non_linearity = "preset"
             let config = profile.resolve(&profile.cells[0], 7, &set, catalog).unwrap();
             assert_eq!(config.training.learning_rate.to_bits(), 1e-4f64.to_bits());
             assert_eq!(config.data.train_size, Rows::All);
+        });
+    }
+
+    #[test]
+    fn what_would_be_passed_over_is_refused_where_it_stands() {
+        with_profile(PROFILE, |path, catalog| {
+            let profile = Profile::read(path).unwrap();
+            let refused = |cell: &Cell, set: &str| {
+                let error = profile.resolve(cell, 1, &[set.to_owned()], catalog).unwrap_err();
+                error.to_string()
+            };
+            let seed = refused(&profile.cells[0], "seed=7");
+            assert!(seed.contains("--set seed=7") && seed.contains("`--seed`"), "{seed}");
+            let source = refused(&Cell::of("adapter"), "method.sources.kor.from=models/ko");
+            assert!(
+                source.contains("method.sources.kor") && source.contains("ko, nsmc"),
+                "{source}"
+            );
+        });
+        let seed = format!("seed = 7\n{PROFILE}");
+        with_profile(&seed, |path, catalog| {
+            let profile = Profile::read(path).unwrap();
+            let error = profile.resolve(&profile.cells[0], 1, &[], catalog).unwrap_err();
+            assert!(error.to_string().contains("toy.toml:1: `seed`"), "{error}");
         });
     }
 

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
@@ -85,7 +85,9 @@ pub fn build_corpus(
         sha256: String::new(),
     };
     let mut writer = CorpusWriter::new(out)?;
-    for review in files.values().flatten() {
+    let mut written: HashMap<&str, &str> = HashMap::new();
+    let in_file = |(file, reviews)| std::iter::repeat(file).zip::<&Vec<CorpusReview>>(reviews);
+    for (file, review) in files.iter().flat_map(in_file) {
         summary.found += 1;
         if review.document.is_empty() {
             summary.empty += 1;
@@ -96,6 +98,16 @@ pub fn build_corpus(
         } else if !seen.insert(&review.document) {
             summary.repeated += 1;
         } else {
+            if let Some(first) = written.insert(&review.id, file) {
+                return Err(DataError::Entry {
+                    archive: archive.into(),
+                    entry: file.clone(),
+                    message: format!(
+                        "the review id {} stands in {first} already, with another text",
+                        review.id
+                    ),
+                });
+            }
             summary.reviews += 1;
             summary.characters += review.document.chars().count();
             writer.write(&format!("{}\t{}\t{}\n", review.id, review.document, review.rating))?;
@@ -252,10 +264,16 @@ mod tests {
     use super::*;
 
     fn archive(entries: &[(&str, usize)]) -> tempfile::NamedTempFile {
+        let entries = entries.iter();
+        archive_of(entries.map(|(name, spaces)| (*name, "[]".to_owned() + &" ".repeat(*spaces))))
+    }
+
+    fn archive_of<'a>(
+        entries: impl IntoIterator<Item = (&'a str, String)>,
+    ) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut builder = tar::Builder::new(GzEncoder::new(file, Compression::fast()));
-        for &(name, spaces) in entries {
-            let json = "[]".to_owned() + &" ".repeat(spaces);
+        for (name, json) in entries {
             let mut header = tar::Header::new_gnu();
             header.set_size(json.len() as u64);
             header.set_mode(0o644);
@@ -291,6 +309,22 @@ mod tests {
         );
         let message = refused(&[("x/raw/1.json", 16 << 20)], &LIMITS);
         assert!(message.ends_with("expected at most 16777216 bytes, found 16777218"), "{message}");
+    }
+
+    #[test]
+    fn an_id_is_of_one_text() {
+        let review =
+            |id, text| format!(r#"[{{"review_id": "{id}", "review": "{text}", "rating": "7"}}]"#);
+        let build = |second: String| {
+            let files = [("x/raw/1.json", review("2", "좋다")), ("x/raw/9.json", second)];
+            let out = tempfile::tempdir().unwrap();
+            build_corpus(archive_of(files).path(), &[], &out.path().join("corpus.tsv"))
+        };
+        assert_eq!(build(review("3", "나쁘다")).unwrap().reviews, 2);
+        assert_eq!(build(review("2", " 좋다 ")).unwrap().repeated, 1);
+        let message = build(review("2", "나쁘다")).unwrap_err().to_string();
+        let expected = ": 9.json: the review id 2 stands in 1.json already, with another text";
+        assert!(message.ends_with(expected), "{message}");
     }
 
     #[test]
