@@ -77,12 +77,27 @@ def sign_flip_case(differences):
     return {"differences": differences, "p": float(test.pvalue)}
 
 
+def seed_level(first, second, paired):
+    """Standard error of the mean difference over seeds, and its degrees of freedom."""
+    accuracies = [first.mean(1) - second.mean(1)] if paired else [first.mean(1), second.mean(1)]
+    several = [values for values in accuracies if len(values) > 1]
+    variances = [values.var(ddof=1) / len(values) for values in several]
+    if sum(variances) == 0:
+        return 0.0, math.inf
+    if len(several) == 2:
+        freedom = stats.ttest_ind(*several, equal_var=False).df
+    else:
+        freedom = len(several[0]) - 1
+    return math.sqrt(sum(variances)), float(freedom)
+
+
 def bootstrap_case(name, first, second, paired, resamples, rng):
     """`first` and `second` are [seeds, reviews], 1 where a review was predicted rightly.
 
     Draws indices, as a bootstrap is defined, and not counts, as the code under test does.
     """
     reviews = first.shape[1]
+    differences = first.mean(0) - second.mean(0)
     if len(first) == len(second) == 1:
         result = stats.bootstrap(
             (first[0] - second[0],), numpy.mean, method="percentile", n_resamples=resamples, rng=rng
@@ -91,12 +106,14 @@ def bootstrap_case(name, first, second, paired, resamples, rng):
     else:
         values = numpy.empty(resamples)
         for resample in range(resamples):
-            seeds = rng.integers(len(first), size=len(first))
-            other_seeds = seeds if paired else rng.integers(len(second), size=len(second))
-            drawn = rng.integers(reviews, size=reviews)
-            difference = first[seeds].mean(0) - second[other_seeds].mean(0)
-            values[resample] = difference[drawn].mean()
+            values[resample] = differences[rng.integers(reviews, size=reviews)].mean()
+    seed_error, freedom = seed_level(first, second, paired)
+    if seed_error > 0:
+        values = values + stats.t.rvs(freedom, scale=seed_error, size=resamples, random_state=rng)
     low, high = numpy.quantile(values, [0.025, 0.975])
+    # How far the quantiles of so many resamples lie from those of infinitely many.
+    parts = numpy.quantile(values.reshape(20, -1), [0.025, 0.975], axis=1)
+    noise = parts.std(axis=1, ddof=1) / math.sqrt(20)
     # Reviews that the same seeds predicted rightly count as one pattern, to keep the file small.
     columns, counts = numpy.unique(numpy.concatenate([first, second]), axis=1, return_counts=True)
     return {
@@ -108,9 +125,11 @@ def bootstrap_case(name, first, second, paired, resamples, rng):
         ],
         "resamples": resamples,
         "difference": float(first.mean() - second.mean()),
-        "standard_error": float(values.std(ddof=1)),
+        "standard_error": math.sqrt(seed_error**2 + differences.var() / reviews),
         "low": float(low),
         "high": float(high),
+        "low_noise": float(noise[0]),
+        "high_noise": float(noise[1]),
     }
 
 

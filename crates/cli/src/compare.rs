@@ -21,8 +21,8 @@ pub(crate) fn run(args: &Compare, verbosity: u8) -> Result<()> {
     print(format_args!("Accuracy on {} reviews:", comparison.reviews))?;
     print(text(&comparison.accuracy_table()))?;
     print(format_args!(
-        "Differences, first less second. The bootstrap ({} resamples) draws seeds and reviews; \
-         McNemar's test and the counts are of each method's run of median accuracy:",
+        "Differences, first less second. The bootstrap ({} resamples) draws reviews anew, and what \
+         other seeds may change from Student's t; McNemar's test and the counts are of each method's run of median accuracy:",
         args.resamples
     ))?;
     print(text(&comparison.table()))

@@ -101,6 +101,7 @@ impl Table {
 /// Text with what LaTeX reads as commands, and what its fonts lack, in LaTeX's own way.
 fn latex_text(text: &str) -> String {
     let mut out = String::new();
+    let mut quoted = false;
     for character in text.chars() {
         match character {
             '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', character]),
@@ -114,7 +115,10 @@ fn latex_text(text: &str) -> String {
             'χ' => out += "$\\chi$",
             '<' | '>' => out += &format!("${character}$"),
             '–' => out += "--",
-            '"' => out += "''",
+            '"' => {
+                quoted = !quoted;
+                out += if quoted { "``" } else { "''" };
+            }
             '\n' => out.push(' '),
             other => out.push(other),
         }

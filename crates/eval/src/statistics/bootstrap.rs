@@ -1,8 +1,6 @@
-use std::collections::BTreeMap;
-
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use rand_distr::{Binomial, Distribution};
+use rand_distr::{Binomial, Distribution, StudentT};
 
 use super::{Interval, StatisticsError, UPPER};
 
@@ -18,9 +16,9 @@ pub struct Resampling {
 /// Whether the n-th runs of two methods share a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SeedPairing {
-    /// They do: a resample draws the same seeds for both methods.
+    /// They do: what varies over seeds is the difference of the two methods.
     Paired,
-    /// They do not: the seeds of each method are drawn by themselves.
+    /// They do not: each method varies by itself.
     Independent,
 }
 
@@ -29,7 +27,9 @@ pub enum SeedPairing {
 pub struct BootstrapDifference {
     /// The difference of the mean accuracies.
     pub difference: f64,
-    /// Standard deviation of the resampled differences; 0 for a single resample.
+    /// √(seeds' variance + reviews' variance): s² / n of the seeds' differences (for unpaired seeds
+    /// the sum of both methods'), and the variance of a review's mean difference by the number of
+    /// reviews.
     pub standard_error: f64,
     /// From the 0.025 to the 0.975 quantile of the resampled differences, between two of them by
     /// linear interpolation.
@@ -39,19 +39,25 @@ pub struct BootstrapDifference {
 /// Two-level percentile bootstrap of the difference of two methods' mean accuracies.
 ///
 /// `first` and `second` say, `[seed][review]`, whether a review was predicted rightly. A resample
-/// draws as many seeds, and as many reviews, as there are, with replacement, and takes the
-/// difference of mean accuracies over them. Each drawn review counts in every drawn seed and both
-/// methods, as all were tested on the same reviews: the bootstrap of a crossed design, the
-/// pigeonhole bootstrap of Owen (2007), "The Pigeonhole Bootstrap". Percentile interval: Efron and
-/// Tibshirani (1993), "An Introduction to the Bootstrap", chapter 13.
+/// draws as many reviews as there are, with replacement; each counts in every seed and both methods,
+/// as all were tested on the same reviews. To their mean difference it adds what another draw of
+/// seeds may change: t · s / √n, where t is drawn from Student's distribution with n − 1 degrees of
+/// freedom and s is the standard deviation of the seeds' differences; for unpaired seeds, t with
+/// Welch's degrees of freedom times √(s₁²/n₁ + s₂²/n₂). So the interval is Student's where the
+/// reviews do not matter, and the bootstrap's where the seeds do not.
 ///
-/// Assumes that reviews are independent of each other, and seeds as well. With one seed only
-/// reviews vary. With n seeds, the seeds' own variance counts (n − 1)/n times, so that few seeds
-/// make an interval short; what varies with seed and review together counts up to three times
-/// (Owen), which makes it long.
+/// Seeds are not drawn with replacement, as Owen (2007), "The Pigeonhole Bootstrap", would: n of them
+/// then vary (n − 1)/n times as much as they do, and of three even the quantiles cannot reach
+/// beyond the furthest, so that an interval for 95 % holds 74 %.
 ///
-/// The draws are exact, and cost nothing per review: given the seeds drawn, a review matters only
-/// by its sum over them, which takes few values, and how often each value is drawn is multinomial.
+/// Assumes that reviews are independent of each other, and seeds as well, whose accuracies are
+/// roughly normal. With one seed only reviews vary. What varies with seed and review together counts
+/// in both levels, which makes the interval long rather than short. Percentile interval: Efron and
+/// Tibshirani (1993), "An Introduction to the Bootstrap", chapter 13. Welch (1947), "The
+/// Generalization of 'Student's' Problem when Several Different Population Variances are Involved".
+///
+/// The draws of reviews are exact, and cost nothing per review: a review matters only by its sum over
+/// the seeds, which takes few values, and how often each value is drawn is multinomial.
 ///
 /// An error if there are no seeds, reviews or resamples, not as many reviews in each seed, or not
 /// as many seeds in both methods although they are paired.
@@ -62,42 +68,76 @@ pub fn bootstrap_difference(
     resampling: Resampling,
 ) -> Result<BootstrapDifference, StatisticsError> {
     let reviews = check(first, second, pairing, resampling)?;
-    // Reviews that the same seeds of both methods predicted rightly are alike.
-    let mut patterns: BTreeMap<Vec<bool>, u64> = BTreeMap::new();
-    for review in 0..reviews {
-        let pattern = first.iter().chain(second).map(|seed| seed[review]).collect();
-        *patterns.entry(pattern).or_default() += 1;
-    }
-
-    let mut rng = ChaCha8Rng::seed_from_u64(resampling.seed);
+    // A review's difference in units of one prediction in one pair of seeds.
     let widest = first.len() * second.len();
     let mut counts = vec![0; 2 * widest + 1];
-    let mut totals: Vec<i64> = (0..resampling.resamples)
+    for review in 0..reviews {
+        let right = |seeds: &[Vec<bool>]| seeds.iter().filter(|seed| seed[review]).count();
+        let value = widest + right(first) * second.len() - right(second) * first.len();
+        counts[value] += 1;
+    }
+    let scale = widest as f64 * reviews as f64;
+    let seeds = seed_level(first, second, pairing);
+    let student = seeds.map(|Level { freedom, .. }| {
+        StudentT::new(freedom).expect("two seeds or more leave degrees of freedom")
+    });
+    let seed_error = seeds.map_or(0.0, |level| level.standard_error);
+
+    let mut rng = ChaCha8Rng::seed_from_u64(resampling.seed);
+    let mut differences: Vec<f64> = (0..resampling.resamples)
         .map(|_| {
-            let weights = seed_weights(first.len(), second.len(), pairing, &mut rng);
-            counts.fill(0);
-            for (pattern, count) in &patterns {
-                let right = pattern.iter().zip(&weights).filter(|(right, _)| **right);
-                let value: i64 = right.map(|(_, weight)| weight).sum();
-                counts[(value + widest as i64) as usize] += count;
-            }
-            draw_total(&counts, widest, reviews as u64, &mut rng)
+            let of_reviews = draw_total(&counts, widest, reviews as u64, &mut rng) as f64 / scale;
+            of_reviews + student.map_or(0.0, |student| student.sample(&mut rng) * seed_error)
         })
         .collect();
-    totals.sort_unstable();
+    differences.sort_unstable_by(f64::total_cmp);
 
-    // A total is the difference in units of one review in one pair of seeds.
-    let scale = widest as f64 * reviews as f64;
-    let mean = totals.iter().sum::<i64>() as f64 / totals.len() as f64;
-    let squares: f64 = totals.iter().map(|&total| (total as f64 - mean).powi(2)).sum();
+    let difference = mean_accuracy(first) - mean_accuracy(second);
+    let squares = counts.iter().enumerate().map(|(index, &count)| {
+        let value = (index as f64 - widest as f64) / widest as f64;
+        (value - difference).powi(2) * count as f64
+    });
+    let of_reviews = squares.sum::<f64>() / (reviews as f64).powi(2);
     Ok(BootstrapDifference {
-        difference: mean_accuracy(first) - mean_accuracy(second),
-        standard_error: (squares / (totals.len() - 1).max(1) as f64).sqrt() / scale,
+        difference,
+        standard_error: (seed_error.powi(2) + of_reviews).sqrt(),
         interval: Interval {
-            low: quantile(&totals, 1.0 - UPPER) / scale,
-            high: quantile(&totals, UPPER) / scale,
+            low: quantile(&differences, 1.0 - UPPER),
+            high: quantile(&differences, UPPER),
         },
     })
+}
+
+/// How a difference varies over seeds.
+#[derive(Clone, Copy)]
+struct Level {
+    standard_error: f64,
+    /// Degrees of freedom.
+    freedom: f64,
+}
+
+/// None where no method has two seeds that differ.
+fn seed_level(first: &[Vec<bool>], second: &[Vec<bool>], pairing: SeedPairing) -> Option<Level> {
+    let accuracies = |seeds: &[Vec<bool>]| -> Vec<f64> {
+        seeds.iter().map(|seed| mean_accuracy(std::slice::from_ref(seed))).collect()
+    };
+    let (first, second) = (accuracies(first), accuracies(second));
+    let samples = match pairing {
+        SeedPairing::Paired => vec![first.iter().zip(second).map(|(a, b)| a - b).collect()],
+        SeedPairing::Independent => vec![first, second],
+    };
+    let (mut variance, mut by_freedom) = (0.0, 0.0);
+    for values in samples.iter().filter(|values| values.len() > 1) {
+        let count = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        let of_mean = squares / (count - 1.0) / count;
+        variance += of_mean;
+        by_freedom += of_mean.powi(2) / (count - 1.0);
+    }
+    let freedom = variance.powi(2) / by_freedom;
+    // Seeds that do not differ leave 0 by 0.
+    freedom.is_finite().then(|| Level { standard_error: variance.sqrt(), freedom })
 }
 
 /// Checks the input and gives the number of reviews.
@@ -127,30 +167,6 @@ fn check(
     Ok(expected)
 }
 
-/// How much a right prediction by each seed adds to a total: for the first method, the times the
-/// seed is drawn by the number of the other's seeds; for the second, the negative of the same.
-fn seed_weights(
-    first: usize,
-    second: usize,
-    pairing: SeedPairing,
-    rng: &mut ChaCha8Rng,
-) -> Vec<i64> {
-    let mut weights = vec![0; first + second];
-    for _ in 0..first {
-        let seed = rng.random_range(0..first);
-        weights[seed] += second as i64;
-        if pairing == SeedPairing::Paired {
-            weights[first + seed] -= first as i64;
-        }
-    }
-    if pairing == SeedPairing::Independent {
-        for _ in 0..second {
-            weights[first + rng.random_range(0..second)] -= first as i64;
-        }
-    }
-    weights
-}
-
 /// Draws `reviews` reviews with replacement and adds their values; `counts[value + widest]` reviews
 /// have a value.
 ///
@@ -174,8 +190,8 @@ fn mean_accuracy(seeds: &[Vec<bool>]) -> f64 {
 }
 
 /// The quantile of sorted values at `share` of the way from the first to the last.
-fn quantile(sorted: &[i64], share: f64) -> f64 {
+fn quantile(sorted: &[f64], share: f64) -> f64 {
     let position = share * (sorted.len() - 1) as f64;
     let (below, above) = (sorted[position.floor() as usize], sorted[position.ceil() as usize]);
-    below as f64 + (above - below) as f64 * position.fract()
+    below + (above - below) * position.fract()
 }

@@ -120,11 +120,16 @@ struct Rows {
 impl Rows {
     /// `words`: compared with, seed, status, metric, statistic.
     fn figure(&mut self, study: &Study, cell: &Cell, words: [&str; 5], value: f64) {
-        // Nine digits: more than any figure is known to, and the same on every machine.
-        let value = format!("{value:.9}");
-        let value = value.trim_end_matches('0').trim_end_matches('.');
+        // Nine digits: more than any figure is known to, and the same on every machine. Of a p that
+        // is smaller than they show, the order of magnitude.
+        let value = if value != 0.0 && value.abs() < 1e-5 {
+            format!("{value:.3e}")
+        } else {
+            let value = format!("{value:.9}");
+            value.trim_end_matches('0').trim_end_matches('.').to_owned()
+        };
         let [other, seed, status, metric, statistic] = words;
-        self.text(study, cell, [other, seed, status, metric, statistic, value]);
+        self.text(study, cell, [other, seed, status, metric, statistic, &value]);
     }
 
     fn text(&mut self, study: &Study, cell: &Cell, words: [&str; 6]) {

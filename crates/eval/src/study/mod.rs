@@ -55,7 +55,7 @@ pub struct Study {
 
 impl Study {
     /// The resamples behind every interval of a difference.
-    pub const RESAMPLING: Resampling = Resampling { resamples: 2000, seed: 0 };
+    pub const RESAMPLING: Resampling = Resampling { resamples: 20_000, seed: 0 };
 
     /// Puts runs into the cells of a plan.
     pub fn new(plan: Plan, runs: Vec<StudyRun>) -> Result<Self, EvalError> {

@@ -120,18 +120,28 @@ impl Study {
             note.ko +=
                 " 기준선은 신경망도 설정도 시드도 없으며, 어떤 차이 검정에도 들어가지 않습니다.";
         }
-        let setting = self.setting(setting);
+        let words = self.setting(setting);
         let title = match size {
             Rows::All => Words::new(
-                format!("All reviews to train on. {}", setting.en),
-                format!("학습 데이터 전체. {}", setting.ko),
+                format!("All reviews to train on. {}", words.en),
+                format!("학습 데이터 전체. {}", words.ko),
             ),
             Rows::Exactly(size) => Words::new(
-                format!("{} reviews to train on. {}", with_thousands(size), setting.en),
-                format!("학습 데이터 {}건. {}", with_thousands(size), setting.ko),
+                format!("{} reviews to train on. {}", with_thousands(size), words.en),
+                format!("학습 데이터 {}건. {}", with_thousands(size), words.ko),
             ),
         };
-        StudyTable { name: format!("quality-{size}"), title, note, table }
+        let mut settings: Vec<&str> = Vec::new();
+        for cell in &self.cells {
+            if !settings.contains(&cell.key.setting.as_str()) {
+                settings.push(&cell.key.setting);
+            }
+        }
+        let name = match settings.iter().position(|known| *known == setting) {
+            Some(place) if settings.len() > 1 => format!("quality-{}-{size}", place + 1),
+            _ => format!("quality-{size}"),
+        };
+        StudyTable { name, title, note, table }
     }
 
     /// A setting in both languages; as the plan has it where no run says more.
@@ -183,13 +193,15 @@ impl Study {
         let resamples = with_thousands(Study::RESAMPLING.resamples);
         let mut note = Words::new(
             format!(
-                "The interval is of the two-level bootstrap over seeds and reviews ({resamples} \
-                 resamples). McNemar's test and the counts compare the runs of median accuracy; its p \
+                "The interval is of a two-level bootstrap ({resamples} resamples): reviews are drawn \
+                 anew, and what other seeds may change from Student's t, for few seeds drawn anew make \
+                 it too short. McNemar's test and the counts compare the runs of median accuracy; its p \
                  is corrected by Holm for all comparisons of a recipe. The sign-flip test is over \
                  seeds; with n seeds its p is not below 2 to the power of 1 − n."
             ),
             format!(
-                "신뢰구간은 시드와 리뷰에 대한 2단계 부트스트랩(재표본 {resamples}개)으로 구했습니다. McNemar 검정과 정답 \
+                "신뢰구간은 2단계 부트스트랩(재표본 {resamples}개)으로 구했습니다. 리뷰는 다시 뽑고, 시드가 바뀌면 달라질 몫은 \
+                 Student의 t에서 뽑습니다. 적은 수의 시드를 다시 뽑으면 구간이 너무 짧아지기 때문입니다. McNemar 검정과 정답 \
                  수는 정확도가 중앙값인 실험끼리 비교한 것이고, p는 같은 설정의 모든 비교에 대해 Holm의 방법으로 \
                  보정했습니다. 부호 뒤집기 검정은 시드에 대한 것으로, 시드가 n개이면 p는 2의 (1 − n)제곱보다 작아질 수 \
                  없습니다."
@@ -318,16 +330,27 @@ impl Study {
                 count(Metric::PeakMemoryMib),
             ]);
         }
+        let mut note = Words::new(
+            "Means over seeds. Time per epoch is of training steps alone; AdapterFusion's is that of \
+             its second stage, and the whole run has both, validation and test. The paper's times are \
+             of one V100.",
+            "시드에 대한 평균입니다. 에폭당 시간은 학습 스텝만의 시간이고 AdapterFusion은 둘째 단계의 것입니다. 실험 전체 \
+             시간에는 두 단계와 검증, 테스트가 모두 들어갑니다. 논문의 시간은 V100 하나로 잰 것입니다.",
+        );
+        let mut results = self.cells.iter().flat_map(|cell| cell.finished());
+        if results.any(|run| {
+            run.record.results.as_ref().is_some_and(|results| results.epoch_seconds_alone.is_some())
+        }) {
+            note.en += " Time per epoch was measured again with nothing beside it and every thread; \
+                        that of the whole run is as it was, where other runs shared the machine: it \
+                        compares no methods.";
+            note.ko += " 에폭당 시간은 다른 실험 없이 모든 스레드로 다시 잰 것입니다. 실험 전체 시간은 다른 실험과 기계를 나눠 \
+                        쓰던 때의 것이므로, 방법끼리 비교하는 값이 아닙니다.";
+        }
         StudyTable {
             name: "cost".into(),
             title: Words::new("Time, memory and size", "시간, 메모리, 파라미터 수"),
-            note: Words::new(
-                "Means over seeds. Time per epoch is of training steps alone; AdapterFusion's is \
-                 that of its second stage, and the whole run has both, validation and test. The \
-                 paper's times are of one V100.",
-                "시드에 대한 평균입니다. 에폭당 시간은 학습 스텝만의 시간이고 AdapterFusion은 둘째 단계의 것입니다. 실험 \
-                 전체 시간에는 두 단계와 검증, 테스트가 모두 들어갑니다. 논문의 시간은 V100 하나로 잰 것입니다.",
-            ),
+            note,
             table,
         }
     }
