@@ -3,10 +3,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nsmc_experiment::{FileLock, LockedModel, ModelEntry, ModelLock, sha256_file};
-use ureq::http::HeaderMap;
+use ureq::http::response::Parts;
 
 use crate::say;
-use crate::transfer::{Client, Expected, Patience};
+use crate::transfer::{self, Client, Expected, Patience};
 use crate::workspace::Workspace;
 
 /// The Hugging Face cache, shared with every other tool that uses the hub.
@@ -187,7 +187,7 @@ impl Hub {
         if !link.exists() {
             let up = "../".repeat(2 + Path::new(file).components().count() - 1);
             let target = PathBuf::from(up).join("blobs").join(&about.etag);
-            let linked = link_to(&target, &blob, &link);
+            let linked = link_to(&target, &blob, &link, &lock);
             // Another process may have been faster.
             ensure!(link.exists(), linked.err().unwrap_or_else(|| anyhow!("{}", link.display())));
         }
@@ -203,8 +203,8 @@ struct About {
 }
 
 impl About {
-    fn read(headers: &HeaderMap) -> Result<Self> {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    fn read(answer: &Parts) -> Result<Self> {
+        let text = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
         let etag = text("x-linked-etag").or(text("etag")).context("the answer has no ETag")?;
         let etag = etag.trim_start_matches("W/").trim_matches('"').to_owned();
         let hexadecimal =
@@ -214,21 +214,30 @@ impl About {
             hexadecimal(&etag) && hexadecimal(&commit),
             "the answer's ETag or commit is no hash"
         );
-        let size = text("x-linked-size").or(text("content-length"));
-        Ok(Self { commit, etag, bytes: size.and_then(|size| size.parse().ok()) })
+        let linked = text("x-linked-size").and_then(|size| size.parse().ok());
+        Ok(Self { commit, etag, bytes: linked.or_else(|| transfer::announced(answer)) })
     }
 }
 
 #[cfg(unix)]
-fn link_to(target: &Path, _: &Path, link: &Path) -> Result<()> {
+fn link_to(target: &Path, _: &Path, link: &Path, _: &Path) -> Result<()> {
     Ok(fs_err::os::unix::fs::symlink(target, link)?)
 }
 
 // Links need a privilege there; the hub's own library copies, too.
 #[cfg(not(unix))]
-fn link_to(_: &Path, blob: &Path, link: &Path) -> Result<()> {
-    fs_err::copy(blob, link)?;
-    Ok(())
+fn link_to(_: &Path, blob: &Path, link: &Path, lock: &Path) -> Result<()> {
+    copy_to(blob, link, lock)
+}
+
+/// Stands in for a link: a copy that has its name only when all of it is there.
+#[cfg(any(not(unix), test))]
+fn copy_to(blob: &Path, link: &Path, lock: &Path) -> Result<()> {
+    let _lock = FileLock::acquire(lock, || ())?;
+    if link.is_file() {
+        return Ok(());
+    }
+    transfer::copy_locked(blob, link, &Expected::default())
 }
 
 #[cfg(test)]

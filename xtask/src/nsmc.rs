@@ -62,7 +62,8 @@ impl Nsmc {
         build.arg("--target-dir").arg(&target);
         let status = build.status().context("cargo build")?;
         ensure!(status.success(), "the program `nsmc` could not be built for {device}");
-        Ok(Self { path: target.join("release").join("nsmc"), device, gpus: Vec::new() })
+        let name = format!("nsmc{}", std::env::consts::EXE_SUFFIX);
+        Ok(Self { path: target.join("release").join(name), device, gpus: Vec::new() })
     }
 
     /// A program that is built already.
@@ -73,6 +74,12 @@ impl Nsmc {
     /// The program on GPUs of this machine.
     pub(crate) fn on(&self, gpus: &[u16]) -> Self {
         Self { path: self.path.clone(), device: self.device, gpus: gpus.to_vec() }
+    }
+
+    /// The program under a second name: what is built later under its own changes nothing of it.
+    pub(crate) fn kept(&self, path: &Path) -> Result<Self> {
+        keep(&self.path, path)?;
+        Ok(Self { path: path.into(), device: self.device, gpus: self.gpus.clone() })
     }
 
     #[cfg(test)]
@@ -188,6 +195,20 @@ impl DeviceChoice {
         }
         Ok(gpus)
     }
+}
+
+/// A second name for a program, or where the file system has none, a copy. Cargo and linkers put a new
+/// file into a program's place and write nothing into the old one.
+pub(crate) fn keep(program: &Path, kept: &Path) -> Result<()> {
+    // A link to a link could lead elsewhere from its new place.
+    let program = fs_err::canonicalize(program)?;
+    if kept.exists() {
+        fs_err::remove_file(kept)?;
+    }
+    if fs_err::hard_link(&program, kept).is_err() {
+        fs_err::copy(&program, kept)?;
+    }
+    Ok(())
 }
 
 fn has_cuda() -> bool {

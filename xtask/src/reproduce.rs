@@ -1,7 +1,11 @@
-use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeMap;
 
-use crate::args::{Launcher, Reproduce};
-use crate::grid::{self, AtOnce, Costs, Plan, Starting, Stop, show, time, to_time};
+use anyhow::{Context, Result, ensure};
+
+use crate::args::{Launcher, Options, Reproduce};
+use crate::grid::{
+    self, AtOnce, Costs, Kept, Outcome, Plan, Starting, Stop, Timed, show, time, to_time,
+};
 use crate::holder::PATIENCE;
 use crate::nsmc::Nsmc;
 use crate::slurm::Submitting;
@@ -35,20 +39,19 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
         let submitting = Submitting {
             workspace,
             options: &options,
-            seeds: &seeds,
             sbatch: &args.slurm_options,
             at_once: args.jobs,
         };
         slurm::reproduce(&mut plan, &submitting)?;
         return match plan.done() {
             0 => Ok(()),
-            _ => results::present(workspace, &plan, &runs_folder, &options.set),
+            _ => results::present(workspace, &plan, &options, args.seeds),
         };
     }
 
-    let mut failures = Vec::new();
-    let shared = |plan: &Plan| if at_once > 1 { to_time(plan, threads) } else { Vec::new() };
-    if plan.is_open() || !shared(&plan).is_empty() {
+    let threads = (at_once > 1).then_some(threads);
+    let mut ended = Ended::default();
+    if plan.is_open() || !shared(&plan, threads).is_empty() {
         let failed = plan.fetch(workspace, &options);
         let nsmc = Nsmc::build(workspace, options.device)?;
         let starting = Starting {
@@ -57,33 +60,89 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
             nsmc: &nsmc,
             jobs,
             gpus,
-            threads: (at_once > 1).then_some(threads),
+            threads,
             stop: Stop::on_signal()?,
             patience: PATIENCE,
         };
-        let outcome = grid::run(&mut plan, &starting, &costs.seconds(), failed)?;
-        ensure!(
-            !outcome.stopped,
-            "stopped: {} of {} runs are done; the same command goes on",
-            plan.done(),
-            plan.jobs.len()
-        );
-        failures = outcome.failures;
-        let shared = shared(&plan);
-        if !shared.is_empty() {
-            say(&format!("timing {} runs again, one at a time", shared.len()));
-            // On one GPU: whatever else runs on the machine, is beside it.
-            let nsmc = nsmc.on(gpus.get(..1).unwrap_or_default());
-            time(workspace, &nsmc, &plan, &shared, &starting.stop)?;
-        }
+        ended = here(&mut plan, &starting, &costs.seconds(), failed)?;
     }
+    finish(workspace, &plan, &options, args.seeds, &ended)
+}
 
-    plan.sweep()?;
-    results::present(workspace, &plan, &runs_folder, &options.set)?;
-    if failures.is_empty() {
-        return Ok(());
+/// What became of a grid on this machine, beside its runs.
+#[derive(Debug, Default)]
+struct Ended {
+    outcome: Outcome,
+    timed: Timed,
+}
+
+/// The runs whose times are those of runs that shared the machine; none if each has it to itself.
+fn shared(plan: &Plan, threads: Option<usize>) -> Vec<usize> {
+    threads.map_or_else(Vec::new, |threads| to_time(plan, threads))
+}
+
+/// Runs what of a plan is open on this machine, and measures again what shared it, all with the
+/// program as it is now.
+fn here(
+    plan: &mut Plan,
+    starting: &Starting<'_>,
+    seconds: &[Option<f64>],
+    failed: BTreeMap<usize, String>,
+) -> Result<Ended> {
+    let Starting { workspace, options, gpus, threads, .. } = *starting;
+    let kept = Kept::of(starting.nsmc, &workspace.folder(&options.runs))?;
+    let starting = Starting { nsmc: &kept.nsmc, stop: starting.stop.clone(), ..*starting };
+    let outcome = grid::run(plan, &starting, seconds, failed)?;
+    ensure!(
+        !outcome.stopped,
+        "stopped: {} of {} runs are done; the same command goes on",
+        plan.done(),
+        plan.jobs.len()
+    );
+    let mut timed = Timed::default();
+    let shared = shared(plan, threads);
+    if !shared.is_empty() {
+        say(&format!("timing {} runs again, one at a time", shared.len()));
+        // On one GPU: whatever else runs on the machine, is beside it.
+        let nsmc = kept.nsmc.on(gpus.get(..1).unwrap_or_default());
+        timed = time(workspace, &nsmc, plan, &shared, &starting.stop);
     }
-    bail!("{} of {} runs failed\n{}", failures.len(), plan.jobs.len(), failures.join("\n"))
+    Ok(Ended { outcome, timed })
+}
+
+/// Prints the tables of a grid that is at its end, and then, as an error, all that went wrong on the
+/// way: one thing hides no other.
+fn finish(
+    workspace: &Workspace,
+    plan: &Plan,
+    options: &Options,
+    seeds: Option<u64>,
+    ended: &Ended,
+) -> Result<()> {
+    let Ended { outcome: Outcome { failures, .. }, timed } = ended;
+    let presented = plan.sweep().and_then(|()| results::present(workspace, plan, options, seeds));
+    let mut wrong: Vec<String> = presented.err().iter().map(|error| format!("{error:#}")).collect();
+    if !failures.is_empty() {
+        let (failed, runs) = (failures.len(), plan.jobs.len());
+        wrong.push(format!("{failed} of {runs} runs failed\n{}", failures.join("\n")));
+    }
+    if !timed.failures.is_empty() {
+        wrong.push(format!(
+            "{} of {} runs could not be timed again; their times are those beside others, and the \
+             same command tries it once more\n{}",
+            timed.failures.len(),
+            timed.runs,
+            timed.failures.join("\n")
+        ));
+    }
+    if timed.stopped {
+        wrong.push(format!(
+            "stopped: {} of {} times are measured; the same command goes on",
+            timed.measured, timed.runs
+        ));
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
 }
 
 /// The GPUs that the runs are spread over.
@@ -102,4 +161,117 @@ fn threads_of_each(jobs: usize) -> Result<usize> {
         Err(_) => std::thread::available_parallelism().map_or(1, usize::from),
     };
     Ok((cores / jobs).max(1))
+}
+
+#[cfg(all(test, unix))]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::grid::tests::{World, stopped_when_waiting, without_waiting};
+
+    /// A grid of two runs at once to its end, or until `stop`.
+    fn reproduce(world: &World, plan: &mut Plan, stop: &Stop) -> Result<Ended> {
+        let nsmc = Nsmc::at(world.path("nsmc"));
+        let starting = Starting {
+            workspace: &world.workspace,
+            options: &world.options,
+            nsmc: &nsmc,
+            jobs: 2,
+            gpus: &[],
+            // As many as the records say.
+            threads: Some(2),
+            stop: stop.clone(),
+            patience: PATIENCE,
+        };
+        let seconds = vec![Some(1.0); plan.jobs.len()];
+        here(plan, &starting, &seconds, BTreeMap::new())
+    }
+
+    /// What is said last; the tables are there.
+    fn said_last(world: &World, plan: &Plan, ended: &Ended) -> String {
+        let finished = finish(&world.workspace, plan, &world.options, None, ended);
+        let report = fs_err::read_to_string(world.path("runs/report-toy.html")).unwrap();
+        assert!(report.contains("plain"), "the report has the runs' recipe");
+        finished.err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    fn ids(plan: &Plan) -> Vec<String> {
+        plan.jobs.iter().map(|job| job.run.config.run_id()).collect()
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_measured_hides_neither_tables_nor_runs_that_failed() {
+        let world = World::new();
+        let mut plan = without_waiting(&world);
+        let ids = ids(&plan);
+        fs_err::remove_file(world.path(&format!("records/{}.json", ids[1]))).unwrap();
+        world.write(&format!("measures/{}", ids[0]), "fails");
+        let ended = reproduce(&world, &mut plan, &Stop::default()).unwrap();
+        // As an xtask that was killed leaves it.
+        let started_with = plan.jobs[0].run.started_with();
+        fs_err::write(&started_with, "").unwrap();
+        let said = said_last(&world, &plan, &ended);
+        let failed = said.find(&format!("1 of 6 runs failed\n{}: run ", ids[1]));
+        let untimed = said.find("1 of 3 runs could not be timed again");
+        assert!(failed < untimed && failed.is_some(), "{said}");
+        assert!(said.ends_with(&format!("{}: out of memory", ids[0])), "{said}");
+        assert!(!started_with.exists());
+        // The other two were measured for all that; trials stand in no table.
+        assert_eq!(world.lines("measured"), [&ids[0], &ids[4], &ids[5]].map(String::as_str));
+        assert_eq!(ended.timed.measured, 2);
+
+        fs_err::remove_dir_all(world.path("measures")).unwrap();
+        let ended = reproduce(&world, &mut plan, &Stop::default()).unwrap();
+        assert_eq!((ended.timed.runs, ended.timed.measured), (1, 1));
+        let said = said_last(&world, &plan, &ended);
+        assert!(said.starts_with("1 of 6 runs failed") && !said.contains("timed"), "{said}");
+    }
+
+    #[test]
+    fn a_signal_while_times_are_measured_leaves_the_tables_and_says_how_many_there_are() {
+        let world = World::new();
+        let mut plan = without_waiting(&world);
+        let ids = ids(&plan);
+        world.write(&format!("measures/{}", ids[1]), "waits");
+        let stop = Stop::default();
+        let ended =
+            stopped_when_waiting(&world, 1, &stop, || reproduce(&world, &mut plan, &stop)).unwrap();
+        let said = said_last(&world, &plan, &ended);
+        // In the order of the tables: the first cell with both seeds, then this one.
+        assert_eq!(said, "stopped: 2 of 4 times are measured; the same command goes on");
+        assert_eq!(world.lines("measured"), [&ids[0], &ids[4], &ids[1]].map(String::as_str));
+        let ended = reproduce(&world, &mut plan, &Stop::default()).unwrap();
+        assert_eq!((ended.timed.runs, said_last(&world, &plan, &ended)), (2, String::new()));
+    }
+
+    #[test]
+    fn a_program_that_is_built_midway_is_no_runs_of_this_grid() {
+        let world = World::new();
+        let mut plan = without_waiting(&world);
+        // The first run that starts finds a build at its end.
+        let broken = "#!/bin/sh\necho \"error: another build\" >&2\nexit 1\n";
+        world.write_program("rebuilt", broken);
+        let root = world.path("");
+        let built =
+            format!("cd '{}' && mv rebuilt nsmc 2>/dev/null; cd - >/dev/null\n", root.display());
+        let program = world.program().replacen('\n', &format!("\n{built}"), 1);
+        world.write_program("nsmc", &program);
+        let ended = reproduce(&world, &mut plan, &Stop::default()).unwrap();
+        assert_eq!(said_last(&world, &plan, &ended), "");
+        assert_eq!(fs_err::read_to_string(world.path("nsmc")).unwrap(), broken);
+        assert_eq!(world.lines("measured").len(), 4, "the times are that program's, too");
+        assert!(!world.path("runs/.program").exists());
+    }
+
+    #[test]
+    fn the_kept_program_goes_when_a_grid_is_stopped() {
+        let world = World::new();
+        world.write("wait", "");
+        let mut plan = without_waiting(&world);
+        let stop = Stop::default();
+        let ended = stopped_when_waiting(&world, 2, &stop, || reproduce(&world, &mut plan, &stop));
+        let said = ended.unwrap_err().to_string();
+        assert_eq!(said, "stopped: 0 of 6 runs are done; the same command goes on");
+        assert!(world.path("runs").is_dir() && !world.path("runs/.program").exists());
+    }
 }

@@ -1,3 +1,4 @@
+use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
@@ -9,6 +10,8 @@ use crate::{grid, report, say, tables};
 
 /// The profile of the paper's own cells and recipe.
 const PAPER: &str = "paper";
+/// Where runs lie if `--runs` does not say otherwise.
+const RUNS: &str = "runs";
 
 pub(crate) fn run(workspace: &Workspace, args: &Results) -> Result<()> {
     let profile = workspace.profile(&args.profile)?;
@@ -26,10 +29,10 @@ pub(crate) fn run(workspace: &Workspace, args: &Results) -> Result<()> {
     ensure!(
         waiting == 0,
         "{waiting} runs of `{}` wait for trials that are not in {}: what they are is not known yet. \
-         `cargo xtask reproduce --profile {}` goes on with them",
+         `{}` goes on with them",
         profile.name,
         args.runs.display(),
-        profile.name
+        command("reproduce", &profile.name, &options, args.seeds)
     );
     let plan = plan_of(&plan);
     let default = Path::new("results").join(&profile.name);
@@ -43,7 +46,14 @@ pub(crate) fn run(workspace: &Workspace, args: &Results) -> Result<()> {
     }
     let (found, planned) =
         (collection.runs.len(), collection.runs.len() + collection.missing.len());
-    ensure!(found > 0, "none of the {planned} runs of `{}` has been run", profile.name);
+    ensure!(
+        found > 0,
+        "none of the {planned} runs of `{}` is in {}; `{}` runs them. Runs that were made with other \
+         `--set`, `--seeds` or `--runs` are found with the same",
+        profile.name,
+        args.runs.display(),
+        command("reproduce", &profile.name, &options, args.seeds)
+    );
     let study = Study::read_results(&folder)?;
     write(workspace, &study, &folder)?;
     say(&format!("{found} of {planned} runs, with tables and report, in {}", folder.display()));
@@ -59,31 +69,54 @@ fn write(workspace: &Workspace, study: &Study, folder: &Path) -> Result<()> {
 }
 
 /// Prints the main tables of the runs just made, and writes their report beside them; says last
-/// whether they are the paper's. `set` is what was set over the profile.
+/// whether they are the paper's. `seeds` are those given in place of the profile's.
 pub(crate) fn present(
     workspace: &Workspace,
     plan: &grid::Plan,
-    runs: &Path,
-    set: &[String],
+    options: &Options,
+    seeds: Option<u64>,
 ) -> Result<()> {
-    let study = Study::read_runs(runs, Some(plan_of(plan)))?;
+    let runs = workspace.folder(&options.runs);
+    let study = Study::read_runs(&runs, Some(plan_of(plan)))?;
     for error in &study.unreadable {
         say(&format!("left out: {error}"));
     }
     for table in study.quality_tables().iter().chain(study.trouble_table().iter()) {
         tables::show(table);
     }
-    let path = runs.join(format!("report-{}.html", plan.profile.name));
-    report::write(workspace, &study, &path, None)?;
     let name = &plan.profile.name;
-    say(&format!(
-        "report: {}; `cargo xtask results --profile {name}` keeps all of it in results/{name}",
-        path.display()
-    ));
-    if let Some(not_those) = not_the_papers(name, set, &path) {
+    let path = runs.join(format!("report-{name}.html"));
+    report::write(workspace, &study, &path, None)?;
+    let keeps = command("results", name, options, seeds);
+    say(&format!("report: {}; `{keeps}` keeps all of it in results/{name}", path.display()));
+    if let Some(not_those) = not_the_papers(name, &options.set, &path) {
         say(&not_those);
     }
     Ok(())
+}
+
+/// The task of `cargo xtask` that means the same runs, as a shell takes it.
+fn command(task: &str, profile: &str, options: &Options, seeds: Option<u64>) -> String {
+    let mut command = format!("cargo xtask {task} --profile {}", word(profile));
+    if options.runs != Path::new(RUNS) {
+        let _ = write!(command, " --runs {}", word(&options.runs.display().to_string()));
+    }
+    if let Some(seeds) = seeds {
+        let _ = write!(command, " --seeds {seeds}");
+    }
+    for assignment in &options.set {
+        let _ = write!(command, " --set {}", word(assignment));
+    }
+    command
+}
+
+/// A text as one word of a shell.
+fn word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
 }
 
 /// That numbers are not the paper's, how to get those, and where the report of these lies; none if
@@ -117,7 +150,103 @@ fn plan_of(plan: &grid::Plan) -> Plan {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(unix)]
+    use clap::Parser as _;
+
     use super::*;
+    #[cfg(unix)]
+    use crate::args::{Args, Command};
+
+    /// The arguments of a command as `cargo xtask` gets them, by the rules of a shell.
+    #[cfg(unix)]
+    fn parsed(command: &str) -> Args {
+        let echo = format!("{}; printf '%s\\0' \"$@\"", command.replacen("cargo", "set --", 1));
+        let output = std::process::Command::new("sh").args(["-c", &echo]).output().unwrap();
+        let words = String::from_utf8(output.stdout).unwrap();
+        let words: Vec<&str> = words.split_terminator('\0').collect();
+        Args::try_parse_from(words).unwrap_or_else(|error| panic!("{command}: {error}"))
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_command_that_is_printed_means_the_runs_that_were_made() {
+        let options = |set: &[&str], runs: &str| Options {
+            profile: None,
+            set: set.iter().map(|&one| one.to_owned()).collect(),
+            device: DeviceChoice::Auto,
+            runs: runs.into(),
+            source: Source { mirror: None },
+        };
+        let plain = options(&[], RUNS);
+        assert_eq!(command("results", "mini", &plain, None), "cargo xtask results --profile mini");
+        let sets = [
+            "data.train_size=\"all\"",
+            "data.dataset=sample",
+            "method.trains=[\"head\", \"it's\"]",
+            "a.b=$HOME",
+        ];
+        let made = options(&sets, "/tmp/my runs");
+        for (options, seeds) in [(&plain, None), (&made, Some(3)), (&made, None)] {
+            let Command::Results(results) =
+                parsed(&command("results", "mini", options, seeds)).command
+            else {
+                panic!("another task")
+            };
+            assert_eq!(
+                (results.profile.as_str(), &results.set, &results.runs, results.seeds),
+                ("mini", &options.set, &options.runs, seeds)
+            );
+            let reproduce = parsed(&command("reproduce", "mini", options, seeds)).command;
+            let Command::Reproduce(reproduce) = reproduce else { panic!("another task") };
+            assert_eq!(reproduce.seeds, seeds);
+            assert_eq!(
+                (&reproduce.options.set, &reproduce.options.runs),
+                (&options.set, &options.runs)
+            );
+        }
+    }
+
+    /// The offline profile takes the sample where its data cannot be fetched: that is no part of the
+    /// profile.
+    #[cfg(unix)]
+    #[test]
+    fn runs_on_the_sample_are_collected_by_the_command_that_is_printed() {
+        let world = crate::grid::tests::World::new();
+        let read = |name: &str| fs_err::read_to_string(world.path(name)).unwrap();
+        let toy = read("configs/toy.toml");
+        world.write("configs/mini.toml", toy.split("[trials]").next().unwrap());
+        let toy = read("datasets/manifest.toml");
+        let sample = toy.replace("[toy", "[sample");
+        world.write("datasets/manifest.toml", &format!("{toy}{sample}"));
+        let workspace = &world.workspace;
+        let profile = workspace.profile("mini").unwrap();
+        let options = crate::offline::with_data(workspace, &profile, &world.options).unwrap();
+        assert_eq!(options.set.len(), 3, "{:?}", options.set);
+        let made = grid::Plan::make(workspace, &profile, &[0, 1], &options).unwrap();
+        let config = &made.jobs[0].run.config;
+        assert_eq!(config.data.dataset, "sample");
+
+        let printed = command("results", "mini", &options, Some(2));
+        let Command::Results(results) = parsed(&printed).command else { panic!("{printed}") };
+        let error = run(workspace, &results).unwrap_err().to_string();
+        let runs = made.jobs.len();
+        assert!(
+            error.contains(&format!("none of the {runs} runs of `mini` is in runs")),
+            "{error}"
+        );
+        assert!(!world.path("results").exists());
+        for job in &made.jobs {
+            world.leaves(&job.run.config);
+        }
+        run(workspace, &results).unwrap();
+        let plan = Plan::read(&world.path("results/mini/plan.json")).unwrap();
+        let mut found: Vec<String> = plan.runs.iter().map(|run| run.run_id.clone()).collect();
+        let mut expected: Vec<String> =
+            made.jobs.iter().map(|job| job.run.config.run_id()).collect();
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected);
+    }
 
     #[test]
     fn numbers_of_any_other_profile_or_setting_are_said_not_to_be_the_papers() {

@@ -1,10 +1,11 @@
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nsmc_eval::{EvaluatedRun, paper_table, results_table};
 use nsmc_experiment::{
-    Cell, ExperimentConfig, FileLock, ModelConfig, Profile, RunRecord, RunStatus,
+    Cell, ConfigError, ExperimentConfig, FileLock, ModelConfig, Profile, RunRecord, RunStatus,
 };
 
 use crate::args::{Options, Train};
@@ -62,9 +63,34 @@ impl Run {
 
     /// Whether the run has been run to its end.
     pub(crate) fn is_done(&self) -> bool {
-        RunRecord::read(&self.folder.join("record.json")).is_ok_and(|record| {
-            record.status == RunStatus::Success && record.identity == self.config.identity()
-        })
+        is_done(&self.folder, &self.config.identity())
+    }
+
+    /// Whether the run was begun and goes on, by `config.toml`. One that is damaged, missing or cannot
+    /// be read does not say that a run directory is another's: `nsmc train` mends it by the directory's
+    /// other files, or refuses the directory.
+    pub(crate) fn is_begun(&self) -> bool {
+        match self.found() {
+            Ok(found) => found.identity() == self.config.identity(),
+            Err(_) => match fs_err::read_dir(&self.folder) {
+                // What a process leaves that was killed before it had written a configuration.
+                Ok(mut entries) => entries.any(|entry| {
+                    let name = entry.map(|entry| entry.file_name()).unwrap_or_default();
+                    name != ".lock" && name != "config.toml.partial"
+                }),
+                Err(error) => error.kind() != ErrorKind::NotFound,
+            },
+        }
+    }
+
+    /// Whether the run directory is another run's, by a configuration that can be read.
+    fn is_anothers(&self) -> bool {
+        self.found().is_ok_and(|found| found.identity() != self.config.identity())
+    }
+
+    /// The configuration in the run directory.
+    fn found(&self) -> Result<ExperimentConfig, ConfigError> {
+        ExperimentConfig::read(&self.folder.join("config.toml"))
     }
 
     /// Why the run failed; none if it did not, or is not known to have.
@@ -186,10 +212,9 @@ impl Run {
             self.sweep()?;
             return Ok(Attempt::Made(None));
         }
-        // A run that was stopped goes on where it was.
-        let same = ExperimentConfig::read(&self.folder.join("config.toml"))
-            .is_ok_and(|found| found.identity() == self.config.identity());
-        self.remove_older(self.folder.exists() && (!same || self.is_done()))?;
+        // A run that was stopped goes on where it was; whether a directory whose configuration cannot
+        // be read is that of such a run, `nsmc` finds out.
+        self.remove_older(self.is_anothers() || self.is_done())?;
         let resolved = self.started_with();
         fs_err::write(&resolved, self.config.to_toml())?;
         let path = |path: &Path| OsString::from(path);
@@ -238,6 +263,12 @@ impl Run {
         prepared.close()?;
         outcome.with_context(|| format!("run {}", self.config.run_id()))
     }
+}
+
+/// Whether the run of an identity has been run to its end in a run directory.
+pub(crate) fn is_done(folder: &Path, identity: &str) -> bool {
+    RunRecord::read(&folder.join("record.json"))
+        .is_ok_and(|record| record.status == RunStatus::Success && record.identity == identity)
 }
 
 /// A run about to start, locked.

@@ -8,10 +8,15 @@ use anyhow::{Context, Error, Result, anyhow, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use nsmc_experiment::{FileLock, git_blob_sha1, sha256_file};
 use ureq::config::RedirectAuthHeaders;
-use ureq::http::{HeaderMap, Response, StatusCode, header};
+use ureq::http::response::Parts;
+use ureq::http::{HeaderMap, Response, StatusCode, Uri, header};
 use ureq::{Agent, Body};
 
 use crate::say;
+
+/// How many redirects within its host [`Client::head`] follows. The hub needs two: from a repository's
+/// old name, and to its cache of small files.
+const MAX_REDIRECTS: usize = 5;
 
 /// What a file must turn out to be before it gets its name.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +92,8 @@ impl Client {
             .timeout_per_read(Some(patience.stall))
             // A token goes to no other host.
             .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            // A file that is packed for its way has another length, and nothing here unpacks it.
+            .accept_encoding("identity")
             .http_status_as_error(false)
             .build()
             .into();
@@ -121,18 +128,33 @@ impl Client {
         partial.publish(target)
     }
 
-    /// The headers of `url`, of the first answer that `is_answer` takes; redirects are not followed.
-    pub(crate) fn head(&self, url: &str, token: Option<&str>) -> Result<HeaderMap> {
+    /// What a server says of `url`, without the file.
+    ///
+    /// Redirects are followed within the host (`/path`), and the last answer is the one that counts.
+    /// One to another place is an answer itself: the hub sends those to the storage of large files,
+    /// and tells in the same headers what the file is.
+    pub(crate) fn head(&self, url: &str, token: Option<&str>) -> Result<Parts> {
         self.persist(url, || {
-            let mut request = self.agent.head(url).config().max_redirects(0).build();
-            if let Some(token) = token {
-                request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+            let mut url = url.to_owned();
+            for _ in 0..=MAX_REDIRECTS {
+                let mut request = self.agent.head(&url).config().max_redirects(0).build();
+                if let Some(token) = token {
+                    request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+                }
+                let response = request.call().map_err(Failure::again)?;
+                let status = response.status();
+                if !status.is_success() && !status.is_redirection() {
+                    return Err(refused(&response));
+                }
+                match within_host(&url, &response) {
+                    Some(next) => url = next,
+                    None => return Ok(response.into_parts().0),
+                }
             }
-            let response = request.call().map_err(Failure::again)?;
-            if response.status().is_success() || response.status().is_redirection() {
-                return Ok(response.headers().clone());
-            }
-            Err(refused(&response))
+            Err(Failure::Final(anyhow!(
+                "expected the file after at most {MAX_REDIRECTS} redirects, the server goes on to \
+                 {url}: if HF_ENDPOINT is set, see whether it is the hub's address"
+            )))
         })
     }
 
@@ -194,6 +216,14 @@ impl Client {
             }
         }
         let response = request.call().map_err(Failure::again)?;
+        if response.status().is_success()
+            && let Some(encoding) = encoding(response.headers())
+        {
+            return Err(Failure::Final(anyhow!(
+                "expected the file as it is, the server sends it with Content-Encoding: \
+                 {encoding}: see whether a proxy or mirror on the way packs files"
+            )));
+        }
         let start = match response.status() {
             StatusCode::PARTIAL_CONTENT => {
                 let other = etag.is_some() && text(&response, header::ETAG) != etag.as_deref();
@@ -292,6 +322,33 @@ fn text<T>(response: &Response<T>, name: header::HeaderName) -> Option<&str> {
     response.headers().get(name)?.to_str().ok()
 }
 
+/// Where a redirect leads that stays on the host of `url`.
+fn within_host<T>(url: &str, response: &Response<T>) -> Option<String> {
+    let location =
+        text(response, header::LOCATION).filter(|_| response.status().is_redirection())?;
+    // `//host/path` names another host.
+    if !location.starts_with('/') || location.starts_with("//") {
+        return None;
+    }
+    let url: Uri = url.parse().ok()?;
+    Some(format!("{}://{}{location}", url.scheme_str()?, url.authority()?))
+}
+
+/// What a body is packed with, if it is not the file as it is.
+fn encoding(headers: &HeaderMap) -> Option<&str> {
+    let encoding = headers.get(header::CONTENT_ENCODING)?.to_str().unwrap_or("?").trim();
+    (!encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity")).then_some(encoding)
+}
+
+/// How long the file is that an answer without it speaks of.
+pub(crate) fn announced(answer: &Parts) -> Option<u64> {
+    // A redirect's length is that of its own text.
+    if !answer.status.is_success() || encoding(&answer.headers).is_some() {
+        return None;
+    }
+    answer.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 /// Where the part that a server sends begins.
 fn range_start<T>(response: &Response<T>) -> Option<u64> {
     let range = text(response, header::CONTENT_RANGE)?.strip_prefix("bytes ")?;
@@ -347,10 +404,15 @@ impl Partial {
     /// Gives a complete file its name.
     fn publish(&self, target: &Path) -> Result<()> {
         // After a power failure a file that was not synced may be empty under its name.
-        fs_err::File::open(&self.path)?.sync_all()?;
+        open_to_sync(&self.path)?.sync_all()?;
         fs_err::rename(&self.path, target)?;
         Ok(self.remember(None)?)
     }
+}
+
+/// Windows syncs a file only for one who may write to it.
+fn open_to_sync(path: &Path) -> std::io::Result<fs_err::File> {
+    fs_err::OpenOptions::new().read(true).write(true).open(path)
 }
 
 /// Whether a file is what is expected.
@@ -376,8 +438,15 @@ pub(crate) fn copy(from: &Path, target: &Path, expected: &Expected) -> Result<()
     let _lock = FileLock::acquire(&lock_beside(target), || {
         say(&format!("waiting for another process that copies {}", target.display()));
     })?;
+    copy_locked(from, target, expected)
+}
+
+/// The same for one who keeps others from copying to `target` meanwhile.
+pub(crate) fn copy_locked(from: &Path, target: &Path, expected: &Expected) -> Result<()> {
     let partial = Partial::of(target);
-    fs_err::copy(from, &partial.path)?;
+    // Not `fs::copy`: with a file's bytes it copies that a mirror may not be written to.
+    let mut source = fs_err::File::open(from)?;
+    std::io::copy(&mut source, &mut fs_err::File::create(&partial.path)?)?;
     if let Err(error) = partial.check(expected) {
         partial.remove()?;
         return Err(error).with_context(|| from.display().to_string());

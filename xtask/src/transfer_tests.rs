@@ -265,6 +265,66 @@ fn a_token_goes_to_no_other_host() {
 }
 
 #[test]
+fn a_question_follows_redirects_within_the_host_and_not_for_ever() {
+    let storage = Server::start(|_, _| answer("200 OK", &[("ETag", "\"storage\"")], b""));
+    let elsewhere = format!("http://localhost:{}/file", storage.port);
+    let hub = Server::start(move |_, request| {
+        let path = request.line.split(' ').nth(1).unwrap();
+        let (etag, location) = match path {
+            "/old/file?download=1" => ("\"old\"", "/new/file"),
+            "/new/file" => ("\"new\"", "/cache/file?etag=%22new%22"),
+            "/cache/file?etag=%22new%22" => return answer("200 OK", &[("ETag", "\"file\"")], b""),
+            "/large" => ("\"large\"", elsewhere.as_str()),
+            _ => ("\"loop\"", "/loop"),
+        };
+        let headers = [("ETag", etag), ("Location", location), ("Content-Length", "262")];
+        answer("307 Temporary Redirect", &headers, b"")
+    });
+    let head = |path: &str| Client::new(HASTE).head(&hub.url(path), Some("secret"));
+    let etag = |answer: &Parts| answer.headers[header::ETAG].to_str().unwrap().to_owned();
+    let found = head("/old/file?download=1").unwrap();
+    assert_eq!((found.status, etag(&found)), (StatusCode::OK, "\"file\"".to_owned()));
+    let found = head("/large").unwrap();
+    assert_eq!((found.status.as_u16(), etag(&found)), (307, "\"large\"".to_owned()));
+    assert_eq!(storage.requests().len(), 0);
+
+    let before = hub.requests().len();
+    let error = format!("{:#}", head("/loop").unwrap_err());
+    assert!(error.contains("at most 5 redirects") && error.contains("HF_ENDPOINT"), "{error}");
+    assert_eq!(hub.requests().len() - before, 6);
+}
+
+#[test]
+fn a_file_is_asked_for_as_it_is_and_not_taken_in_another_form() {
+    let server = Server::start(|_, request| match request.line.contains("/moved") {
+        false => answer("307 Temporary Redirect", &[("Location", "/moved")], b""),
+        true if request.header("accept-encoding") != Some("identity") => {
+            answer("200 OK", &[("Content-Encoding", "gzip")], b"packed")
+        }
+        true => file(request, BODY, "\"1\""),
+    });
+    assert_eq!(Download::new().run(&server, &expected()).unwrap(), BODY);
+    // One that does not listen: what comes must not pass for the file where no hash is known.
+    let server = Server::start(|_, _| answer("200 OK", &[("Content-Encoding", "gzip")], b"packed"));
+    for expected in [expected(), Expected::default()] {
+        let download = Download::new();
+        let error = download.run(&server, &expected).unwrap_err();
+        assert!(error.contains("Content-Encoding: gzip") && error.contains("/file"), "{error}");
+        assert!(!download.target().exists());
+    }
+}
+
+#[test]
+fn a_file_that_is_synced_is_open_for_writing_and_keeps_its_bytes() {
+    let download = Download::new();
+    fs_err::write(download.target(), BODY).unwrap();
+    let mut file = open_to_sync(&download.target()).unwrap();
+    // Windows refuses to sync what is open for reading alone; so would this be refused, anywhere.
+    file.write_all(b"ID").unwrap();
+    assert_eq!(fs_err::read(download.target()).unwrap(), [b"ID", &BODY[2..]].concat());
+}
+
+#[test]
 fn two_that_want_the_same_file_fetch_it_once() {
     let body: &'static [u8] = Vec::leak(BODY.repeat(40_000));
     let server = Server::start(move |_, request| file(request, body, "\"1\""));
@@ -295,6 +355,11 @@ fn a_mirrors_file_is_checked_like_any_other() {
     let error = copy(&source, &download.target(), &expected()).unwrap_err();
     assert!(format!("{error:#}").contains("expected 35 bytes, found 30"), "{error:#}");
     fs_err::write(&source, BODY).unwrap();
+    // A mirror may be read only; its copy must be written to be synced.
+    let mut permissions = fs_err::metadata(&source).unwrap().permissions();
+    permissions.set_readonly(true);
+    fs_err::set_permissions(&source, permissions).unwrap();
     copy(&source, &download.target(), &expected()).unwrap();
     assert_eq!(download.left(), ["file.txt", "source"]);
+    assert!(!fs_err::metadata(download.target()).unwrap().permissions().readonly());
 }

@@ -3,6 +3,7 @@
 
 mod display;
 mod estimate;
+mod kept;
 mod plan;
 mod process;
 mod room;
@@ -13,8 +14,9 @@ mod stop;
 pub(crate) mod tests;
 mod timing;
 
-pub(crate) use plan::{Job, Plan, State};
-pub(crate) use schedule::{Starting, run};
+pub(crate) use kept::Kept;
+pub(crate) use plan::{Plan, State, choose};
+pub(crate) use schedule::{Outcome, Starting, run};
 pub(crate) use show::{AtOnce, Costs, show};
 pub(crate) use stop::Stop;
-pub(crate) use timing::{time, to_time};
+pub(crate) use timing::{Timed, time, to_time};

@@ -1,7 +1,8 @@
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use nsmc_experiment::{Cell, ExperimentConfig, Profile, RunRecord, Trials};
+use nsmc_experiment::{Cell, Profile, RunRecord, Trials};
 
 use crate::args::Options;
 use crate::train::Run;
@@ -45,8 +46,7 @@ impl Job {
         if self.run.is_done() {
             return State::Done;
         }
-        let config = ExperimentConfig::read(&self.run.folder.join("config.toml"));
-        match config.is_ok_and(|config| config.identity() == self.run.config.identity()) {
+        match self.run.is_begun() {
             true => State::Stopped,
             false => State::New,
         }
@@ -199,28 +199,38 @@ impl Plan {
         Ok(Job { cell, run, waits_for: Vec::new(), ..job })
     }
 
-    /// The candidate with the highest validation accuracy, the earliest of equals.
     fn choice(&self, trials: &Trials, job: &Job) -> Result<(usize, String)> {
-        let mut best: Option<(usize, f64)> = None;
-        for (candidate, &trial) in job.waits_for.iter().enumerate() {
-            let accuracy = validation_accuracy(&self.jobs[trial].run)?;
-            if best.is_none_or(|(_, highest)| accuracy > highest) {
-                best = Some((candidate, accuracy));
-            }
-        }
-        let (candidate, accuracy) = best.context("a cell that waits, waits for a trial")?;
         let method = &job.cell.method;
-        let choice = format!(
-            "{method} takes {}: validation accuracy {accuracy:.4}, the highest of {} trials",
-            trials.describe(method, candidate),
-            job.waits_for.len()
-        );
-        Ok((candidate, choice))
+        let folders = job.waits_for.iter().map(|&trial| self.jobs[trial].run.folder.as_path());
+        choose(method, folders, |candidate| trials.describe(method, candidate))
     }
 }
 
-fn validation_accuracy(run: &Run) -> Result<f64> {
-    let path = run.folder.join("record.json");
+/// The candidate whose trial has the highest validation accuracy, the earliest of equals, and how a
+/// person is told; `trials` are the run directories, in the order of the candidates.
+pub(crate) fn choose<'a>(
+    method: &str,
+    trials: impl ExactSizeIterator<Item = &'a Path>,
+    describe: impl Fn(usize) -> String,
+) -> Result<(usize, String)> {
+    let count = trials.len();
+    let mut best: Option<(usize, f64)> = None;
+    for (candidate, trial) in trials.enumerate() {
+        let accuracy = validation_accuracy(trial)?;
+        if best.is_none_or(|(_, highest)| accuracy > highest) {
+            best = Some((candidate, accuracy));
+        }
+    }
+    let (candidate, accuracy) = best.context("a cell that waits, waits for a trial")?;
+    let told = format!(
+        "{method} takes {}: validation accuracy {accuracy:.4}, the highest of {count} trials",
+        describe(candidate)
+    );
+    Ok((candidate, told))
+}
+
+fn validation_accuracy(run: &Path) -> Result<f64> {
+    let path = run.join("record.json");
     let record = RunRecord::read(&path)?;
     let accuracy = record.results.as_ref().and_then(|results| {
         let epoch = results.epochs.get(results.tested_epoch.checked_sub(1)?)?;

@@ -23,7 +23,7 @@ pub(crate) struct Outcome {
 }
 
 /// How `nsmc` says why it failed.
-const ERROR: &str = "error: ";
+pub(crate) const ERROR: &str = "error: ";
 /// How it says that another process was before it in its run directory: one that an xtask that was
 /// killed had just started, and that took its lock only after this one had looked.
 const HELD: &str = "is at work in this run directory";

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nsmc_eval::{Prediction, Predictions};
 use nsmc_experiment::{EpochRecord, ExperimentConfig, FileLock, RunRecord, RunResults, RunStatus};
 
 use super::estimate::Speeds;
 use super::plan::{Plan, State};
 use super::schedule::{Outcome, Starting, run};
 use super::stop::Stop;
-use super::timing::{time, to_time};
+use super::timing::{Timed, time, to_time};
 use crate::args::{DeviceChoice, Options, Source};
 use crate::holder::Attempt;
 use crate::nsmc::Nsmc;
@@ -101,10 +102,24 @@ class_counts = [30, 30]
 "#;
 
 /// `nsmc train --config FILE --out DIR --progress-json --device cpu --stop-with-stdin`: notes that it
-/// was started, and on which device, and does what the file `records/ID` says.
+/// was started, and on which device, and does what the file `records/ID` says. It measures a run
+/// again unless the file `measures/ID` says that this fails, or waits for that file to go.
 const PROGRAM: &str = r#"#!/bin/sh
-root=$(dirname "$0")
+root='ROOT'
 if [ "$1 $2 $3 $5" = "bench run --run --record" ]; then
+    id=$(basename "$4")
+    echo "$id" >> "$root/measured"
+    case "$(cat "$root/measures/$id" 2>/dev/null)" in
+    fails)
+        echo "error: out of memory" >&2
+        exit 1
+        ;;
+    waits)
+        echo "$id" >> "$root/waiting"
+        while [ -e "$root/measures/$id" ]; do sleep 0.02; done
+        exit 1
+        ;;
+    esac
     sed -i 's/"test_seconds"/"epoch_seconds_alone": 1.5, &/' "$4/record.json"
     echo "{\"epoch_s\": 1.5}"
     exit
@@ -131,6 +146,7 @@ if [ ! -e "$root/records/$id.json" ]; then
     echo "  on its second line" >&2
     exit 1
 fi
+cp "$root/records/predictions.tsv" "$out/"
 cp "$root/records/$id.json" "$out/record.json"
 "#;
 
@@ -158,8 +174,13 @@ impl World {
         world.write("configs/methods/majority.toml", "[method]\nname = \"majority\"\n");
         world.write("datasets/manifest.toml", DATASETS);
         world.write("models/manifest.toml", "[models]\n[adapters]\n");
-        world.write_program("nsmc", PROGRAM);
+        world.write_program("nsmc", &world.program());
         world
+    }
+
+    /// The text of the runs' program, which knows where the world lies.
+    pub(crate) fn program(&self) -> String {
+        PROGRAM.replace("ROOT", &self.folder.path().display().to_string())
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -198,9 +219,17 @@ impl World {
 
     /// Puts the record ready that a run will leave.
     pub(crate) fn succeeds(&self, config: &ExperimentConfig, accuracies: [f64; 2]) {
+        self.write("records/predictions.tsv", &predictions());
         let path = self.path(&format!("records/{}.json", config.run_id()));
-        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
         record(config, accuracies).write(&path).unwrap();
+    }
+
+    /// Leaves a run that is done.
+    pub(crate) fn leaves(&self, config: &ExperimentConfig) {
+        let folder = format!("runs/{}", config.run_id());
+        self.write(&format!("{folder}/config.toml"), &config.to_toml());
+        self.write(&format!("{folder}/predictions.tsv"), &predictions());
+        record(config, [0.5, 0.5]).write(&self.path(&format!("{folder}/record.json"))).unwrap();
     }
 
     fn run(&self, plan: &mut Plan, jobs: usize, stop: &Stop) -> Outcome {
@@ -221,6 +250,19 @@ impl World {
         let seconds = vec![Some(1.0); plan.jobs.len()];
         run(plan, &starting, &seconds, BTreeMap::new()).unwrap()
     }
+}
+
+/// What each run said of the test reviews.
+fn predictions() -> String {
+    let rows = (0..60_usize).map(|id| Prediction {
+        id: id.to_string(),
+        label: id % 2,
+        in_training: false,
+        logits: vec![(id % 3) as f32, 0.5],
+    });
+    let mut bytes = Vec::new();
+    Predictions { num_labels: 2, rows: rows.collect() }.write(&mut bytes).unwrap();
+    String::from_utf8(bytes).unwrap()
 }
 
 /// The record of a run of two epochs with these validation accuracies; the second is tested.
@@ -387,13 +429,13 @@ fn a_run_that_fails_stops_only_those_that_wait_for_it() {
 }
 
 /// A grid that is asked to stop when so many of its runs wait.
-fn stopped_when_waiting(
+pub(crate) fn stopped_when_waiting<T>(
     world: &World,
     runs: usize,
     stop: &Stop,
-    grid: impl FnOnce() -> Outcome,
-) -> Outcome {
-    let waiting = world.path("waiting");
+    grid: impl FnOnce() -> T,
+) -> T {
+    let (waiting, measures) = (world.path("waiting"), world.path("measures"));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let count = || fs_err::read_to_string(&waiting).map_or(0, |text| text.lines().count());
@@ -403,6 +445,8 @@ fn stopped_when_waiting(
             }
             // After the deadline, too: the grid would wait for its runs.
             stop.ask();
+            // Ctrl-C reaches a measurement, too.
+            let _ = fs_err::remove_dir_all(&measures);
         });
         grid()
     })
@@ -424,7 +468,7 @@ fn a_signal_reaches_each_run_at_work_once_and_starts_no_more() {
 }
 
 /// The plan's runs without the cells that wait for trials, each with a record ready for it.
-fn without_waiting(world: &World) -> Plan {
+pub(crate) fn without_waiting(world: &World) -> Plan {
     let mut plan = world.plan();
     plan.jobs.retain(|job| job.waits_for.is_empty());
     for job in &plan.jobs {
@@ -481,6 +525,45 @@ fn of_an_older_run_no_half_is_left_to_go_on_from() {
     prepared.close().unwrap();
 }
 
+/// `nsmc` mends a configuration that is damaged or missing, or refuses the directory
+/// (docs/reliability.md): xtask is to keep it for that.
+#[test]
+fn a_stopped_run_whose_configuration_is_lost_is_gone_on_with() {
+    let world = World::new();
+    let mut plan = world.plan();
+    let ids: Vec<String> = plan.jobs.iter().map(|job| job.run.config.run_id()).collect();
+    let file = |job: usize, name: &str| format!("runs/{}/{name}", ids[job]);
+    let other = plan.jobs[9].run.config.to_toml();
+    // Cut off, not text, not there, not readable; another run's, a whole one.
+    world.write(&file(0, "config.toml"), "seed = 1\n[model");
+    world.write(&file(1, "config.toml"), "");
+    world.write(&file(6, "config.toml/x"), "");
+    world.write(&file(7, "config.toml"), &other);
+    for job in [0, 1, 2, 6, 7] {
+        world.write(&file(job, "resume/step-2/weights"), &ids[job]);
+    }
+    // Killed before there was anything to go on with.
+    world.write(&file(3, ".lock"), "1\n");
+    let states = [0, 1, 2, 6, 7, 3].map(|job| plan.jobs[job].state());
+    assert_eq!(states[..4], [State::Stopped; 4]);
+    assert_eq!(states[4..], [State::New; 2]);
+
+    let kept = |job: usize| world.path(&file(job, "resume/step-2/weights")).exists();
+    for again in [false, true] {
+        let Attempt::Made(Some(prepared)) = plan.jobs[6].run.prepare(again).unwrap() else {
+            panic!("it is not done")
+        };
+        prepared.close().unwrap();
+        assert!(kept(6), "again: {again}");
+    }
+    for job in [0, 1, 2, 3, 7] {
+        world.succeeds(&plan.jobs[job].run.config, [0.5, 0.5]);
+    }
+    world.run(&mut plan, 1, &Stop::default());
+    assert_eq!([0, 1, 2, 7].map(kept), [true, true, true, false]);
+    assert!([0, 1, 2, 3, 7].iter().all(|&job| plan.jobs[job].state() == State::Done));
+}
+
 #[test]
 fn a_run_that_somebody_else_started_is_waited_for_for_a_while_and_named() {
     let world = World::new();
@@ -534,7 +617,8 @@ fn runs_that_shared_the_machine_are_timed_again_once() {
     let shared = to_time(&plan, 1);
     assert_eq!(shared, [0]);
     let nsmc = Nsmc::at(world.path("nsmc"));
-    time(&world.workspace, &nsmc, &plan, &shared, &Stop::default()).unwrap();
+    let timed = time(&world.workspace, &nsmc, &plan, &shared, &Stop::default());
+    assert_eq!(timed, Timed { runs: 1, measured: 1, ..Timed::default() });
     let seconds = |job: usize| {
         let path = plan.jobs[job].run.folder.join("record.json");
         RunRecord::read(&path).unwrap().results.unwrap().epoch_seconds().unwrap()

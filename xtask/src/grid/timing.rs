@@ -5,10 +5,12 @@ use nsmc_experiment::RunRecord;
 use serde_json::Value;
 
 use crate::grid::plan::{Plan, State};
+use crate::grid::schedule::ERROR;
 use crate::grid::stop::Stop;
 use crate::holder::{Attempt, Holder, PATIENCE, patiently};
 use crate::nsmc::Nsmc;
 use crate::say;
+use crate::train::Run;
 use crate::workspace::Workspace;
 
 /// The rows of the tables whose runs shared the machine and were not timed again since.
@@ -25,35 +27,60 @@ pub(crate) fn to_time(plan: &Plan, threads: usize) -> Vec<usize> {
     plan.rows().into_iter().filter(shared).collect()
 }
 
+/// How the measurements of a grid ended.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Timed {
+    /// Runs to measure.
+    pub(crate) runs: usize,
+    /// Those that were.
+    pub(crate) measured: usize,
+    /// Those that could not be, each with why.
+    pub(crate) failures: Vec<String>,
+    /// A signal stopped it before the last.
+    pub(crate) stopped: bool,
+}
+
 /// Measures seconds per epoch of `jobs` again, one process at a time with every thread, and puts
-/// them into their records: the time of a run that shared the machine says little of its method.
+/// them into their records: the time of a run that shared the machine says little of its method. One
+/// that cannot be measured keeps no other from it.
 pub(crate) fn time(
     workspace: &Workspace,
     nsmc: &Nsmc,
     plan: &Plan,
     jobs: &[usize],
     stop: &Stop,
-) -> Result<()> {
-    for (done, &job) in jobs.iter().enumerate() {
+) -> Timed {
+    let mut timed = Timed { runs: jobs.len(), ..Timed::default() };
+    for &job in jobs {
+        if stop.asked() > 0 {
+            timed.stopped = true;
+            break;
+        }
         let run = &plan.jobs[job].run;
-        let id = run.config.run_id();
-        let record = RunRecord::read(&run.folder.join("record.json"))?;
-        let shared = record.results.and_then(|results| results.epoch_seconds());
-        let shared = shared.context("a run that is done has the time of its epochs")?;
-        // The measurement of an xtask that was killed.
-        patiently(&id, stop, PATIENCE, || {
-            Ok(Holder::of(&run.folder)?.map_or(Attempt::Made(()), Attempt::Held))
-        })?;
-        let seconds = measure(workspace, nsmc, &run.folder).with_context(|| id.clone());
-        // Ctrl-C ends the measurement, too.
-        ensure!(
-            stop.asked() == 0,
-            "stopped: {done} of {} times are measured; the same command goes on",
-            jobs.len()
-        );
-        let seconds = seconds?;
-        say(&format!("{id}: {seconds:.1} s per epoch alone, {shared:.1} s beside others"));
+        match time_one(workspace, nsmc, run, stop) {
+            Ok(()) => timed.measured += 1,
+            // Ctrl-C ends the measurement, too.
+            Err(_) if stop.asked() > 0 => {
+                timed.stopped = true;
+                break;
+            }
+            Err(error) => timed.failures.push(format!("{}: {error:#}", run.config.run_id())),
+        }
     }
+    timed
+}
+
+fn time_one(workspace: &Workspace, nsmc: &Nsmc, run: &Run, stop: &Stop) -> Result<()> {
+    let id = run.config.run_id();
+    let record = RunRecord::read(&run.folder.join("record.json"))?;
+    let shared = record.results.and_then(|results| results.epoch_seconds());
+    let shared = shared.context("a run that is done has the time of its epochs")?;
+    // The measurement of an xtask that was killed.
+    patiently(&id, stop, PATIENCE, || {
+        Ok(Holder::of(&run.folder)?.map_or(Attempt::Made(()), Attempt::Held))
+    })?;
+    let seconds = measure(workspace, nsmc, &run.folder)?;
+    say(&format!("{id}: {seconds:.1} s per epoch alone, {shared:.1} s beside others"));
     Ok(())
 }
 
@@ -64,7 +91,8 @@ fn measure(workspace: &Workspace, nsmc: &Nsmc, folder: &std::path::Path) -> Resu
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = nsmc.tie(command)?.output()?;
     let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{}", stderr.trim());
+    let said = stderr.trim();
+    ensure!(output.status.success(), "{}", said.strip_prefix(ERROR).unwrap_or(said));
     let line: Value = serde_json::from_slice(&output.stdout).context("the measurement's JSON")?;
     line["epoch_s"].as_f64().context("the measurement has no `epoch_s`")
 }

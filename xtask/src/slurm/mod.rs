@@ -30,7 +30,6 @@ pub(crate) use task::run as task;
 pub(crate) struct Submitting<'a> {
     pub(crate) workspace: &'a Workspace,
     pub(crate) options: &'a Options,
-    pub(crate) seeds: &'a [u64],
     /// Options of `sbatch`, as they were given.
     pub(crate) sbatch: &'a [String],
     /// The most runs of an array at once; none leaves it to Slurm.
@@ -64,11 +63,10 @@ pub(crate) fn reproduce(plan: &mut Plan, submitting: &Submitting<'_>) -> Result<
     let earlier = Submission::read(&folder)?;
     if let Some(submission) = &earlier {
         let runs = workspace.folder(&options.runs);
-        sweep(plan, submission, &runs)?;
+        let all_done = sweep(submission, &runs)?;
         let queued = submission.tasks().filter(|(job, task, _)| queue.holds(*job, *task)).count();
-        let is_done = |task: &Task| task.run(plan, &runs).is_some_and(|run| run.is_done());
-        if queued > 0 || !submission.tasks().all(|(.., task)| is_done(task)) {
-            print(&standing(plan, submission, &queue, &runs).terminal(None));
+        if queued > 0 || !all_done {
+            print(&standing(plan, submission, &queue, &runs)?.terminal(None));
         }
         if queued > 0 {
             print(&format!(
@@ -115,12 +113,18 @@ fn submit(
             None => groups.push((job.waits_for.clone(), vec![index])),
         }
     }
-    let root = &submitting.workspace.root;
+    let Submitting { workspace, options, .. } = submitting;
+    let root = &workspace.root;
     let place = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string();
     // What others wait for is submitted before them.
     groups.sort_by_key(|(waits_for, _)| !waits_for.is_empty());
+    // Before anything is submitted, for it may be an error.
+    let tasks = |(_, jobs): &(Vec<usize>, Vec<usize>)| {
+        jobs.iter().map(|&job| Task::of(plan, job, workspace, options)).collect()
+    };
+    let tasks = groups.iter().map(tasks).collect::<Result<Vec<Vec<Task>>>>()?;
     fs_err::create_dir_all(folder.join("log"))?;
-    for (array, (waits_for, jobs)) in groups.iter().enumerate() {
+    for (array, ((waits_for, jobs), tasks)) in groups.iter().zip(tasks).enumerate() {
         let after: Vec<Place> = waits_for.iter().filter_map(|&trial| places[trial]).collect();
         let text =
             script::Script { plan, submitting, folder, array, tasks: jobs.len(), after: &after };
@@ -131,7 +135,6 @@ fn submit(
             places[index] = Some(Place { job, task });
         }
         // At once: what is queued must be known, whatever comes next.
-        let tasks = jobs.iter().map(|&index| Task::of(plan, index)).collect();
         submission.add(folder, job, tasks)?;
         let then = match after.as_slice() {
             [] => String::new(),
@@ -153,17 +156,23 @@ fn runs(count: usize) -> String {
     if count == 1 { "1 run".into() } else { format!("{count} runs") }
 }
 
-/// Removes the configurations that finished runs were started with.
-fn sweep(plan: &Plan, submission: &Submission, runs: &Path) -> Result<()> {
-    let runs = submission.tasks().filter_map(|(.., task)| task.run(plan, runs));
-    runs.filter(Run::is_done).try_for_each(|run| run.sweep())
+/// Removes the configurations that finished runs were started with; true if all are finished.
+fn sweep(submission: &Submission, runs: &Path) -> Result<bool> {
+    let mut all_done = true;
+    for (.., task) in submission.tasks() {
+        match task.run(runs)?.filter(Run::is_done) {
+            Some(run) => run.sweep()?,
+            None => all_done = false,
+        }
+    }
+    Ok(all_done)
 }
 
 /// How the runs of a submission stand.
-fn standing(plan: &Plan, submission: &Submission, queue: &Queue, runs: &Path) -> Table {
+fn standing(plan: &Plan, submission: &Submission, queue: &Queue, runs: &Path) -> Result<Table> {
     let mut table = Table::new(["run", "job", "state"], 3);
     for (job, task, what) in submission.tasks() {
-        let run = what.run(plan, runs);
+        let run = what.run(runs)?;
         let id = run.as_ref().map_or_else(|| what.id.clone(), |run| run.config.run_id());
         let state = match (queue.state(job, task), &run) {
             (Some(state), _) => state,
@@ -181,5 +190,5 @@ fn standing(plan: &Plan, submission: &Submission, queue: &Queue, runs: &Path) ->
         };
         table.push([id, format!("{job}_{task}"), state]);
     }
-    table
+    Ok(table)
 }

@@ -4,18 +4,19 @@ use anyhow::{Context, Result};
 use nsmc_experiment::ExperimentConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::args::{DeviceChoice, Options, Source};
-use crate::grid::{Job, Plan};
-use crate::nsmc::Nsmc;
+use crate::args::Options;
+use crate::grid::{Plan, choose};
+use crate::nsmc::{Nsmc, keep};
 use crate::slurm::Submitting;
-use crate::train::Run;
+use crate::train::{Run, is_done};
+use crate::workspace::Workspace;
 
-/// What was submitted last: `submission.json`, beside the scripts and the programs they start.
+/// What was submitted last: `submission.json`, beside the scripts and the programs they start. It
+/// holds all that a task needs to know what it runs: an edit of the profile, of a method's file or of
+/// a manifest changes nothing of what is queued.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Submission {
     pub(super) profile: String,
-    pub(super) set: Vec<String>,
-    pub(super) seeds: Vec<u64>,
     /// Folder of the run directories.
     pub(super) runs: PathBuf,
     /// Where to compute.
@@ -44,12 +45,33 @@ pub(super) struct Task {
 pub(super) enum What {
     /// This.
     Run(Box<ExperimentConfig>),
-    /// A cell of the profile, with the choice of its trials.
+    /// One of these, which its trials decide.
     Cell {
-        /// Its place in the profile.
-        cell: usize,
-        seed: u64,
+        /// The method, for a person.
+        method: String,
+        /// In the order of the profile.
+        candidates: Vec<Candidate>,
     },
+}
+
+/// What a cell that waits for trials may take.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Candidate {
+    /// The trial that speaks for it: the name of its run.
+    trial: String,
+    /// The trial's identity.
+    identity: String,
+    /// What it sets, for a person.
+    keys: String,
+    /// The cell's run, if this is taken.
+    run: ExperimentConfig,
+}
+
+/// What a task runs, as its trials decided.
+pub(super) struct Settled {
+    pub(super) run: Run,
+    /// What they chose, for a person; none if there were none.
+    pub(super) choice: Option<String>,
 }
 
 /// A task as Slurm knows it.
@@ -78,8 +100,6 @@ impl Submission {
         keep(nsmc.path(), &folder.join(Self::NSMC))?;
         Ok(Self {
             profile: plan.profile.name.clone(),
-            set: submitting.options.set.clone(),
-            seeds: submitting.seeds.to_vec(),
             runs: submitting.options.runs.clone(),
             cuda: nsmc.device() == "cuda",
             arrays: Vec::new(),
@@ -134,55 +154,63 @@ impl Submission {
     pub(super) fn nsmc(&self, folder: &Path) -> Nsmc {
         Nsmc::built(folder.join(Self::NSMC), self.cuda)
     }
-
-    /// The options that the plan was made with.
-    pub(super) fn options(&self) -> Options {
-        Options {
-            profile: Some(self.profile.clone()),
-            set: self.set.clone(),
-            device: if self.cuda { DeviceChoice::Cuda } else { DeviceChoice::Cpu },
-            runs: self.runs.clone(),
-            source: Source { mirror: None },
-        }
-    }
 }
 
 impl Task {
     /// That of a job of the plan.
-    pub(super) fn of(plan: &Plan, job: usize) -> Self {
+    pub(super) fn of(
+        plan: &Plan,
+        job: usize,
+        workspace: &Workspace,
+        options: &Options,
+    ) -> Result<Self> {
         let job = &plan.jobs[job];
-        let config = &job.run.config;
-        let what = match job.waits_for.is_empty() {
-            true => What::Run(Box::new(config.clone())),
-            false => What::Cell { cell: job.place, seed: config.seed },
+        let what = match &plan.profile.trials {
+            Some(trials) if !job.waits_for.is_empty() => {
+                let (method, seed) = (&job.cell.method, job.run.config.seed);
+                let candidate = |(candidate, &trial): (usize, &usize)| {
+                    let trial = &plan.jobs[trial].run.config;
+                    let cell = job.cell.taking(trials, candidate);
+                    let run = Run::resolve(workspace, &plan.profile, &cell, seed, options)?;
+                    Ok(Candidate {
+                        trial: trial.run_id(),
+                        identity: trial.identity(),
+                        keys: trials.describe(method, candidate),
+                        run: run.config,
+                    })
+                };
+                let candidates = job.waits_for.iter().enumerate().map(candidate);
+                let candidates = candidates.collect::<Result<_>>()?;
+                What::Cell { method: method.clone(), candidates }
+            }
+            _ => What::Run(Box::new(job.run.config.clone())),
         };
-        Self { id: job.shown_id(), what }
+        Ok(Self { id: job.shown_id(), what })
     }
 
-    /// Its run, in the folder of all; none while the trials of a cell of the plan are not done.
-    pub(super) fn run(&self, plan: &Plan, runs: &Path) -> Option<Run> {
-        match &self.what {
-            What::Run(config) => {
-                let folder = runs.join(config.run_id());
-                Some(Run { config: (**config).clone(), folder })
+    /// Its run, in the folder of all; none while the trials that decide it are not done.
+    pub(super) fn settled(&self, runs: &Path) -> Result<Option<Settled>> {
+        let (config, choice) = match &self.what {
+            What::Run(config) => (&**config, None),
+            What::Cell { method, candidates } => {
+                let folders: Vec<PathBuf> =
+                    candidates.iter().map(|candidate| runs.join(&candidate.trial)).collect();
+                let mut trials = folders.iter().zip(candidates);
+                if !trials.all(|(folder, candidate)| is_done(folder, &candidate.identity)) {
+                    return Ok(None);
+                }
+                let folders = folders.iter().map(PathBuf::as_path);
+                let (taken, choice) =
+                    choose(method, folders, |candidate| candidates[candidate].keys.clone())?;
+                (&candidates[taken].run, Some(choice))
             }
-            What::Cell { cell, seed } => {
-                let is = |job: &&Job| (job.place, job.run.config.seed) == (*cell, *seed);
-                let mut cells = plan.jobs.iter().filter(|job| !job.cell.trial);
-                let job = cells.find(is)?;
-                job.waits_for.is_empty().then(|| job.run.clone())
-            }
-        }
+        };
+        let run = Run { config: config.clone(), folder: runs.join(config.run_id()) };
+        Ok(Some(Settled { run, choice }))
     }
-}
 
-/// A second name for a program, or where the file system has none, a copy.
-fn keep(program: &Path, kept: &Path) -> Result<()> {
-    if kept.exists() {
-        fs_err::remove_file(kept)?;
+    /// The same run, without how it was chosen.
+    pub(super) fn run(&self, runs: &Path) -> Result<Option<Run>> {
+        Ok(self.settled(runs)?.map(|settled| settled.run))
     }
-    if fs_err::hard_link(program, kept).is_err() {
-        fs_err::copy(program, kept)?;
-    }
-    Ok(())
 }

@@ -3,9 +3,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::args::SlurmTask;
-use crate::grid::Plan;
 use crate::say;
-use crate::slurm::submission::Submission;
+use crate::slurm::submission::{Settled, Submission};
 use crate::workspace::Workspace;
 
 /// A task of an array, on the node that Slurm chose: becomes the process of its run.
@@ -22,13 +21,11 @@ pub(super) fn command(workspace: &Workspace, args: &SlurmTask) -> Result<Option<
         || format!("{}: no task {} of array {}", args.folder.display(), args.task, args.array);
     let submission = Submission::read(&args.folder)?.with_context(missing)?;
     let task = submission.task(args.array, args.task).with_context(missing)?;
-    let profile = workspace.profile(&submission.profile)?;
-    let plan = Plan::make(workspace, &profile, &submission.seeds, &submission.options())?;
-    let run = task.run(&plan, &workspace.folder(&submission.runs));
-    let run = run.with_context(|| {
+    let settled = task.settled(&workspace.folder(&submission.runs))?;
+    let Settled { run, choice } = settled.with_context(|| {
         format!("{}: its trials are not done, so that what it is is not known", task.id)
     })?;
-    plan.choices.iter().for_each(|choice| say(choice));
+    choice.iter().for_each(|choice| say(choice));
     let Some(prepared) = run.prepare_patiently(false)? else {
         say(&format!("{} is done", run.config.run_id()));
         return Ok(None);

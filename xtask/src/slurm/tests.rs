@@ -34,7 +34,6 @@ fn submitted(world: &World, plan: &Plan, left_out: &[usize]) -> (PathBuf, Submis
     let submitting = Submitting {
         workspace: &world.workspace,
         options: &world.options,
-        seeds: &plan.profile.seeds,
         sbatch: &options,
         at_once: Some(3),
     };
@@ -52,7 +51,7 @@ fn stands(world: &World, plan: &Plan, queue: &str) -> Vec<String> {
     let runs = world.path("runs");
     let submission = Submission::read(&folder(&runs, plan)).unwrap().unwrap();
     let queue = Slurm::at(&world.path("")).queue().unwrap();
-    let table = standing(plan, &submission, &queue, &runs).markdown();
+    let table = standing(plan, &submission, &queue, &runs).unwrap().markdown();
     let rows = table.lines().skip(2).map(|row| row.split('|').nth(3).unwrap_or_default().trim());
     rows.map(str::to_owned).collect()
 }
@@ -108,8 +107,6 @@ fn a_task_becomes_the_process_of_its_run_and_takes_what_its_trials_chose() {
     };
     let message = task(1, 0).unwrap_err().to_string();
     assert!(message.contains("vanilla-100-s1-…: its trials are not done"), "{message}");
-    // The program looks beside itself.
-    std::os::unix::fs::symlink(world.path("records"), folder.join("records")).unwrap();
     for (trial, accuracy) in [(2, 0.6), (3, 0.7)] {
         world.succeeds(&plan.jobs[trial].run.config, [0.5, accuracy]);
         assert!(task(0, trial).unwrap().unwrap().status().unwrap().success());
@@ -117,10 +114,9 @@ fn a_task_becomes_the_process_of_its_run_and_takes_what_its_trials_chose() {
     assert!(task(0, 2).unwrap().is_none(), "a run that is done is not run again");
     let mut command = task(1, 0).unwrap().unwrap();
     assert!(!command.status().unwrap().success(), "no record was put ready for it");
-    let started = fs_err::read_to_string(folder.join("started")).unwrap();
     let now = world.plan();
     assert_eq!(now.jobs[4].state(), State::Stopped);
-    assert_eq!(started.lines().last().unwrap(), now.jobs[4].run.config.run_id());
+    assert_eq!(world.lines("started").last(), Some(&now.jobs[4].run.config.run_id()));
     // The second trial's rate.
     assert!((now.jobs[4].run.config.training.learning_rate - 4e-3).abs() < 1e-12);
 
@@ -128,4 +124,45 @@ fn a_task_becomes_the_process_of_its_run_and_takes_what_its_trials_chose() {
     assert_eq!((states[2].as_str(), states[3].as_str()), ("done", "done"));
     assert_eq!(submission.tasks().count(), 10);
     assert!(task(2, 0).is_err() && task(1, 4).is_err(), "places that were not submitted");
+}
+
+#[test]
+fn an_edit_after_the_submission_changes_nothing_of_what_is_queued() {
+    let world = world();
+    let plan = world.plan();
+    let (folder, submission) = submitted(&world, &plan, &[]);
+    let id = |array, task| {
+        let args = SlurmTask { folder: folder.clone(), array, task };
+        let command = task::command(&world.workspace, &args).unwrap().unwrap();
+        let file = command.get_args().nth(2).unwrap().to_owned();
+        nsmc_experiment::ExperimentConfig::read(std::path::Path::new(&file)).unwrap().run_id()
+    };
+    for (trial, accuracy) in [(2, 0.7), (3, 0.6)] {
+        world.leaves(&plan.jobs[trial].run.config);
+        world.succeeds(&plan.jobs[trial].run.config, [0.5, accuracy]);
+        let record = format!("{}.json", plan.jobs[trial].run.config.run_id());
+        let place = plan.jobs[trial].run.folder.join("record.json");
+        fs_err::copy(world.path(&format!("records/{record}")), place).unwrap();
+    }
+    let settled = world.plan();
+    let expected = [4, 5, 8, 9].map(|job| settled.jobs[job].run.config.run_id());
+    let plain = plan.jobs[1].run.config.run_id();
+
+    // Other cells in another order, with other candidates; then a profile and a method that are none.
+    let profile = fs_err::read_to_string(world.path("configs/toy.toml")).unwrap();
+    let (first, second) = ("    { method = \"vanilla\" },\n", "seeds = [1, 2]");
+    assert!(profile.contains(first) && profile.contains(second));
+    let edited = profile.replace(first, "").replace(second, "seeds = [2]").replace("4e-3", "9e-3");
+    for (profile, method) in
+        [(edited.as_str(), "[method]\nname = \"vanilla\"\n"), ("[grid", "name")]
+    {
+        world.write("configs/toy.toml", profile);
+        world.write("configs/methods/vanilla.toml", method);
+        world.write("datasets/manifest.toml", method);
+        assert_eq!([0, 1, 2, 3].map(|task| id(1, task)), expected);
+        assert_eq!(id(0, 1), plain);
+    }
+    assert_eq!(stands(&world, &plan, "").iter().filter(|state| *state == "done").count(), 2);
+    let ids: Vec<String> = submission.tasks().map(|(.., task)| task.id.clone()).collect();
+    assert_eq!(ids[1], plain);
 }

@@ -207,26 +207,30 @@ impl Collected {
 
 /// Collects the runs of `plan` from the run directories in `runs` into `folder`. Runs that were
 /// collected before and are no longer in `runs` stay; those that are not of the plan are removed.
+///
+/// Where no run of the plan is found, or one cannot be read, what was collected before stays as it is.
 pub fn collect(plan: &Plan, runs: &Path, folder: &Path) -> Result<Collection, EvalError> {
     let collected = Collected::of(folder);
-    for part in ["runs", "predictions"] {
-        fs_err::create_dir_all(folder.join(part))?;
+    let has_record = |id: &str| runs.join(id).join("record.json").is_file();
+    let parts = ["runs", "predictions"].map(|part| folder.join(part));
+    if plan.runs.iter().any(|planned| has_record(&planned.run_id)) {
+        parts.iter().try_for_each(fs_err::create_dir_all)?;
     }
     let mut collection = Collection::default();
     let mut tests = BTreeMap::new();
+    let mut read = Vec::new();
     for planned in &plan.runs {
         let id = &planned.run_id;
         if collection.runs.contains(id) || collection.missing.contains(id) {
             continue;
         }
-        let path = runs.join(id);
-        if path.join("record.json").is_file() {
-            let run = StudyRun::read(&path, &mut tests)?;
+        if has_record(id) {
+            let run = StudyRun::read(&runs.join(id), &mut tests)?;
             if (&run.record.run_id, &run.record.identity) == (id, &planned.identity) {
                 if let RunStatus::Failed { error } = &run.record.status {
                     collection.failed.push(format!("{id}: {error}"));
                 }
-                collected.write(&run)?;
+                read.push(run);
                 collection.runs.push(id.clone());
                 continue;
             }
@@ -237,8 +241,12 @@ pub fn collect(plan: &Plan, runs: &Path, folder: &Path) -> Result<Collection, Ev
             collection.missing.push(id.clone());
         }
     }
-    for part in ["runs", "predictions"] {
-        for entry in fs_err::read_dir(folder.join(part))? {
+    if collection.runs.is_empty() {
+        return Ok(collection);
+    }
+    read.iter().try_for_each(|run| collected.write(run))?;
+    for part in parts.iter().filter(|part| part.is_dir()) {
+        for entry in fs_err::read_dir(part)? {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let id = name.split('.').next().unwrap_or_default();
@@ -300,5 +308,49 @@ mod tests {
         let less = Plan { runs: plan.runs[..3].to_vec(), ..plan };
         assert_eq!(collect(&less, &runs, &results).unwrap().runs.len(), 3);
         assert_eq!(fs_err::read_dir(results.join("predictions")).unwrap().count(), 3);
+    }
+
+    /// Every file in a folder and those in it, with what it holds.
+    fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut files = BTreeMap::new();
+        for entry in fs_err::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                files.extend(self::files(&path));
+            } else {
+                files.insert(path.clone(), fs_err::read(&path).unwrap());
+            }
+        }
+        files
+    }
+
+    #[test]
+    fn what_was_collected_stays_as_it_is_where_no_run_is_found_or_one_cannot_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (runs, results) = (folder.path().join("runs"), folder.path().join("results"));
+        let configs = fabricated::grid(&runs);
+        let plan_of = |configs: &[ExperimentConfig]| Plan {
+            profile: "test".into(),
+            paper_scale: None,
+            runs: configs.iter().map(PlannedRun::of).collect(),
+        };
+        let nowhere = folder.path().join("nowhere");
+        let plan = plan_of(&configs[..2]);
+        let nothing = collect(&plan, &nowhere, &results).unwrap();
+        assert_eq!((nothing.runs.len(), nothing.missing.len()), (0, 2));
+        assert!(!results.exists());
+
+        collect(&plan, &runs, &results).unwrap();
+        let before = files(&results);
+        assert!(before.len() > 4, "{:?}", before.keys());
+        // Of another plan, as with a forgotten `--set`.
+        let other = plan_of(&[fabricated::config("paper", 250, 0)]);
+        assert_eq!(collect(&other, &runs, &results).unwrap().missing.len(), 1);
+        assert_eq!(files(&results), before);
+        // The last of three cannot be read; the first of them is another than before.
+        fabricated::run(&runs, &configs[0], 0.6, 1.0);
+        fs_err::write(runs.join(configs[2].run_id()).join("record.json"), "{").unwrap();
+        collect(&plan_of(&configs[..3]), &runs, &results).unwrap_err();
+        assert_eq!(files(&results), before);
     }
 }
