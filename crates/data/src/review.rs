@@ -38,11 +38,15 @@ pub struct Format {
 const QUOTES: &str = "expected a quoted field to end with its quote, quotes in it to be doubled, and a \
                       carriage return outside of quotes at the end of a line alone";
 
+/// The same where nothing quotes.
+const CARRIAGE_RETURN: &str = "expected a carriage return at the end of a line alone, found one at the \
+                               end of a field";
+
 /// Where the rows of a file start, after every row was found to have as many fields as the header.
 struct Structure {
     columns: Vec<String>,
     lines: Vec<usize>,
-    /// Where fields are quoted, those of each row.
+    /// The fields of each row.
     rows: Vec<csv::StringRecord>,
 }
 
@@ -90,7 +94,8 @@ pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataErr
         let column = column.map_err(|source| DataError::Polars { path: path.into(), source })?;
         let texts: Vec<String> =
             column.iter().map(|text| text.unwrap_or_default().to_owned()).collect();
-        // Of quotes in the wrong place each reader makes something else.
+        // Of quotes in the wrong place, and of a carriage return at the end of a field, each reader makes
+        // something else.
         let place = place(name)?;
         let differs =
             structure.rows.iter().zip(&texts).position(|(row, text)| row[place] != **text);
@@ -99,7 +104,7 @@ pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataErr
             Some(row) => Err(DataError::Line {
                 path: path.into(),
                 line: structure.lines[row],
-                message: QUOTES.into(),
+                message: if format.quoting { QUOTES } else { CARRIAGE_RETURN }.into(),
             }),
         }
     };
@@ -177,7 +182,7 @@ fn read_frame(bytes: &[u8], format: &Format) -> polars::error::PolarsResult<Data
 fn plain_structure(path: &Path, bytes: &[u8], delimiter: u8) -> Result<Structure, DataError> {
     let text = strip_bom(bytes);
     let mut columns: Vec<String> = Vec::new();
-    let mut lines = Vec::new();
+    let (mut lines, mut rows) = (Vec::new(), Vec::new());
     for (index, line) in text.strip_suffix(b"\n").unwrap_or(text).split(|&b| b == b'\n').enumerate()
     {
         let line_number = index + 1;
@@ -189,11 +194,12 @@ fn plain_structure(path: &Path, bytes: &[u8], delimiter: u8) -> Result<Structure
             columns = line.split(char::from(delimiter)).map(str::to_owned).collect();
         } else if fields == columns.len() {
             lines.push(line_number);
+            rows.push(line.split(char::from(delimiter)).collect());
         } else {
             return Err(error(fields_message(columns.len(), fields)));
         }
     }
-    Ok(Structure { columns, lines, rows: Vec::new() })
+    Ok(Structure { columns, lines, rows })
 }
 
 /// With quoting a field may hold delimiters and line breaks.
@@ -354,6 +360,7 @@ mod tests {
             ("\n2\t좋다\t1\n", ":3: expected 3 fields, as in the header, found 1"),
             ("2\t좋다\t2\n", ":3: expected a label of \"0\", \"1\", found \"2\""),
             ("2\t좋다\t\n", ":3: expected a label of \"0\", \"1\", found \"\""),
+            ("2\t좋다\r\t1\n", "found one at the end of a field"),
             ("2\t별로\t0\n1\t별로\t0\n", ":4: the id \"1\" stands on line 2 already"),
         ] {
             let message = read(format!("{good}{tail}"), &nsmc()).unwrap_err().to_string();
