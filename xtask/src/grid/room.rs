@@ -18,9 +18,9 @@ pub(crate) struct Shape {
 pub(crate) struct Room {
     /// On disk, when it is done.
     pub(crate) kept: f64,
-    /// On disk beside that while it trains: the checkpoint to go on from.
+    /// On disk beside that while it trains: the checkpoints to go on from, and what is being written.
     pub(crate) passing: f64,
-    /// In memory.
+    /// In memory, a GPU's if it trains on one, while a checkpoint is written.
     pub(crate) memory: f64,
 }
 
@@ -28,7 +28,11 @@ const FLOAT: f64 = 4.0;
 /// What a baseline takes on 150,000 reviews.
 const BASELINE: f64 = 1.4e9;
 /// The program and the reviews with their tokens.
-const PROGRAM: f64 = 150e6;
+const PROGRAM: f64 = 200e6;
+/// Tokens of a review, about: NSMC's have 24, and the longest batch decides.
+const TOKENS: f64 = 32.0;
+/// Checkpoints to go on from that are on the disk at once: two are kept, and a third is written.
+const CHECKPOINTS: f64 = 3.0;
 
 impl Shape {
     /// The shape of a model; none if it is neither here nor known.
@@ -71,6 +75,12 @@ impl Shape {
     /// Parameters of the encoder's matrices.
     pub(crate) fn encoder(&self) -> f64 {
         self.layers * self.hidden * (4.0 * self.hidden + 2.0 * self.intermediate)
+    }
+
+    /// What a forward pass keeps for the backward one.
+    fn activations(&self, config: &ExperimentConfig) -> f64 {
+        let tokens = config.training.train_batch_size as f64 * TOKENS;
+        tokens * self.layers * (10.0 * self.hidden + 3.0 * self.intermediate)
     }
 
     fn embeddings(&self) -> f64 {
@@ -153,10 +163,42 @@ impl Room {
         let checkpoints = if config.data.validation_fraction > 0.0 { 2.0 } else { 1.0 };
         Some(Self {
             kept: FLOAT * checkpoints * (saved + first_stage),
-            // Weights and both of AdamW's moments.
-            passing: FLOAT * 3.0 * trainable,
-            // Weights, gradients, moments.
-            memory: FLOAT * (base + added + 3.0 * trainable) + PROGRAM,
+            // Weights and both of AdamW's moments, and an epoch's model on its way.
+            passing: FLOAT * (CHECKPOINTS * 3.0 * trainable + saved),
+            // Weights, gradients, moments, and the writer's copies of all but the gradients.
+            memory: FLOAT * (base + added + 6.0 * trainable + shape.activations(config)) + PROGRAM,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use nsmc_experiment::Document;
+
+    use super::*;
+
+    #[test]
+    fn a_run_is_not_told_that_it_needs_less_than_was_measured() {
+        let text = include_str!("../../../fuzz/corpus/configuration/vanilla.toml");
+        let document = Document::parse(text, Path::new("vanilla.toml")).unwrap();
+        let config = ExperimentConfig::from_document(&document).unwrap();
+        let room = |name: &str, path: &str| {
+            let (name, path) = (name.to_owned(), path.into());
+            let revision = String::new();
+            let model = ModelConfig::Pretrained { name, revision, path };
+            Room::of(&ExperimentConfig { model, ..config.clone() }).unwrap()
+        };
+        // 3,468 MiB without a checkpoint being written (results/cpu.md), whose copies are 178 million
+        // parameters and twice as many moments.
+        let mbert = room("bert-base-multilingual-cased", "nowhere");
+        let measured = 3468.0 * 1048576.0 + 3.0 * 4.0 * 178e6;
+        assert!(mbert.memory > 0.9 * measured && mbert.memory < 1.3 * measured, "{mbert:?}");
+        // Three checkpoints of three times the parameters, and a model.
+        assert!((mbert.passing / (10.0 * 4.0 * 178e6) - 1.0).abs() < 0.02, "{mbert:?}");
+        // 421 to 467 MiB (results/mini-full).
+        let mini = room("models/mini", concat!(env!("CARGO_MANIFEST_DIR"), "/../models/mini"));
+        assert!((380.0..600.0).contains(&(mini.memory / 1048576.0)), "{mini:?}");
     }
 }

@@ -29,6 +29,8 @@ impl AtOnce {
 pub(crate) struct Costs {
     estimates: Vec<Option<Estimate>>,
     rooms: Vec<Option<Room>>,
+    /// Whether the runs are on GPUs.
+    cuda: bool,
 }
 
 impl Costs {
@@ -46,6 +48,7 @@ impl Costs {
         Ok(Self {
             estimates: configs.iter().map(|config| speeds.estimate(config, threads)).collect(),
             rooms: configs.iter().map(Room::of).collect(),
+            cuda,
         })
     }
 
@@ -88,7 +91,7 @@ pub(crate) fn show(
     print(&runs_line);
     print(&format!("to fetch: {}", to_fetch(workspace, plan, &open)?));
     print(&time(costs, &open, at_once));
-    print(&room(costs, &open, runs, at_once.runs()));
+    print(&room(costs, &open, runs, at_once));
     Ok(())
 }
 
@@ -154,7 +157,11 @@ fn time(costs: &Costs, open: &[usize], at_once: &AtOnce) -> String {
     let guessed = estimates.iter().filter(|estimate| estimate.measured == 0).count();
     let unknown = open.len() - estimates.len();
     let runs = at_once.runs();
-    let mut line = format!("time: about {}", duration(seconds / runs.min(open.len()) as f64));
+    // What one GPU gains by several runs at once is not known beforehand.
+    let beside = if costs.cuda { at_once.gpus.max(1) } else { runs };
+    let most = if beside < runs { "at most " } else { "" };
+    let time = duration(seconds / beside.min(open.len()) as f64);
+    let mut line = format!("time: {most}about {time}");
     if runs > 1 {
         line += &format!(", {runs} runs at once");
     }
@@ -172,24 +179,30 @@ fn time(costs: &Costs, open: &[usize], at_once: &AtOnce) -> String {
     line
 }
 
-fn room(costs: &Costs, open: &[usize], runs: &Path, jobs: usize) -> String {
+fn room(costs: &Costs, open: &[usize], runs: &Path, at_once: &AtOnce) -> String {
     let rooms: Vec<Room> = open.iter().filter_map(|&job| costs.rooms[job]).collect();
-    let largest = |part: fn(&Room) -> f64| {
+    let largest = |part: fn(&Room) -> f64, jobs: usize| {
         let mut parts: Vec<f64> = rooms.iter().map(part).collect();
         parts.sort_by(f64::total_cmp);
         parts.iter().rev().take(jobs).sum::<f64>()
     };
     let kept: f64 = rooms.iter().map(|room| room.kept).sum();
-    let disk = kept + largest(|room| room.passing);
-    let memory = largest(|room| room.memory);
+    let disk = kept + largest(|room| room.passing, at_once.runs());
+    // That of each GPU.
+    let beside = if costs.cuda { at_once.jobs } else { at_once.runs() };
+    let memory = largest(|room| room.memory, beside);
     let free =
         |free: Option<f64>| free.map_or(String::new(), |free| format!(" of {} free", bytes(free)));
+    let (of, free_memory) = match costs.cuda {
+        true => ("the GPU's memory", None),
+        false => ("memory", free_memory()),
+    };
     format!(
-        "room: about {} on disk{}, {} in memory{}",
+        "room: about {} on disk{}, {} in {of}{}",
         bytes(disk),
         free(free_disk(runs)),
         bytes(memory),
-        free(free_memory())
+        free(free_memory)
     )
 }
 
