@@ -8,6 +8,8 @@ use burn::store::{
     PyTorchToBurnAdapter, PytorchStore, SafetensorsStore, bridge,
 };
 use burn::tensor::{DType, TensorData};
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{BertConfig, CheckpointError};
 
@@ -24,6 +26,60 @@ pub(crate) fn weights_file(folder: &Path) -> Result<PathBuf, CheckpointError> {
         .into_iter()
         .find(|path| path.is_file())
         .ok_or_else(|| CheckpointError::NoWeights { folder: folder.into() })
+}
+
+/// What a folder's `config.json` says of the weights beside it, where [`BertConfig`] says nothing.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Declared {
+    /// transformers' classes that wrote the weights.
+    architectures: Option<Vec<String>>,
+    /// Absent, it is true; null is not.
+    tie_word_embeddings: TieWordEmbeddings,
+}
+
+#[derive(Deserialize)]
+struct TieWordEmbeddings(Value);
+
+impl Default for TieWordEmbeddings {
+    fn default() -> Self {
+        Self(true.into())
+    }
+}
+
+impl Declared {
+    /// Reads it; a folder without `config.json` declares nothing.
+    pub(crate) fn read(folder: &Path) -> Result<Self, CheckpointError> {
+        let path = folder.join("config.json");
+        if !path.is_file() {
+            return Ok(Self::default());
+        }
+        let text = fs_err::read_to_string(&path)?;
+        serde_json::from_str(&text)
+            .map_err(|error| CheckpointError::Config { path, message: error.to_string() })
+    }
+
+    /// Whether the weights' `classifier` is that of another task. By name, and with as many classes
+    /// by shape, it cannot be told from a sequence's.
+    pub(crate) fn has_other_classifier(&self) -> bool {
+        let other = ["BertForTokenClassification", "BertForMultipleChoice"];
+        self.architectures.iter().flatten().any(|class| other.contains(&class.as_str()))
+    }
+
+    /// Refuses a decoder of its own, which a model whose decoder is the word embeddings would lose.
+    pub(crate) fn check_tied(&self, folder: &Path) -> Result<(), CheckpointError> {
+        match &self.tie_word_embeddings.0 {
+            Value::Bool(true) => Ok(()),
+            found => Err(CheckpointError::Config {
+                path: folder.join("config.json"),
+                message: format!(
+                    "`tie_word_embeddings`: expected true, found {found}: a masked language model \
+                     whose decoder is not the word embeddings is not implemented; as the base of a \
+                     classifier, which has no decoder, it can be used"
+                ),
+            }),
+        }
+    }
 }
 
 /// Reads a `.safetensors` file or a PyTorch checkpoint (both the zip container and the stream that

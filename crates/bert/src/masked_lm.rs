@@ -5,7 +5,7 @@ use burn::nn::Linear;
 use burn::tensor::{DType, Device, Int, Tensor};
 use nsmc_ops::LayerNorm;
 
-use crate::checkpoint::{load_state_dict, read_tensors, save_pretrained, weights_file};
+use crate::checkpoint::{Declared, load_state_dict, read_tensors, save_pretrained, weights_file};
 use crate::{Activation, BertConfig, BertInput, BertModel, CheckpointError, Hooks, Init};
 
 /// BERT with its masked-language-model head: transformers' `BertForMaskedLM`.
@@ -72,13 +72,15 @@ impl BertForMaskedLm {
     }
 
     /// The model of a folder in Hugging Face layout. Every tensor of the encoder and of the head
-    /// must be there; a pooler and heads for other tasks are left out.
+    /// must be there; a pooler and heads for other tasks are left out. A model with a decoder of its
+    /// own (`tie_word_embeddings` is not true) is refused.
     pub fn from_pretrained(
         folder: &Path,
         config: &BertConfig,
         device: &Device,
     ) -> Result<Self, CheckpointError> {
         let path = weights_file(folder)?;
+        Declared::read(folder)?.check_tied(folder)?;
         let mut tensors = read_tensors(&path)?;
         // Copies of the word embeddings and of the bias that some versions of transformers wrote.
         let tied = ["cls.predictions.decoder.weight", "cls.predictions.decoder.bias"];

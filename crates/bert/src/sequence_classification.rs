@@ -5,7 +5,7 @@ use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::{DType, Device, Tensor};
 use nsmc_ops::dropout;
 
-use crate::checkpoint::{load_state_dict, read_tensors, save_pretrained, weights_file};
+use crate::checkpoint::{Declared, load_state_dict, read_tensors, save_pretrained, weights_file};
 use crate::{BertConfig, BertInput, BertModel, CheckpointError, Hooks, Init, LinearSite};
 
 /// BERT with a classifier on the pooled first token: transformers' class of the same name.
@@ -32,8 +32,8 @@ impl BertForSequenceClassification {
 
     /// The model of a folder in Hugging Face layout (`model.safetensors` or `pytorch_model.bin`)
     /// with the classes of `config`. The folder may hold any BERT: heads for other tasks are left
-    /// out, and a missing classifier is new, drawn from `seed`. So is the pooler of a masked language
-    /// model, which has none.
+    /// out, a classifier of tokens or of choices by the `architectures` of its `config.json` among
+    /// them. A classifier or a pooler of which nothing is there is new, drawn from `seed`.
     pub fn from_pretrained(
         folder: &Path,
         config: &BertConfig,
@@ -42,11 +42,15 @@ impl BertForSequenceClassification {
     ) -> Result<Self, CheckpointError> {
         let path = weights_file(folder)?;
         let mut tensors = read_tensors(&path)?;
-        let has = |prefix: &str| tensors.keys().any(|name| name.starts_with(prefix));
-        let masked_lm = has("cls.predictions.") && !has("bert.pooler.");
-        tensors.retain(|name, _| !name.starts_with("cls."));
+        let other_classifier = Declared::read(folder)?.has_other_classifier();
+        tensors.retain(|name, _| {
+            name.starts_with("bert.") || (name.starts_with("classifier.") && !other_classifier)
+        });
+        let absent = ["bert.pooler.", "classifier."].map(|module| {
+            Some(module).filter(|_| !tensors.keys().any(|name| name.starts_with(module)))
+        });
         load_state_dict(Self::new(config, seed, device), tensors, &path, |name| {
-            name.starts_with("classifier.") || (masked_lm && name.starts_with("bert.pooler."))
+            absent.into_iter().flatten().any(|module| name.starts_with(module))
         })
     }
 

@@ -167,6 +167,121 @@ fn a_base_without_classifier_gets_a_new_one_from_the_seed() {
     assert_eq!(differing, ["classifier.weight"]);
 }
 
+/// The fixture as transformers' class `architecture` would have written it.
+fn written_by(architecture: &str, change: impl FnOnce(&mut Vec<Entry>)) -> tempfile::TempDir {
+    let folder = changed(change);
+    let json = serde_json::json!({"architectures": [architecture], "model_type": "bert"});
+    fs_err::write(folder.path().join("config.json"), json.to_string()).unwrap();
+    folder
+}
+
+fn float(name: &str, shape: &[usize]) -> Entry {
+    let bytes = 0.5f32.to_le_bytes().repeat(shape.iter().product());
+    (name.to_owned(), Dtype::F32, shape.to_vec(), bytes)
+}
+
+#[test]
+fn any_bert_is_a_base_and_what_it_lacks_is_new() {
+    let whole = state_dict(&load(&base()).unwrap());
+    let new = state_dict(&BertForSequenceClassification::new(&config(), 0, &Device::flex()));
+    let width = config().hidden_size;
+    let without = |entries: &mut Vec<Entry>, modules: &[&str]| {
+        entries.retain(|entry| !modules.iter().any(|module| entry.0.starts_with(module)));
+    };
+    let both = &["bert.pooler.", "classifier."][..];
+    for (what, folder, fresh) in [
+        (
+            "questions and answers",
+            written_by("BertForQuestionAnswering", |entries| {
+                without(entries, both);
+                entries.push(float("qa_outputs.weight", &[2, width]));
+                entries.push(float("qa_outputs.bias", &[2]));
+            }),
+            both,
+        ),
+        (
+            "classes of tokens, as many as ours",
+            written_by("BertForTokenClassification", |entries| without(entries, &both[..1])),
+            both,
+        ),
+        (
+            "classes of tokens, more than ours",
+            written_by("BertForTokenClassification", |entries| {
+                without(entries, both);
+                entries.push(float("classifier.weight", &[9, width]));
+                entries.push(float("classifier.bias", &[9]));
+            }),
+            both,
+        ),
+        (
+            "choices",
+            written_by("BertForMultipleChoice", |entries| {
+                without(entries, &both[1..]);
+                entries.push(float("classifier.weight", &[1, width]));
+                entries.push(float("classifier.bias", &[1]));
+            }),
+            &both[1..],
+        ),
+        (
+            "a bare BertModel without a pooler",
+            written_by("BertModel", |entries| {
+                without(entries, both);
+                for entry in entries.iter_mut() {
+                    entry.0 = entry.0.strip_prefix("bert.").unwrap().to_owned();
+                }
+            }),
+            both,
+        ),
+        (
+            "a classifier of an own class without a pooler",
+            written_by("BertForNsmc", |entries| without(entries, &both[..1])),
+            &both[..1],
+        ),
+    ] {
+        let loaded =
+            state_dict(&load(folder.path()).unwrap_or_else(|error| panic!("{what}: {error}")));
+        assert_eq!(loaded.len(), whole.len(), "{what}");
+        for (name, data) in loaded {
+            let fresh = fresh.iter().any(|module| name.starts_with(module));
+            assert_eq!(data, if fresh { &new } else { &whole }[&name], "{what}: {name}");
+        }
+    }
+    assert_ne!(whole["classifier.weight"], new["classifier.weight"]);
+    assert_ne!(whole["bert.pooler.dense.weight"], new["bert.pooler.dense.weight"]);
+}
+
+#[test]
+fn half_a_classifier_is_refused() {
+    let folder = changed(|entries| entries.retain(|entry| entry.0 != "classifier.weight"));
+    let message = load(folder.path()).unwrap_err();
+    assert!(message.contains("missing (1):\n  classifier.weight"), "{message}");
+}
+
+#[test]
+fn a_masked_language_model_with_a_decoder_of_its_own_is_refused() {
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let model = BertForMaskedLm::new(&config(), 5, &device);
+    model.save_pretrained(folder.path(), &config(), DType::F32).unwrap();
+    let path = folder.path().join("config.json");
+    let written = fs_err::read_to_string(&path).unwrap();
+    let load_lm = |tie: serde_json::Value| {
+        let mut json: serde_json::Value = serde_json::from_str(&written).unwrap();
+        json["tie_word_embeddings"] = tie;
+        fs_err::write(&path, json.to_string()).unwrap();
+        BertForMaskedLm::from_pretrained(folder.path(), &config(), &device)
+    };
+    assert!(load_lm(true.into()).is_ok());
+    // Python takes null for false.
+    for tie in [serde_json::Value::Null, false.into()] {
+        let expected = format!("config.json: `tie_word_embeddings`: expected true, found {tie}");
+        let message = load_lm(tie).unwrap_err().to_string();
+        assert!(message.contains(&expected), "{message}");
+    }
+    // A classifier has no decoder.
+    load(folder.path()).unwrap();
+}
+
 #[test]
 fn missing_surplus_and_mismatched_tensors_are_listed_together() {
     let folder = changed(|entries| {

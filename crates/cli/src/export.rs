@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail, ensure};
 use burn::tensor::Device;
 use nsmc_experiment::{MethodConfig, ModelConfig, RunRecord, sync_folder};
-use nsmc_peft::PeftModel;
+use nsmc_peft::{LoraLayer, PeftModel};
 
 use crate::args::{Export, Layout};
 use crate::classifier::Classifier;
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     sync_folder(&incoming)?;
     fs_err::rename(&incoming, &args.out)?;
     print(args.out.display())?;
-    print(how_to_load(args, &base, &classifier))
+    print(how_to_load(args, &base, &classifier)?)
 }
 
 /// The name of a folder that is being written.
@@ -114,19 +114,20 @@ fn write(
     Ok(base)
 }
 
-fn how_to_load(args: &Export, base: &str, classifier: &Classifier) -> String {
+fn how_to_load(args: &Export, base: &str, classifier: &Classifier) -> Result<String> {
     let out = args.out.display();
     let labels = classifier.config.num_labels();
     let model =
         format!("BertForSequenceClassification.from_pretrained(\"{base}\", num_labels={labels})");
-    match args.format {
+    Ok(match args.format {
         Layout::Hf | Layout::Merged => {
             format!("BertForSequenceClassification.from_pretrained(\"{out}\")")
         }
         Layout::Peft => format!("PeftModel.from_pretrained({model}, \"{out}\")"),
         Layout::Loralib => format!(
             "model.load_state_dict(torch.load(\"{out}/lora.bin\"), strict=False), where model is \
-             {model} with its targeted layers replaced by loralib's"
+             {model} with its targeted layers replaced by loralib's, {}",
+            loralib_arguments(&lora_layers(&classifier.model)?)
         ),
         Layout::Adapterhub if classifier.model.head.is_some() => format!(
             "model = BertAdapterModel.from_pretrained(\"{base}\"); \
@@ -136,5 +137,61 @@ fn how_to_load(args: &Export, base: &str, classifier: &Classifier) -> String {
             "model = {model}; adapters.init(model); \
              model.load_adapter_setup(\"{out}\", set_active=True)"
         ),
+    })
+}
+
+fn lora_layers(model: &PeftModel) -> Result<Vec<LoraLayer>> {
+    let lora = model.adapters.lora.as_ref();
+    let layers = lora.map(|lora| lora.config().layers(model.config().num_hidden_layers));
+    Ok(layers.transpose()?.unwrap_or_default())
+}
+
+/// What loralib's layers are made with. A state dict holds no scale, and loralib's is always
+/// `lora_alpha / r`.
+fn loralib_arguments(layers: &[LoraLayer]) -> String {
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    for layer in layers {
+        let arguments = format!("r={}, lora_alpha={}", layer.rank, layer.loralib_alpha());
+        let name = layer.site.name();
+        match groups.iter_mut().find(|group| group.0 == arguments) {
+            Some(group) => group.1.push(name),
+            None => groups.push((arguments, vec![name])),
+        }
+    }
+    // The largest group is the rest of the layers.
+    groups.sort_by_key(|(_, names)| names.len());
+    let Some((rest, _)) = groups.pop() else { return String::new() };
+    let mut text: Vec<String> = groups
+        .into_iter()
+        .map(|(arguments, names)| format!("{arguments} for {}", names.join(", ")))
+        .collect();
+    let others = if text.is_empty() { "" } else { " for the others" };
+    text.push(format!("{rest}{others}"));
+    text.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use nsmc_peft::LoraConfig;
+
+    use super::*;
+
+    #[test]
+    fn loralib_is_told_the_alpha_that_gives_the_scale() {
+        let text = |config: &LoraConfig| loralib_arguments(&config.layers(2).unwrap());
+        let config = LoraConfig::new(8, 32.0, &["query", "value"]);
+        assert_eq!(text(&config), "r=8, lora_alpha=32");
+        // 32 / √4 is 64 / 4.
+        let config = LoraConfig { rank: 4, use_rslora: true, ..config };
+        assert_eq!(text(&config), "r=4, lora_alpha=64");
+        let config = LoraConfig {
+            rank_pattern: [("layer.1.attention.self.query".into(), 16)].into(),
+            ..config
+        };
+        assert_eq!(
+            text(&config),
+            "r=16, lora_alpha=128 for bert.encoder.layer.1.attention.self.query; r=4, \
+             lora_alpha=64 for the others"
+        );
     }
 }

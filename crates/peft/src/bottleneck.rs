@@ -8,6 +8,7 @@ use nsmc_ops::{LayerNorm, dropout, linear};
 use serde::{Deserialize, Serialize};
 
 use crate::PeftError;
+use crate::error::check_dropout;
 
 /// What a reduction factor may be: more than a thousand times the model's width is a mistake, or
 /// meant to take all memory.
@@ -121,8 +122,7 @@ impl BottleneckConfig {
             return None;
         }
         let factor = self.layer_reduction_factors.get(&layer).unwrap_or(&self.reduction_factor);
-        // As Python's `int(hidden_size // reduction_factor)`.
-        Some(((hidden_size as f64 / factor).floor() as usize).max(1))
+        Some(reduced(hidden_size, *factor).max(1))
     }
 
     /// Refuses layers that a model of so many layers does not have.
@@ -155,12 +155,7 @@ impl BottleneckConfig {
                 });
             }
         }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return Err(PeftError::Value {
-                key: "dropout",
-                message: format!("expected a number from 0 below 1, found {}", self.dropout),
-            });
-        }
+        check_dropout("dropout", self.dropout)?;
         if !self.mh_adapter && !self.output_adapter {
             return Err(PeftError::Value {
                 key: "output_adapter",
@@ -169,6 +164,16 @@ impl BottleneckConfig {
         }
         Ok(())
     }
+}
+
+/// Python's `int(width // factor)`.
+///
+/// The quotient's floor is another number: 768 / 3.2 rounds to 240, but 240 times the float 3.2 is
+/// more than 768, and Python says 239. As CPython, the exact remainder is taken off first, after
+/// which the quotient is a whole number but for rounding.
+pub(crate) fn reduced(width: usize, factor: f64) -> usize {
+    let width = width as f64;
+    ((width - width % factor) / factor).round() as usize
 }
 
 /// A bottleneck adapter at one place: `up(non_linearity(down(x))) · scaling`, plus a residual.
@@ -288,6 +293,32 @@ mod tests {
         assert!(message.contains("layer_reduction_factors") && message.ends_with("found 3"));
         let message = config.check_layers(1).unwrap_err().to_string();
         assert!(message.contains("`leave_out`"), "{message}");
+    }
+
+    #[test]
+    fn a_width_is_that_of_pythons_floor_division() {
+        // `[int(768 // factor), int(32 // factor)]` of CPython 3.11; the floor of the quotient is one
+        // more wherever the factor is no whole number, but for 32 / 12.8.
+        for (factor, expected) in [
+            (3.2, [239, 9]),
+            (1.6, [479, 19]),
+            (6.4, [119, 4]),
+            (12.8, [59, 2]),
+            (0.1, [7679, 319]),
+            (0.2, [3839, 159]),
+            (0.4, [1919, 79]),
+            (0.8, [959, 39]),
+            (0.3, [2560, 106]),
+            (0.001, [767_999, 31_999]),
+            (7.7, [99, 4]),
+            (2.0, [384, 16]),
+            (3.0, [256, 10]),
+            (16.0, [48, 2]),
+        ] {
+            let config = BottleneckConfig::pfeiffer(factor);
+            let sizes = [768, 32].map(|width| config.bottleneck_size(width, 0).unwrap());
+            assert_eq!(sizes, expected, "{factor}");
+        }
     }
 
     #[test]

@@ -5,9 +5,11 @@ use nsmc_bert::read_tensors;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Bundle;
+use crate::error::check_dropout;
 use crate::library_files::{write_json, write_safetensors};
 use crate::{
-    BottleneckConfig, Composition, FusionConfig, LoraConfig, PeftError, PeftModel, Trains,
+    BottleneckConfig, ClassificationHead, Composition, FusionConfig, LoraConfig, PeftError,
+    PeftModel, Trains,
 };
 
 const CONFIG: &str = "peft.json";
@@ -21,6 +23,9 @@ struct Additions {
     fusions: Vec<NamedFusion>,
     lora: Option<LoraConfig>,
     head: Option<String>,
+    /// The head's own dropout; checkpoints whose head has none do not name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    head_dropout: Option<f64>,
     active: Option<String>,
     trains: Trains,
     replaced: BTreeSet<String>,
@@ -66,6 +71,7 @@ impl PeftModel {
                 .collect(),
             lora: adapters.lora.as_ref().map(|lora| lora.config().clone()),
             head: self.head.is_some().then(|| self.head_name.clone()),
+            head_dropout: self.head.as_ref().and_then(ClassificationHead::dropout_prob),
             active: adapters.active().map(Composition::to_string),
             trains: self.trains().clone(),
             replaced: self.replaced.clone(),
@@ -98,7 +104,10 @@ impl PeftModel {
             model.add_lora(lora, 0)?;
         }
         if let Some(head) = &additions.head {
-            model.add_head(head, 0);
+            if let Some(dropout) = additions.head_dropout {
+                check_dropout("head_dropout", dropout)?;
+            }
+            model.put_head(head, additions.head_dropout, 0);
         }
         let active = additions.active.as_deref().map(Composition::parse).transpose()?;
         model.set_active(active)?;

@@ -47,9 +47,14 @@ impl Composition {
         Ok(composition)
     }
 
-    /// Refuses what AdapterHub refuses: `Fuse` within `Fuse`, `Stack` within `Stack`, and anything
-    /// without adapters.
+    /// Refuses what AdapterHub refuses: `Fuse` within `Fuse`, `Stack` within `Stack`, a `Fuse` more
+    /// than one block deep, and anything without adapters.
     pub fn check(&self) -> Result<(), PeftError> {
+        self.check_at(0)
+    }
+
+    /// `level`: in how many blocks this one lies. As in AdapterHub, a bare name is none.
+    fn check_at(&self, level: usize) -> Result<(), PeftError> {
         let error = |message: &str| {
             Err(PeftError::Composition { setup: self.to_string(), message: message.into() })
         };
@@ -57,6 +62,11 @@ impl Composition {
             Self::Single(name) => return check_name(name),
             Self::Stack(children) | Self::Fuse(children) => children,
         };
+        if level > 1 && matches!(self, Self::Fuse(_)) {
+            return error(
+                "it is too deep: a `Fuse` is possible by itself or in a `Stack` of its own",
+            );
+        }
         if children.is_empty() {
             return error("expected at least one adapter");
         }
@@ -68,7 +78,7 @@ impl Composition {
                 (Self::Fuse(_), Self::Fuse(_)) => {
                     return error("a `Fuse` within a `Fuse` is not possible");
                 }
-                _ => child.check()?,
+                _ => child.check_at(level + 1)?,
             }
         }
         Ok(())
@@ -232,6 +242,7 @@ mod tests {
             "Fuse(ko, nsmc)",
             "Stack(ko, Fuse(a, b))",
             "Fuse(Stack(ko, a), b)",
+            "Stack(ko, Fuse(Stack(x, a), b))",
         ] {
             let composition = Composition::parse(text).unwrap();
             assert_eq!(composition.to_string(), text);
@@ -259,6 +270,9 @@ mod tests {
         for (text, expected) in [
             ("Fuse(a, Fuse(b, c))", "a `Fuse` within a `Fuse`"),
             ("Stack(Stack(a, b), c)", "a `Stack` within a `Stack`"),
+            // Neither is directly within the other; `Fuse(Stack(a, b), c)` in a `Stack` is fine.
+            ("Fuse(Stack(c, Fuse(a, b)), a)", "`Fuse(a, b)`: it is too deep"),
+            ("Stack(x, Fuse(Stack(c, Fuse(a, b)), a))", "`Fuse(a, b)`: it is too deep"),
             ("Parallel(a, b)", "only `Stack` and `Fuse`"),
             ("Fuse(a, b", "a `)` is missing"),
             ("Fuse(a, )", "name is missing"),

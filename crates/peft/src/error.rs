@@ -62,3 +62,13 @@ pub enum PeftError {
         message: String,
     },
 }
+
+/// Refuses what is no dropout, with which burn would panic. PyTorch takes 1, too, which leaves
+/// nothing to train.
+pub(crate) fn check_dropout(key: &'static str, dropout: f64) -> Result<(), PeftError> {
+    if (0.0..1.0).contains(&dropout) {
+        return Ok(());
+    }
+    let message = format!("expected a number from 0 below 1, found {dropout}");
+    Err(PeftError::Value { key, message })
+}

@@ -5,6 +5,9 @@ use nsmc_bert::Init;
 use nsmc_ops::{linear, row_attention};
 use serde::{Deserialize, Serialize};
 
+use crate::PeftError;
+use crate::error::check_dropout;
+
 /// The parts of an AdapterFusion layer. The names are those of AdapterHub's `AdapterFusionConfig`.
 ///
 /// Its `temperature` is not here: it is a counter that every forward pass moves, evaluation included.
@@ -50,6 +53,10 @@ impl FusionConfig {
     /// Query and key alone.
     pub fn static_() -> Self {
         Self { value: false, regularization: false, value_initialized: false, ..Self::dynamic() }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), PeftError> {
+        self.dropout_prob.map_or(Ok(()), |dropout| check_dropout("dropout_prob", dropout))
     }
 }
 

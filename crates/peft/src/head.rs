@@ -13,18 +13,26 @@ pub struct ClassificationHead {
     /// To the logits.
     pub output: Linear,
     dropout: Dropout,
+    #[module(skip)]
+    dropout_prob: Option<f64>,
 }
 
 impl ClassificationHead {
-    /// A new head.
-    pub(crate) fn new(config: &BertConfig, init: &Init<'_>) -> Self {
+    /// A new head; without a dropout of its own it has that of the model's classifier.
+    pub(crate) fn new(config: &BertConfig, dropout_prob: Option<f64>, init: &Init<'_>) -> Self {
         let width = config.hidden_size;
-        let dropout = config.classifier_dropout.unwrap_or(config.hidden_dropout_prob);
+        let of_model = config.classifier_dropout.unwrap_or(config.hidden_dropout_prob);
         Self {
             dense: init.linear("dense", width, width, true),
             output: init.linear("output", width, config.num_labels(), true),
-            dropout: DropoutConfig::new(dropout).init(),
+            dropout: DropoutConfig::new(dropout_prob.unwrap_or(of_model)).init(),
+            dropout_prob,
         }
+    }
+
+    /// A dropout of its own.
+    pub fn dropout_prob(&self) -> Option<f64> {
+        self.dropout_prob
     }
 
     /// # Shapes

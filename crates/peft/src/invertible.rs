@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 use nsmc_bert::{Activation, Init};
 
 use crate::InvertibleConfig;
+use crate::bottleneck::reduced;
 
 /// A NICE coupling block (Dinh et al., 2015) behind the embeddings, as in MAD-X.
 ///
@@ -34,7 +35,7 @@ impl NiceCouplingBlock {
         let second = hidden_size - first;
         let network = |name: &str, d_input: usize, d_output: usize| {
             let init = init.enter(name);
-            let inner = (d_input as f64 / config.reduction_factor).floor() as usize;
+            let inner = reduced(d_input, config.reduction_factor);
             CouplingNetwork {
                 down: init.linear("down", d_input, inner, true),
                 up: init.linear("up", inner, d_output, true),
@@ -78,6 +79,20 @@ mod tests {
     use burn::tensor::{Device, Distribution, Tolerance};
 
     use super::*;
+
+    #[test]
+    fn its_networks_are_as_narrow_as_pythons_floor_division_makes_them() {
+        let device = Device::flex();
+        // F narrows the second half, G the first: `int(16 // 3.2)` is 4, `int(17 // 1.6)` 10 and
+        // `int(16 // 1.6)` 9.
+        for (width, factor, expected) in [(32, 3.2, [4, 4]), (33, 1.6, [10, 9])] {
+            let config =
+                InvertibleConfig { reduction_factor: factor, non_linearity: Activation::Relu };
+            let block = NiceCouplingBlock::new(&config, width, &Init::new(1, 0.5, &device));
+            let inner = [&block.f, &block.g].map(|network| network.down.weight.dims()[1]);
+            assert_eq!(inner, expected, "{factor}");
+        }
+    }
 
     #[test]
     fn the_inverse_undoes_the_block() {

@@ -61,13 +61,19 @@ impl LoraSite {
 }
 
 impl TargetModules {
-    fn matches(&self, site: LoraSite, name: &str) -> Result<bool, PeftError> {
+    /// Whether these, which stand at `key`, take a layer of this name.
+    pub(crate) fn matches(
+        &self,
+        key: &'static str,
+        site: LoraSite,
+        name: &str,
+    ) -> Result<bool, PeftError> {
         match self {
             Self::List(targets) => Ok(targets.iter().any(|target| {
                 name == target
                     || name.strip_suffix(target.as_str()).is_some_and(|n| n.ends_with('.'))
             })),
-            Self::Regex(pattern) => full_match("target_modules", pattern, pattern, name),
+            Self::Regex(pattern) => full_match(key, pattern, pattern, name),
             Self::AllLinear => {
                 Ok(matches!(site, LoraSite::Linear(site) if site != LinearSite::Classifier))
             }
@@ -95,7 +101,7 @@ pub(crate) fn target_sites(
     for site in LoraSite::all(num_hidden_layers) {
         let name = site.name();
         let excluded = match exclude {
-            Some(exclude) => exclude.matches(site, &name)?,
+            Some(exclude) => exclude.matches("exclude_modules", site, &name)?,
             None => false,
         };
         // As in PEFT, a layer that is named in full is taken whatever encoder layer it is in.
@@ -103,7 +109,7 @@ pub(crate) fn target_sites(
         let transformed = exact
             || layers_to_transform
                 .is_none_or(|layers| site.layer().is_some_and(|layer| layers.contains(&layer)));
-        if !excluded && transformed && targets.matches(site, &name)? {
+        if !excluded && transformed && targets.matches("target_modules", site, &name)? {
             sites.push(site);
         }
     }
@@ -116,20 +122,36 @@ pub(crate) fn target_sites(
     Ok(sites)
 }
 
-/// The value of the first pattern, in the order of their texts, that matches a layer's name or the
-/// end of it: PEFT's `rank_pattern` and `alpha_pattern`.
-pub(crate) fn pattern_value<T: Copy>(
+/// The value of the pattern that matches a layer's name or the end of it: PEFT's `rank_pattern` and
+/// `alpha_pattern`.
+///
+/// Deviation: PEFT takes the first that matches, in the order in which they are written, which is
+/// not kept here; of two that match with different values neither is taken.
+pub(crate) fn pattern_value<T: Copy + PartialEq + fmt::Display>(
     key: &'static str,
     patterns: &BTreeMap<String, T>,
     name: &str,
 ) -> Result<Option<T>, PeftError> {
-    for (pattern, value) in patterns {
+    let mut found: Option<(&String, T)> = None;
+    for (pattern, &value) in patterns {
         // As Python's `re.match(rf"(.*\.)?({pattern})$", name)`.
-        if full_match(key, pattern, &format!(r"(.*\.)?({pattern})"), name)? {
-            return Ok(Some(*value));
+        if !full_match(key, pattern, &format!(r"(.*\.)?({pattern})"), name)? {
+            continue;
+        }
+        match found {
+            Some((first, other)) if other != value => {
+                return Err(PeftError::Value {
+                    key,
+                    message: format!(
+                        "expected one value for {name}, found {other} by `{first}` and {value} by \
+                         `{pattern}`: which comes first is not kept, so let one of them not match"
+                    ),
+                });
+            }
+            _ => found = Some((pattern, value)),
         }
     }
-    Ok(None)
+    Ok(found.map(|(_, value)| value))
 }
 
 /// Whether `pattern` matches all of `name`; `written` is what stands at `key`.
@@ -236,5 +258,21 @@ mod tests {
         assert_eq!(value("bert.encoder.layer.2.output.dense"), Some(3));
         assert_eq!(value("bert.encoder.layer.2.attention.output.dense"), None);
         assert_eq!(value("bert.encoder.layer.1.attention.self.query"), None);
+    }
+
+    #[test]
+    fn two_patterns_that_disagree_about_a_layer_are_refused() {
+        let name = "bert.encoder.layer.1.attention.self.key";
+        let value = |patterns: [(&str, f64); 2]| {
+            let patterns = patterns.map(|(pattern, value)| (pattern.to_owned(), value));
+            pattern_value("alpha_pattern", &BTreeMap::from(patterns), name)
+        };
+        // PEFT takes what is written first: 4 here, where "key" is the first of the sorted.
+        let message = value([("self.key", 4.0), ("key", 2.5)]).unwrap_err().to_string();
+        for expected in ["`alpha_pattern`", name, "2.5 by `key`", "4 by `self.key`"] {
+            assert!(message.contains(expected), "{expected}\nis not in\n{message}");
+        }
+        assert_eq!(value([("self.key", 4.0), ("key", 4.0)]).unwrap(), Some(4.0));
+        assert_eq!(value([("self.key", 4.0), ("query", 2.5)]).unwrap(), Some(4.0));
     }
 }

@@ -1,7 +1,9 @@
 //! State dicts of `loralib` (microsoft/LoRA): `….query.lora_A`, `….query.lora_B`, and what was put
 //! beside them.
 //!
-//! They say neither `alpha` nor where LoRA belongs: both come from a configuration.
+//! They say neither `alpha` nor where LoRA belongs: both come from a configuration. loralib scales
+//! by `lora_alpha / r` alone; [`LoraLayer::loralib_alpha`](crate::LoraLayer::loralib_alpha) is what
+//! it is to be told.
 
 use std::path::Path;
 

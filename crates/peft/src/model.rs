@@ -100,17 +100,23 @@ impl PeftModel {
 
     /// Puts AdapterHub's two-layer head in the place of pooler and classifier.
     pub fn add_head(&mut self, name: &str, seed: u64) {
+        self.put_head(name, None, seed);
+    }
+
+    /// [`Self::add_head`] with a dropout of the head's own, which must have been checked.
+    pub(crate) fn put_head(&mut self, name: &str, dropout_prob: Option<f64>, seed: u64) {
         let device = self.device();
         let init = Init::new(seed, self.bert.initializer_range, &device);
-        self.head = Some(ClassificationHead::new(&self.bert, &init.enter("heads").enter(name)));
+        let init = init.enter("heads").enter(name);
+        self.head = Some(ClassificationHead::new(&self.bert, dropout_prob, &init));
         self.head_name = name.into();
     }
 
     /// Gives the head that is used new weights, drawn from `seed` as those of a new model are.
     pub fn renew_head(&mut self, seed: u64) {
-        if self.head.is_some() {
-            let name = self.head_name.clone();
-            self.add_head(&name, seed);
+        if let Some(head) = &self.head {
+            let (name, dropout_prob) = (self.head_name.clone(), head.dropout_prob());
+            self.put_head(&name, dropout_prob, seed);
         } else {
             let device = self.device();
             let init = Init::new(seed, self.bert.initializer_range, &device);

@@ -10,7 +10,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use fixture::fixtures;
 use nsmc_bert::{BertConfig, BertForSequenceClassification};
-use nsmc_peft::{Composition, LoadOptions, PeftModel};
+use nsmc_peft::{Composition, FusionConfig, HeadKind, LoadOptions, PeftModel};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
@@ -97,6 +97,8 @@ fn an_adapter_of_another_kind() {
         ("reduction_factor", json!(0), "expected a number from 1e-3 to 1e6, found 0e0"),
         ("reduction_factor", json!(1e-300), "found 1e-300"),
         ("inv_adapter_reduction_factor", json!(1e-300), "found 1e-300"),
+        ("dropout", json!("0.1"), "`config.dropout`: expected a number or null, found \"0.1\""),
+        ("stochastic_depth", json!("0.1"), "`config.stochastic_depth`: expected a number or null"),
         ("ln_before", json!("yes"), "`config.ln_before`: expected true or false"),
     ] {
         let folder = copy("adapter_inv/ko");
@@ -185,6 +187,86 @@ fn a_fusion_without_its_adapters_or_in_another_order() {
     let folder = fixtures().join("fusion/ko");
     let error = model.load_adapter(&folder, &LoadOptions::default()).unwrap_err().to_string();
     assert!(error.contains("`ko`: there is an adapter of this name already"), "{error}");
+}
+
+#[test]
+fn a_fusion_with_a_dropout_that_is_none() {
+    let with_dropout = |dropout: Value| {
+        let mut model = base();
+        for name in ["ko", "nsmc"] {
+            let folder = fixtures().join("fusion").join(name);
+            model.load_adapter(&folder, &LoadOptions::default()).unwrap();
+        }
+        let folder = copy("fusion/ko,nsmc");
+        edit(folder.path(), "adapter_fusion_config.json", |config| {
+            config["config"]["dropout_prob"] = dropout;
+        });
+        model.load_fusion(folder.path()).map(|_| model).map_err(|error| error.to_string())
+    };
+    for (dropout, expected) in [
+        (json!(1.0), "`dropout_prob`: expected a number from 0 below 1, found 1"),
+        (json!(-0.1), "`dropout_prob`: expected a number from 0 below 1, found -0.1"),
+        (json!("0.1"), "`config.dropout_prob`: expected a number or null, found \"0.1\""),
+    ] {
+        let message = with_dropout(dropout).unwrap_err();
+        assert!(message.contains("adapter_fusion_config.json"), "{message}");
+        assert!(message.contains(expected), "{expected}\nis not in\n{message}");
+    }
+    let model = with_dropout(json!(0.3)).unwrap();
+    assert_eq!(model.adapters.fusions[0].config().dropout_prob, Some(0.3));
+
+    // Nor can one be made.
+    let mut model = model;
+    let config = FusionConfig { dropout_prob: Some(1.0), ..FusionConfig::dynamic() };
+    let error = model.add_fusion(&Composition::fuse(["nsmc", "ko"]), config, 0).unwrap_err();
+    assert!(error.to_string().starts_with("`dropout_prob`"), "{error}");
+}
+
+#[test]
+fn a_head_of_another_kind() {
+    for (value, expected) in [
+        (json!(1), "`config.dropout_prob`: expected a number from 0 below 1, found 1"),
+        (json!(-0.5), "`config.dropout_prob`: expected a number from 0 below 1, found -0.5"),
+        (json!("0.1"), "`config.dropout_prob`: expected a number or null, found \"0.1\""),
+    ] {
+        let folder = copy("flex_fusion/nsmc");
+        edit(folder.path(), "head_config.json", |config| config["config"]["dropout_prob"] = value);
+        let expected = &["head_config.json: ", expected];
+        refused(|model| model.load_head(folder.path()).map(|_| ()), expected);
+    }
+
+    // A classifier of tokens has the same tensors; only the class says what it is.
+    let folder = copy("fusion/nsmc");
+    edit(folder.path(), "head_config.json", |config| {
+        config["model_class"] = json!("BertForTokenClassification");
+    });
+    refused(
+        |model| model.load_head(folder.path()).map(|_| ()),
+        &[
+            "head_config.json: `model_class`: expected BertForSequenceClassification",
+            "found \"BertForTokenClassification\"",
+        ],
+    );
+    edit(folder.path(), "head_config.json", |config| config["model_class"] = Value::Null);
+    assert_eq!(base().load_head(folder.path()).unwrap(), HeadKind::Classifier);
+
+    // One on the pooler has the dropout of the model's classifier, 0.1.
+    let folder = copy("fusion/nsmc");
+    let on_pooler = |dropout: Value| {
+        edit(folder.path(), "head_config.json", |config| {
+            config["name"] = json!("nsmc");
+            config["config"] = json!({
+                "head_type": "classification", "layers": 1, "use_pooler": true, "bias": true,
+                "activation_function": null, "dropout_prob": dropout,
+            });
+        });
+        let mut model = base();
+        model.load_head(folder.path()).map_err(|error| error.to_string())
+    };
+    assert_eq!(on_pooler(Value::Null), Ok(HeadKind::Classifier));
+    assert_eq!(on_pooler(json!(0.1)), Ok(HeadKind::Classifier));
+    let message = on_pooler(json!(0.4)).unwrap_err();
+    assert!(message.contains("expected null or the model's 0.1, found 0.4"), "{message}");
 }
 
 #[test]

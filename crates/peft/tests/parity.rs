@@ -464,6 +464,110 @@ fn what_a_file_brought_of_the_base_is_in_the_checkpoint() {
     assert_eq!(back.state_dict(), model.state_dict());
 }
 
+#[test]
+fn a_heads_own_dropout_is_used_and_written_back() {
+    let device = Device::flex().autodiff();
+    let case = Case::read("flex_fusion");
+    let input = case.batch(0).unpadded(&device);
+    let folder = tempfile::tempdir().unwrap();
+    for entry in fs_err::read_dir(case.folder.join("nsmc")).unwrap() {
+        let entry = entry.unwrap();
+        fs_err::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    let path = folder.path().join("head_config.json");
+    let text = fs_err::read_to_string(&path).unwrap();
+    let with = text.replace("\"dropout_prob\": null", "\"dropout_prob\": 0.5");
+    assert_ne!(with, text);
+    fs_err::write(&path, with).unwrap();
+
+    // The model's own dropout is 0 here: without the head's two passes give the same.
+    let own = |model: &PeftModel| model.head.as_ref().unwrap().dropout_prob();
+    let moves = |model: &PeftModel| floats(model.forward(&input)) != floats(model.forward(&input));
+    let mut model = base(&device);
+    model.load_head(&case.folder.join("nsmc")).unwrap();
+    assert_eq!((own(&model), moves(&model)), (None, false));
+    let mut model = base(&device);
+    model.load_head(folder.path()).unwrap();
+    assert_eq!((own(&model), moves(&model)), (Some(0.5), true));
+
+    let written = folder.path().join("written");
+    model.save_head(&written).unwrap();
+    let mut back = base(&device);
+    back.load_head(&written).unwrap();
+    assert_eq!((own(&back), moves(&back)), (Some(0.5), true));
+    assert_eq!(back.state_dict(), model.state_dict());
+
+    // It stays the head's in a checkpoint and with new weights.
+    let checkpoint = folder.path().join("checkpoint");
+    model.save_checkpoint(&checkpoint).unwrap();
+    let mut back = base(&device).load_checkpoint(&checkpoint).unwrap();
+    assert_eq!((own(&back), moves(&back)), (Some(0.5), true));
+    back.renew_head(3);
+    assert_eq!((own(&back), moves(&back)), (Some(0.5), true));
+    let path = checkpoint.join("peft.json");
+    let text = fs_err::read_to_string(&path).unwrap();
+    fs_err::write(&path, text.replace("0.5", "1.0")).unwrap();
+    let error = base(&device).load_checkpoint(&checkpoint).unwrap_err().to_string();
+    assert!(error.contains("`head_dropout`: expected a number from 0 below 1"), "{error}");
+}
+
+#[test]
+fn a_module_that_is_saved_whole_is_read_beside_lora_on_others() {
+    let device = Device::flex();
+    let case = Case::read("lora_qv");
+    // As PEFT writes a layer that is saved whole: its own weights and no LoRA in it.
+    let mut model = base(&device);
+    let targets = LoraConfig {
+        layers_to_transform: Some(vec![0, 2]),
+        ..LoraConfig::new(4, 8.0, &["query", "value"])
+    };
+    model.add_lora(&targets, 3).unwrap();
+    let mut model = model.train_only(Trains::lora());
+    let layer = &mut model.base.bert.encoder.layer[1].output.dense.weight;
+    *layer = layer.clone().map(|weight| weight * 1.5);
+    let folder = tempfile::tempdir().unwrap();
+    model.save_peft("base", folder.path()).unwrap();
+    let whole: BTreeMap<String, TensorData> = model
+        .state_dict()
+        .into_iter()
+        .filter(|(name, _)| {
+            [".layer.1.", ".classifier.", ".lora_"].iter().any(|part| name.contains(part))
+        })
+        .collect();
+    let bytes: BTreeMap<&String, (Vec<usize>, Vec<u8>)> = whole
+        .iter()
+        .map(|(name, data)| {
+            let bytes = values(data).into_iter().flat_map(f32::to_le_bytes).collect();
+            (name, (data.shape().as_slice().to_vec(), bytes))
+        })
+        .collect();
+    let views = bytes.iter().map(|(name, (shape, bytes))| {
+        let view =
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
+        (name.as_str(), view.unwrap())
+    });
+    let weights = folder.path().join("adapter_model.safetensors");
+    safetensors::serialize_to_file(views, None, &weights).unwrap();
+    let path = folder.path().join("adapter_config.json");
+    let mut config: serde_json::Value =
+        serde_json::from_str(&fs_err::read_to_string(&path).unwrap()).unwrap();
+    config["modules_to_save"] = serde_json::json!(["layer.1", "classifier", "score"]);
+    config["layers_to_transform"] = serde_json::json!([]);
+    fs_err::write(&path, config.to_string()).unwrap();
+
+    let mut read = base(&device);
+    read.load_peft(folder.path(), None).unwrap();
+    assert_eq!(read.state_dict(), model.state_dict());
+    let input = case.batch(0).unpadded(&device);
+    assert_eq!(floats(read.forward(&input)), floats(model.forward(&input)));
+    // A checkpoint keeps which layers have none.
+    let checkpoint = folder.path().join("checkpoint");
+    let read = read.train_only(Trains::lora());
+    read.save_checkpoint(&checkpoint).unwrap();
+    let back = base(&device).load_checkpoint(&checkpoint).unwrap();
+    assert_eq!(back.state_dict(), model.state_dict());
+}
+
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in fs_err::read_dir(folder).unwrap() {

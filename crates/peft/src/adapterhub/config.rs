@@ -35,7 +35,7 @@ pub(super) fn bottleneck_config(file: &Value) -> Result<BottleneckConfig, String
             return Err(format!("`config.{key}` is not implemented"));
         }
     }
-    if config["stochastic_depth"].as_f64().unwrap_or(0.0) > 0.0 {
+    if number_or_null(config, "stochastic_depth")?.unwrap_or(0.0) > 0.0 {
         return Err("`config.stochastic_depth` is not implemented".into());
     }
     let non_linearity = non_linearity(&config["non_linearity"], file["version"].is_null())?;
@@ -79,11 +79,20 @@ pub(super) fn bottleneck_config(file: &Value) -> Result<BottleneckConfig, String
                 return Err(format!("`config.scaling`: {other} is not implemented; a number is"));
             }
         },
-        dropout: config["dropout"].as_f64().unwrap_or(0.0),
+        dropout: number_or_null(config, "dropout")?.unwrap_or(0.0),
         invertible: invertible_config(config, non_linearity)?,
     };
     bottleneck.check().map_err(|error| error.to_string())?;
     Ok(bottleneck)
+}
+
+/// A number of a file's `config`; none where it is null or absent.
+pub(super) fn number_or_null(config: &Value, key: &str) -> Result<Option<f64>, String> {
+    match &config[key] {
+        Value::Null => Ok(None),
+        Value::Number(number) => Ok(Some(number.as_f64().unwrap_or(f64::NAN))),
+        other => Err(format!("`config.{key}`: expected a number or null, found {other}")),
+    }
 }
 
 /// Before version 3 "gelu" was the tanh approximation; such files have no version.
@@ -217,7 +226,7 @@ pub(super) fn fusion_config(config: &Value) -> Result<FusionConfig, String> {
             "`config.temperature` is not implemented: it changes with every forward pass".into()
         );
     }
-    Ok(FusionConfig {
+    let fusion = FusionConfig {
         query: flag("query")?,
         key: flag("key")?,
         value: flag("value")?,
@@ -231,8 +240,10 @@ pub(super) fn fusion_config(config: &Value) -> Result<FusionConfig, String> {
             Value::String(text) => text.eq_ignore_ascii_case("true"),
             other => return Err(format!("`config.value_initialized`: found {other}")),
         },
-        dropout_prob: config["dropout_prob"].as_f64(),
-    })
+        dropout_prob: number_or_null(config, "dropout_prob")?,
+    };
+    fusion.check().map_err(|error| error.to_string())?;
+    Ok(fusion)
 }
 
 /// `config` of `adapter_fusion_config.json`.

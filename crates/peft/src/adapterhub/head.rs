@@ -2,13 +2,17 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::config::number_or_null;
 use super::write_tensors;
 use crate::bundle::Bundle;
 use crate::composition::check_name;
+use crate::error::check_dropout;
 use crate::library_files::write_json;
 use crate::{PeftError, PeftModel};
 
 pub(super) const CONFIG: &str = "head_config.json";
+/// The class whose head is the classifier on the pooler.
+const CLASSIFIER: &str = "BertForSequenceClassification";
 const WEIGHTS: [&str; 2] = ["model_head.safetensors", "pytorch_model_head.bin"];
 
 /// A kind of head.
@@ -31,6 +35,14 @@ impl PeftModel {
         let (path, tensors) = bundle.tensors(&WEIGHTS)?;
         let head = &config["config"];
         if head.is_null() {
+            let class = &config["model_class"];
+            if !class.is_null() && class != CLASSIFIER {
+                return Err(refuse(format!(
+                    "`model_class`: expected {CLASSIFIER}, found {class}: the head has no `config`, \
+                     and of those of transformers' classes the classifier on the pooler is \
+                     implemented"
+                )));
+            }
             *self = self.clone().load_library_tensors(tensors, &path, is_classifier)?;
             return Ok(HeadKind::Classifier);
         }
@@ -42,8 +54,24 @@ impl PeftModel {
             head["activation_function"].as_str().unwrap_or_default(),
             head["bias"].as_bool().unwrap_or(true),
         );
+        let dropout_prob = number_or_null(head, "dropout_prob").map_err(&refuse)?;
+        if let Some(dropout) = dropout_prob {
+            check_dropout("config.dropout_prob", dropout)
+                .map_err(|error| refuse(error.to_string()))?;
+        }
         match form {
             ("classification", 1, true, _, true) => {
+                let of_model =
+                    self.bert.classifier_dropout.unwrap_or(self.bert.hidden_dropout_prob);
+                if let Some(dropout) =
+                    dropout_prob.filter(|dropout| (dropout - of_model).abs() > f64::EPSILON)
+                {
+                    return Err(refuse(format!(
+                        "`config.dropout_prob`: expected null or the model's {of_model}, found \
+                         {dropout}: a classifier on the pooler has the model's; set the key to null, \
+                         or `classifier_dropout` in the model's config.json to {dropout}"
+                    )));
+                }
                 let prefix = format!("heads.{name}.1.");
                 let tensors = tensors
                     .into_iter()
@@ -55,7 +83,7 @@ impl PeftModel {
             ("classification", 2, false, "tanh", true) => {
                 check_name(&name)?;
                 let mut extended = self.clone();
-                extended.add_head(&name, 0);
+                extended.put_head(&name, dropout_prob, 0);
                 *self = extended.load_library_tensors(tensors, &path, is_own_head)?;
                 Ok(HeadKind::Own)
             }
@@ -70,11 +98,11 @@ impl PeftModel {
     pub fn save_head(&self, folder: &Path) -> Result<(), PeftError> {
         let label2id: Map<String, Value> =
             self.bert.id2label.iter().map(|(id, label)| (label.clone(), (*id).into())).collect();
-        let meta = if self.head.is_some() {
+        let meta = if let Some(head) = &self.head {
             let head = json!({
                 "head_type": "classification", "layers": 2, "activation_function": "tanh",
                 "num_labels": self.bert.num_labels(), "use_pooler": false, "bias": true,
-                "dropout_prob": null, "label2id": label2id,
+                "dropout_prob": head.dropout_prob(), "label2id": label2id,
             });
             self.meta(Some(&self.head_name), json!({"config": head}))
         } else {

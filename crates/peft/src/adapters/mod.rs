@@ -120,6 +120,7 @@ impl Adapters {
         init: &Init<'_>,
     ) -> Result<(), PeftError> {
         composition.check()?;
+        config.check()?;
         let error = |message: String| {
             Err(PeftError::Composition { setup: composition.to_string(), message })
         };

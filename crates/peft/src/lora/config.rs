@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::check_dropout;
 use crate::lora_targets::{pattern_value, target_sites};
 use crate::{LoraSite, PeftError, TargetModules};
 
@@ -59,12 +60,7 @@ impl LoraConfig {
             num_hidden_layers,
         )?;
         let value = |key, message| Err(PeftError::Value { key, message });
-        if !(0.0..1.0).contains(&self.dropout) {
-            return value(
-                "dropout",
-                format!("expected a number from 0 below 1, found {}", self.dropout),
-            );
-        }
+        check_dropout("dropout", self.dropout)?;
         let mut layers = Vec::new();
         for site in sites {
             let name = site.name();
@@ -105,4 +101,41 @@ pub struct LoraLayer {
     pub rank: usize,
     /// Scale of its update.
     pub scaling: f64,
+}
+
+impl LoraLayer {
+    /// The `lora_alpha` with which loralib scales the update as here: its scale is always
+    /// `lora_alpha / r`, rsLoRA's `alpha / √r`.
+    pub fn loralib_alpha(&self) -> f64 {
+        let alpha = self.scaling * self.rank as f64;
+        // `alpha / rank * rank` may miss `alpha` by its last bit, which nobody would type; twelve
+        // digits are far more than the update's `f32` has.
+        format!("{alpha:.11e}").parse().expect("a float that was written is read")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loralib_scales_by_another_alpha_under_rslora() {
+        let alphas = |config: &LoraConfig| -> Vec<f64> {
+            let layers = config.layers(1).unwrap();
+            for layer in &layers {
+                let theirs = layer.loralib_alpha() / layer.rank as f64;
+                assert!((theirs / layer.scaling - 1.0).abs() < 1e-11, "{layer:?}");
+            }
+            layers.iter().map(LoraLayer::loralib_alpha).collect()
+        };
+        // 1 / 49 * 49 is not 1.
+        assert_eq!(alphas(&LoraConfig::new(49, 1.0, &["query"])), [1.0]);
+        let config = LoraConfig {
+            use_rslora: true,
+            rank_pattern: BTreeMap::from([("value".into(), 4)]),
+            ..LoraConfig::new(16, 8.0, &["query", "value"])
+        };
+        // 8 / √16 * 16 and 8 / √4 * 4.
+        assert_eq!(alphas(&config), [32.0, 16.0]);
+    }
 }

@@ -35,6 +35,7 @@ const OFF: [(&str, &[&str]); 20] = [
 
 /// What an `adapter_config.json` says.
 pub(super) struct PeftFile {
+    /// As it is written; [`Self::lora()`] is what it means.
     pub(super) lora: LoraConfig,
     pub(super) bias: Bias,
     /// `modules_to_save`
@@ -83,9 +84,11 @@ impl PeftFile {
             target_modules: targets("target_modules")?
                 .unwrap_or_else(|| TargetModules::List(vec!["query".into(), "value".into()])),
             exclude_modules: targets("exclude_modules")?,
+            // An empty list is all layers.
             layers_to_transform: match &config["layers_to_transform"] {
                 Value::Number(_) => Some(vec![required(config, "layers_to_transform")?]),
-                _ => optional(config, "layers_to_transform")?,
+                _ => optional(config, "layers_to_transform")?
+                    .filter(|layers: &Vec<usize>| !layers.is_empty()),
             },
             rank_pattern: optional(config, "rank_pattern")?.unwrap_or_default(),
             alpha_pattern: optional(config, "alpha_pattern")?.unwrap_or_default(),
@@ -102,23 +105,27 @@ impl PeftFile {
                 ));
             }
         };
-        let file = Self { lora, bias, modules };
-        Ok(Self { lora: file.without_whole_modules(), ..file })
+        Ok(Self { lora, bias, modules })
     }
 
-    /// LoRA's configuration without the targets that are saved whole.
-    fn without_whole_modules(&self) -> LoraConfig {
-        let whole: Vec<String> = LoraSite::all(0)
-            .map(LoraSite::name)
-            .filter(|name| self.saves_whole(&format!("{name}.")))
-            .collect();
-        let mut lora = self.lora.clone();
-        match &mut lora.exclude_modules {
-            Some(TargetModules::List(excluded)) => excluded.extend(whole),
-            None if !whole.is_empty() => lora.exclude_modules = Some(TargetModules::List(whole)),
-            _ => {}
+    /// LoRA's configuration for a model of so many layers. As in PEFT, what is saved whole is no
+    /// target, nor is anything within it, whatever `exclude_modules` says beside that: the
+    /// configuration has one place for both, so that they are the names of the layers there.
+    pub(super) fn lora(&self, num_hidden_layers: usize) -> Result<LoraConfig, PeftError> {
+        let mut excluded = Vec::new();
+        for site in LoraSite::all(num_hidden_layers) {
+            let name = site.name();
+            let by_key = match &self.lora.exclude_modules {
+                Some(exclude) => exclude.matches("exclude_modules", site, &name)?,
+                None => false,
+            };
+            if by_key || self.saves_whole(&format!("{name}.")) {
+                excluded.push(name);
+            }
         }
-        lora
+        let exclude_modules = Some(TargetModules::List(excluded))
+            .filter(|excluded| *excluded != TargetModules::List(Vec::new()));
+        Ok(LoraConfig { exclude_modules, ..self.lora.clone() })
     }
 
     /// Whether a tensor, named without the prefix, is in the weights file.
@@ -233,10 +240,25 @@ mod tests {
         let mut all = config("target_modules", json!("all-linear"));
         all["modules_to_save"] = json!(["classifier", "pooler"]);
         let file = PeftFile::from_json(&all).unwrap();
-        let layers = file.lora.layers(2).unwrap();
-        assert_eq!(layers.len(), 2 * 6);
+        let layers = |file: &PeftFile, layers| file.lora(layers).unwrap().layers(layers).unwrap();
+        assert_eq!(layers(&file, 2).len(), 2 * 6);
         assert!(file.has("bert.pooler.dense.weight") && file.has("classifier.bias"));
         assert!(!file.has("bert.embeddings.LayerNorm.weight"));
+
+        // A module may hold layers, and one of the model's others begin as it does.
+        let mut layer = config("modules_to_save", json!(["layer.1"]));
+        for excluded in [json!(r".*\.layer\.2\..*value"), json!(["layer.2.attention.self.value"])] {
+            layer["exclude_modules"] = excluded;
+            let file = PeftFile::from_json(&layer).unwrap();
+            let mut names = layers(&file, 12).into_iter().map(|layer| layer.site.name());
+            assert!(!names.any(|name| name.contains(".layer.1.")));
+            // Query and value of twelve layers, without both of one and one of another.
+            assert_eq!(layers(&file, 12).len(), 2 * 12 - 2 - 1);
+        }
+        // Exclusions that are no regular expression are named.
+        layer["exclude_modules"] = json!("(");
+        let message = PeftFile::from_json(&layer).unwrap().lora(2).unwrap_err().to_string();
+        assert!(message.starts_with("`exclude_modules`: `(` is no valid"), "{message}");
     }
 
     #[test]
@@ -251,5 +273,7 @@ mod tests {
         );
         let one = PeftFile::from_json(&config("layers_to_transform", json!(1))).unwrap();
         assert_eq!(one.lora.layers_to_transform, Some(vec![1]));
+        let all = PeftFile::from_json(&config("layers_to_transform", json!([]))).unwrap();
+        assert_eq!(all.lora(3).unwrap().layers(3).unwrap().len(), 2 * 3);
     }
 }

@@ -34,10 +34,11 @@ impl PeftModel {
     ) -> Result<Bias, PeftError> {
         let bundle = Bundle::open(source)?;
         let file = PeftFile::read(&bundle)?;
+        let layers = self.bert.num_hidden_layers;
+        let lora = file.lora(layers)?;
         if let Some(config) = config {
-            let layers = self.bert.num_hidden_layers;
-            let same = file.lora.layers(layers)? == config.layers(layers)?
-                && file.lora.use_dora == config.use_dora;
+            let same =
+                lora.layers(layers)? == config.layers(layers)? && lora.use_dora == config.use_dora;
             if !same {
                 return Err(bundle.config_error(
                     CONFIG,
@@ -49,7 +50,7 @@ impl PeftModel {
         }
         let (path, tensors) = bundle.tensors(&[WEIGHTS, "adapter_model.bin"])?;
         let mut extended = self.clone();
-        extended.add_lora(config.unwrap_or(&file.lora), 0)?;
+        extended.add_lora(config.unwrap_or(&lora), 0)?;
         *self = extended.load_library_tensors(saved_names(tensors), &path, |name| {
             file.has(name.strip_prefix(PREFIX).unwrap_or(name))
         })?;
