@@ -477,6 +477,8 @@ mod tests {
 
     #[test]
     fn a_tokenizer_that_adds_other_tokens_than_berts_is_refused() {
+        type Change = fn(&mut serde_json::Value);
+
         let folder = tempfile::tempdir().unwrap();
         let tokenizer = BertTokenizer::train(&DOCUMENTS, 80).unwrap();
         tokenizer.save(folder.path(), 128).unwrap();
@@ -498,7 +500,6 @@ mod tests {
             assert!(error.to_string().contains(expected), "{error}");
         }
         // Ids that the vocabulary does not have, and a segment that the model does not have.
-        type Change = fn(&mut serde_json::Value);
         let changes: [(Change, &str); 3] = [
             (|post| post["special_tokens"]["[SEP]"]["ids"] = [4000].into(), "the ids [2, 4000]"),
             (|post| post["special_tokens"]["[CLS]"]["ids"] = [3].into(), "the ids [3, 3]"),

@@ -65,10 +65,10 @@ impl Replicas {
                 .zip(&self.replicas)
                 .map(|(share, replica)| {
                     let task = replica.task.clone();
-                    scope.spawn(move || task.share_step(share, reviews))
+                    scope.spawn(move || task.share_step(&share, reviews))
                 })
                 .collect();
-            let own = own.map(|share| task.share_step(share, reviews));
+            let own = own.map(|share| task.share_step(&share, reviews));
             let others =
                 others.into_iter().map(|other| other.join().unwrap_or_else(|e| resume_unwind(e)));
             own.into_iter().chain(others).collect()

@@ -69,8 +69,8 @@ impl ClassificationTask {
 
     /// The forward and backward pass of some of the `reviews` of a batch, whose losses are weighed as
     /// in its mean.
-    pub(crate) fn share_step(&self, share: Batch, reviews: usize) -> TrainOutput<StepOutput> {
-        let output = self.output(&share);
+    pub(crate) fn share_step(&self, share: &Batch, reviews: usize) -> TrainOutput<StepOutput> {
+        let output = self.output(share);
         let loss = output.losses.clone().sum() / reviews as f64;
         TrainOutput::new(self, loss.backward(), output)
     }

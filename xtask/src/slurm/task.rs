@@ -25,7 +25,9 @@ pub(super) fn command(workspace: &Workspace, args: &SlurmTask) -> Result<Option<
     let Settled { run, choice } = settled.with_context(|| {
         format!("{}: its trials are not done, so that what it is is not known", task.id)
     })?;
-    choice.iter().for_each(|choice| say(choice));
+    if let Some(choice) = &choice {
+        say(choice);
+    }
     let Some(prepared) = run.prepare_patiently(false)? else {
         say(&format!("{} is done", run.config.run_id()));
         return Ok(None);
