@@ -3,6 +3,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use nsmc_eval::study::{Plan, PlannedRun, Study, collect};
+use nsmc_experiment::RunRecord;
 
 use crate::args::{DeviceChoice, Options, Results, Source};
 use crate::workspace::Workspace;
@@ -34,7 +35,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Results) -> Result<()> {
         args.runs.display(),
         command("reproduce", &profile.name, &options, args.seeds)
     );
-    let plan = plan_of(&plan);
+    let grid = plan;
+    let plan = plan_of(&grid);
     let default = Path::new("results").join(&profile.name);
     let folder = workspace.folder(args.out.as_deref().unwrap_or(&default));
     let collection = collect(&plan, &workspace.folder(&args.runs), &folder)?;
@@ -54,9 +56,46 @@ pub(crate) fn run(workspace: &Workspace, args: &Results) -> Result<()> {
         args.runs.display(),
         command("reproduce", &profile.name, &options, args.seeds)
     );
+    keep_trials(&grid, &folder)?;
     let study = Study::read_results(&folder)?;
     write(workspace, &study, &folder)?;
+    let unknown = study.runs().into_iter().filter(|run| !says_its_source(&run.record)).count();
+    if unknown > 0 {
+        say(&format!(
+            "{unknown} runs do not say of which commit their program was: it was built outside of git"
+        ));
+    }
     say(&format!("{found} of {planned} runs, with tables and report, in {}", folder.display()));
+    Ok(())
+}
+
+fn says_its_source(record: &RunRecord) -> bool {
+    record.provenance.as_ref().is_some_and(|provenance| provenance.commit.is_some())
+}
+
+/// Keeps the records of the trials that settings were chosen by, and no others. Their predictions are
+/// in no table.
+fn keep_trials(plan: &grid::Plan, folder: &Path) -> Result<()> {
+    let folder = folder.join("trials");
+    let mut kept = Vec::new();
+    for job in plan.jobs.iter().filter(|job| job.cell.trial && job.run.is_done()) {
+        let record = RunRecord::read(&job.run.folder.join("record.json"))?;
+        let name = format!("{}.json", record.run_id);
+        let record = RunRecord { config: record.config.without_paths(), ..record };
+        fs_err::create_dir_all(&folder)?;
+        fs_err::write(folder.join(&name), record.to_json())?;
+        kept.push(name);
+    }
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    for entry in fs_err::read_dir(&folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !kept.iter().any(|kept| *kept == name) {
+            fs_err::remove_file(&path)?;
+        }
+    }
     Ok(())
 }
 
@@ -246,6 +285,43 @@ mod tests {
         found.sort();
         expected.sort();
         assert_eq!(found, expected);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_trials_that_settings_were_chosen_by_are_kept() {
+        let world = crate::grid::tests::World::new();
+        let trials: Vec<String> = world
+            .plan()
+            .jobs
+            .iter()
+            .filter(|job| job.cell.trial)
+            .map(|job| {
+                world.leaves(&job.run.config);
+                format!("{}.json", job.run.config.run_id())
+            })
+            .collect();
+        assert!(trials.len() > 1);
+        for job in &world.plan().jobs {
+            assert!(job.waits_for.is_empty(), "the trials are done");
+            world.leaves(&job.run.config);
+        }
+        world.write("results/toy/trials/of-another-plan.json", "{}");
+        let printed = command("results", "toy", &world.options, None);
+        let Command::Results(results) = parsed(&printed).command else { panic!("{printed}") };
+        run(&world.workspace, &results).unwrap();
+        let folder = world.path("results/toy/trials");
+        let mut found: Vec<String> = fs_err::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let mut expected = trials;
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected);
+        let record = RunRecord::read(&folder.join(&found[0])).unwrap();
+        assert_eq!(record.config, record.config.without_paths());
+        assert!(record.results.is_some());
     }
 
     #[test]

@@ -4,8 +4,10 @@ use nsmc_eval::study::{Calibration, Cell, CellKey, Metric, Study};
 use nsmc_eval::{PAPER, PaperRow, Words, method_words, with_thousands};
 use nsmc_experiment::{EpochRecord, Rows};
 
-use crate::palette::{FUSION, LORA, LORA_SECOND, LORA_THIRD, OTHER, VANILLA};
-use crate::plot::{Forest, ForestRow, Look, Marker, Plot, Point, Series};
+use crate::attention::fusion_attention;
+use crate::look::{Looks, TFIDF, usual};
+use crate::plot::{Forest, ForestRow, Look, Plot, Point, Series};
+use crate::time::{Times, by_time};
 use crate::words::{self, words};
 
 /// A plot and the name of its file.
@@ -13,26 +15,22 @@ use crate::words::{self, words};
 pub struct Figure {
     /// Without extension.
     pub name: String,
+    /// What stands above it.
+    pub title: Words,
     /// The SVG.
     pub svg: String,
 }
 
-/// The baseline that is plotted.
-const TFIDF: &str = "tfidf";
+impl Plot {
+    pub(crate) fn figure(self, name: String) -> Figure {
+        Figure { name, svg: self.svg(), title: self.title }
+    }
+}
 
-/// How a method looks: colour and marker, the same in every plot.
-pub(crate) fn look(method: &str, rank: Option<usize>) -> Look {
-    let (colour, marker) = match (method, rank) {
-        ("vanilla", _) => (VANILLA, Marker::Circle),
-        ("adapterfusion", _) => (FUSION, Marker::Square),
-        ("lora", Some(48..) | None) => (LORA, Marker::Triangle),
-        ("lora", Some(24..)) => (LORA_SECOND, Marker::Diamond),
-        ("lora", Some(12..)) => (LORA_THIRD, Marker::Cross),
-        ("lora", _) => (OTHER, Marker::Square),
-        (TFIDF, _) => (OTHER, Marker::Cross),
-        _ => (OTHER, Marker::Diamond),
-    };
-    Look { colour, marker }
+impl Forest {
+    pub(crate) fn figure(self, name: String) -> Figure {
+        Figure { name, svg: self.svg(), title: self.title }
+    }
 }
 
 /// Cells that a plot shows together: those of a setting and recipe.
@@ -46,7 +44,7 @@ pub(crate) struct Panel<'a> {
 
 impl<'a> Panel<'a> {
     /// The cells that are plotted.
-    fn plotted(&self) -> Vec<&'a Cell> {
+    pub(crate) fn plotted(&self) -> Vec<&'a Cell> {
         self.cells.iter().chain(&self.beside).copied().collect()
     }
 }
@@ -89,7 +87,7 @@ fn plotted_name(label: &str) -> Words {
     if label.starts_with("Vanilla") { label.into() } else { method_words(label) }
 }
 
-fn accuracy() -> Words {
+pub(crate) fn accuracy() -> Words {
     words("accuracy", "정확도")
 }
 
@@ -114,21 +112,23 @@ fn size_of(key: &CellKey, cell: Option<&Cell>) -> Option<usize> {
     }
 }
 
-fn accuracy_point(x: f64, cell: &Cell) -> Option<Point> {
+pub(crate) fn accuracy_point(x: f64, cell: &Cell) -> Option<Point> {
     let interval = cell.accuracy_interval().map(|interval| (interval.low, interval.high));
     Some(Point { x, y: cell.mean(Metric::Accuracy)?, interval })
 }
 
 /// Cells by method, each method's in the order given.
-fn by_method<'a>(cells: &[&'a Cell]) -> Vec<(Words, Look, Vec<&'a Cell>)> {
+pub(crate) fn by_method<'a>(
+    looks: &Looks,
+    cells: &[&'a Cell],
+) -> Vec<(Words, Look, Vec<&'a Cell>)> {
     let mut methods: Vec<(Words, Look, Vec<&Cell>)> = Vec::new();
     for cell in cells {
         let known = methods.iter_mut().find(|(name, ..)| name.en == cell.key.label);
         match known {
             Some((_, _, cells)) => cells.push(cell),
             None => {
-                let look = look(&cell.key.method, cell.key.rank);
-                methods.push((plotted_name(&cell.key.label), look, vec![cell]));
+                methods.push((plotted_name(&cell.key.label), looks.get(&cell.key), vec![cell]));
             }
         }
     }
@@ -136,7 +136,9 @@ fn by_method<'a>(cells: &[&'a Cell]) -> Vec<(Words, Look, Vec<&'a Cell>)> {
 }
 
 /// The range of the means, and of intervals no wider than a tenth: a wide one would flatten the rest.
-fn accuracy_range<'a>(series: impl IntoIterator<Item = &'a Series>) -> std::ops::Range<f64> {
+pub(crate) fn accuracy_range<'a>(
+    series: impl IntoIterator<Item = &'a Series>,
+) -> std::ops::Range<f64> {
     let mut values = Vec::new();
     for point in series.into_iter().flat_map(|series| &series.points) {
         values.push(point.y);
@@ -153,9 +155,10 @@ fn accuracy_range<'a>(series: impl IntoIterator<Item = &'a Series>) -> std::ops:
 
 /// Accuracy against the number of training reviews, recipe by recipe, and the paper's beside them.
 pub(crate) fn by_size(study: &Study) -> Vec<Figure> {
+    let looks = Looks::of(study);
     let mut plots: Vec<(String, Plot)> = Vec::new();
     for panel in panels(study) {
-        let series: Vec<Series> = by_method(&panel.plotted())
+        let series: Vec<Series> = by_method(&looks, &panel.plotted())
             .into_iter()
             .map(|(name, look, cells)| {
                 let point =
@@ -185,7 +188,9 @@ pub(crate) fn by_size(study: &Study) -> Vec<Figure> {
             let point = Point { x: train_size as f64, y: accuracy, interval: None };
             match series.iter_mut().find(|series| series.name == name) {
                 Some(series) => series.points.push(point),
-                None => series.push(Series { name, look: look(method, rank), points: vec![point] }),
+                None => {
+                    series.push(Series { name, look: usual(method, rank), points: vec![point] });
+                }
             }
         }
         let title = words("As the paper has it: multilingual BERT", "논문의 결과: 다국어 BERT");
@@ -193,7 +198,7 @@ pub(crate) fn by_size(study: &Study) -> Vec<Figure> {
         plot.y = accuracy_range(&plot.series);
         plots.push(("size-paper".into(), plot));
     }
-    plots.into_iter().map(|(name, plot)| Figure { name, svg: plot.svg() }).collect()
+    plots.into_iter().map(|(name, plot)| plot.figure(name)).collect()
 }
 
 fn size_plot(title: Words, mut series: Vec<Series>) -> Plot {
@@ -224,52 +229,6 @@ fn size_plot(title: Words, mut series: Vec<Series>) -> Plot {
     }
 }
 
-/// Accuracy against the time of the whole run.
-pub(crate) fn by_time(study: &Study) -> Vec<Figure> {
-    let mut plots: Vec<(String, Plot)> = Vec::new();
-    for panel in panels(study) {
-        let series: Vec<Series> = by_method(&panel.plotted())
-            .into_iter()
-            .map(|(name, look, cells)| {
-                let point =
-                    |cell: &&Cell| accuracy_point(cell.mean(Metric::TotalSeconds)? / 60.0, cell);
-                let mut points: Vec<Point> = cells.iter().filter_map(point).collect();
-                points.sort_by(|a, b| a.x.total_cmp(&b.x));
-                Series { name, look, points }
-            })
-            .filter(|series| !series.points.is_empty())
-            .collect();
-        let times = series.iter().flat_map(|series| &series.points).map(|point| point.x);
-        let Some(highest) = times.reduce(f64::max) else { continue };
-        let plot = Plot {
-            title: panel.title,
-            x_title: words("minutes of the whole run", "실험 전체 시간(분)"),
-            y_title: accuracy(),
-            x_marks: marks(highest),
-            x: 0.0..highest * 1.08,
-            y: 0.0..1.0,
-            series,
-            diagonal: false,
-        };
-        plots.push((format!("time-{}", panel.name), plot));
-    }
-    let ours = accuracy_range(plots.iter().flat_map(|(_, plot)| &plot.series));
-    plots
-        .into_iter()
-        .map(|(name, plot)| Figure { name, svg: Plot { y: ours.clone(), ..plot }.svg() })
-        .collect()
-}
-
-/// Round numbers from 0 to `highest`, four to eight of them.
-fn marks(highest: f64) -> Vec<(f64, String)> {
-    let magnitude = 10_f64.powf((highest / 4.0).log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * magnitude);
-    let step = step.into_iter().find(|step| highest / step <= 6.0).unwrap_or(magnitude);
-    let digits = usize::from(step < 1.0);
-    let count = (highest / step).floor() as usize;
-    (0..=count).map(|index| index as f64 * step).map(|at| (at, format!("{at:.digits$}"))).collect()
-}
-
 /// Loss and validation accuracy by epoch, at the largest size of each recipe; means over seeds.
 pub(crate) fn learning_curves(study: &Study) -> Vec<Figure> {
     type Value = fn(&EpochRecord) -> Option<f64>;
@@ -279,11 +238,12 @@ pub(crate) fn learning_curves(study: &Study) -> Vec<Figure> {
             epoch.validation_accuracy
         }),
     ];
+    let looks = Looks::of(study);
     let mut figures = Vec::new();
     for panel in panels(study) {
         let largest = largest(&panel.cells);
         for (short, title, value) in &values {
-            let series: Vec<Series> = by_method(&largest)
+            let series: Vec<Series> = by_method(&looks, &largest)
                 .into_iter()
                 .map(|(name, look, cells)| Series {
                     name,
@@ -311,8 +271,7 @@ pub(crate) fn learning_curves(study: &Study) -> Vec<Figure> {
                 series,
                 diagonal: false,
             };
-            figures
-                .push(Figure { name: format!("curves-{}-{short}", panel.name), svg: plot.svg() });
+            figures.push(plot.figure(format!("curves-{}-{short}", panel.name)));
         }
     }
     figures
@@ -330,8 +289,13 @@ fn curve(cell: &Cell, value: fn(&EpochRecord) -> Option<f64>) -> Vec<Point> {
             }
         }
     }
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    points.iter().map(|(x, values)| Point { x: *x, y: mean(values), interval: None }).collect()
+    let point = |(x, values): (f64, Vec<f64>)| Some(Point { x, y: mean(&values)?, interval: None });
+    points.into_iter().filter_map(point).collect()
+}
+
+/// None of nothing.
+pub(crate) fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
 /// The cells of the largest training size that has a finished run.
@@ -344,9 +308,10 @@ pub(crate) fn largest<'a>(cells: &[&'a Cell]) -> Vec<&'a Cell> {
 
 /// Share of right answers against confidence, at the largest size of each recipe.
 pub(crate) fn reliability(study: &Study) -> Vec<Figure> {
+    let looks = Looks::of(study);
     let mut figures = Vec::new();
     for panel in panels(study) {
-        let series: Vec<Series> = by_method(&largest(&panel.plotted()))
+        let series: Vec<Series> = by_method(&looks, &largest(&panel.plotted()))
             .into_iter()
             .map(|(name, look, cells)| {
                 let calibration = Calibration::new(cells.iter().flat_map(|cell| cell.answers()));
@@ -381,76 +346,7 @@ pub(crate) fn reliability(study: &Study) -> Vec<Figure> {
             series,
             diagonal: true,
         };
-        figures.push(Figure { name: format!("calibration-{}", panel.name), svg: plot.svg() });
-    }
-    figures
-}
-
-/// How much each fusion attends to its first adapter, layer by layer, at the largest size.
-pub(crate) fn fusion_attention(study: &Study) -> Vec<Figure> {
-    let mut figures = Vec::new();
-    for panel in panels(study) {
-        let cells = largest(&panel.cells);
-        let runs: Vec<_> = cells
-            .iter()
-            .flat_map(|cell| cell.finished())
-            .filter(|run| !run.fusion_attention.is_empty())
-            .collect();
-        let Some(first) = runs.first() else { continue };
-        let adapters = &first.fusion_attention[0].adapters;
-        if runs.iter().any(|run| run.fusion_attention[0].adapters != *adapters) {
-            continue;
-        }
-        let mut layers: Vec<usize> =
-            first.fusion_attention.iter().map(|entry| entry.layer).collect();
-        layers.dedup();
-        let mut series = Vec::new();
-        let tokens = [
-            (words("all tokens", "모든 토큰"), Marker::Square, false),
-            (words("the first token", "첫 토큰"), Marker::Diamond, true),
-        ];
-        for (index, adapter) in adapters.iter().enumerate() {
-            for &(ref what, marker, first_token) in &tokens {
-                // Of two adapters the second has what the first leaves.
-                if adapters.len() == 2 && index == 1 {
-                    continue;
-                }
-                let colour = if first_token { OTHER } else { FUSION };
-                let points = layers.iter().map(|&layer| {
-                    let entries = runs.iter().flat_map(|run| &run.fusion_attention);
-                    let means: Vec<f64> = entries
-                        .filter(|entry| entry.layer == layer)
-                        .map(|entry| {
-                            let of =
-                                if first_token { &entry.mean_first_token } else { &entry.mean };
-                            of[index]
-                        })
-                        .collect();
-                    let y = means.iter().sum::<f64>() / means.len() as f64;
-                    Point { x: (layer + 1) as f64, y, interval: None }
-                });
-                series.push(Series {
-                    name: words(
-                        format!("{adapter}, {}", what.en),
-                        format!("{adapter}, {}", what.ko),
-                    ),
-                    look: Look { colour, marker },
-                    points: points.collect(),
-                });
-            }
-        }
-        let last = layers.iter().max().map_or(1, |layer| layer + 1);
-        let plot = Plot {
-            title: panel.title,
-            x_title: words("layer", "층"),
-            y_title: words("mean attention", "평균 어텐션"),
-            x_marks: (1..=last).map(|layer| (layer as f64, layer.to_string())).collect(),
-            x: 0.6..last as f64 + 0.4,
-            y: -0.02..1.02,
-            series,
-            diagonal: false,
-        };
-        figures.push(Figure { name: format!("attention-{}", panel.name), svg: plot.svg() });
+        figures.push(plot.figure(format!("calibration-{}", panel.name)));
     }
     figures
 }
@@ -472,7 +368,7 @@ pub(crate) fn by_rank(study: &Study) -> Vec<Figure> {
         let x = points[0].x - 0.3..points[points.len() - 1].x + 0.3;
         let x_marks =
             points.iter().map(|point| (point.x, format!("{:.0}", point.x.exp2()))).collect();
-        let series = vec![Series { name: "LoRA".into(), look: look("lora", None), points }];
+        let series = vec![Series { name: "LoRA".into(), look: usual("lora", None), points }];
         let plot = Plot {
             title: panel.title,
             x_title: words("rank", "랭크"),
@@ -483,13 +379,14 @@ pub(crate) fn by_rank(study: &Study) -> Vec<Figure> {
             series,
             diagonal: false,
         };
-        figures.push(Figure { name: format!("rank-{}", panel.name), svg: plot.svg() });
+        figures.push(plot.figure(format!("rank-{}", panel.name)));
     }
     figures
 }
 
 /// The differences of methods, with their intervals and the paper's.
 pub(crate) fn differences(study: &Study) -> Vec<Figure> {
+    let looks = Looks::of(study);
     let mut figures = Vec::new();
     for panel in panels(study) {
         let mut rows = Vec::new();
@@ -508,7 +405,7 @@ pub(crate) fn differences(study: &Study) -> Vec<Figure> {
                     format!("{}: {} − {}", size.en, one.en, other.en),
                     format!("{}: {} − {}", size.ko, one.ko, other.ko),
                 ),
-                look: look(&second.key.method, second.key.rank),
+                look: looks.get(&second.key),
                 value: pair.bootstrap.difference,
                 interval: (pair.bootstrap.interval.low, pair.bootstrap.interval.high),
                 other: paper.map(|(first, second)| first.accuracy - second.accuracy),
@@ -517,14 +414,31 @@ pub(crate) fn differences(study: &Study) -> Vec<Figure> {
         if !rows.is_empty() {
             let x_title = difference_of_accuracies();
             let forest = Forest { title: panel.title, x_title, rows };
-            figures.push(Figure { name: format!("differences-{}", panel.name), svg: forest.svg() });
+            figures.push(forest.figure(format!("differences-{}", panel.name)));
         }
     }
     figures
 }
 
+fn differences_caption() -> Words {
+    let interval = words::interval();
+    words(
+        format!(
+            "Difference of mean accuracies, the first method less the second. Bars: {}. Right of the \
+             line, the first is ahead. Hollow: the paper's difference.",
+            interval.en
+        ),
+        format!(
+            "평균 정확도의 차이(앞의 방법 − 뒤의 방법). 막대는 {}입니다. 선의 오른쪽이면 앞의 방법이 앞섭니다. 속이 빈 \
+             표시는 논문의 차이입니다.",
+            interval.ko
+        ),
+    )
+}
+
 /// What each change of recipe does to the paper's LoRA.
 pub(crate) fn changes(study: &Study) -> Vec<Figure> {
+    let looks = Looks::of(study);
     let mut rows = Vec::new();
     for contrast in study.contrasts.iter().filter(|contrast| !contrast.is_of_methods()) {
         let cell = &study.cells[contrast.first];
@@ -550,7 +464,7 @@ pub(crate) fn changes(study: &Study) -> Vec<Figure> {
                 format!("{}, r={rank}: {}", size.en, what.en),
                 format!("{}, r={rank}: {}", size.ko, what.ko),
             ),
-            look: look("lora", cell.key.rank),
+            look: looks.get(&cell.key),
             value: pair.bootstrap.difference,
             interval: (pair.bootstrap.interval.low, pair.bootstrap.interval.high),
             other: None,
@@ -559,9 +473,27 @@ pub(crate) fn changes(study: &Study) -> Vec<Figure> {
     if rows.is_empty() {
         return Vec::new();
     }
-    let title = words("Less LoRA with the paper's recipe", "논문 설정의 LoRA와의 차이");
+    let title = words(
+        "Difference from LoRA with the paper's recipe",
+        "논문의 설정으로 학습한 LoRA와의 차이",
+    );
     let forest = Forest { title, x_title: difference_of_accuracies(), rows };
-    vec![Figure { name: "changes".into(), svg: forest.svg() }]
+    vec![forest.figure("changes".into())]
+}
+
+fn changes_caption() -> Words {
+    let interval = words::interval();
+    words(
+        format!(
+            "LoRA of other recipes less LoRA of the paper's. Bars: {}. A row of a single key changes \
+             that key alone.",
+            interval.en
+        ),
+        format!(
+            "다른 설정의 LoRA − 논문 설정의 LoRA. 막대는 {}입니다. 키가 하나인 행은 그것만 바꾼 것입니다.",
+            interval.ko
+        ),
+    )
 }
 
 /// A part of the report: its plots under one heading.
@@ -579,13 +511,7 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
         section(
             "differences",
             words("How far apart the methods are", "방법 사이의 차이"),
-            words(
-                "Difference of mean accuracies, the first method less the second, with the 95 % \
-                 interval of a bootstrap over seeds and reviews. Right of the line, the first is \
-                 ahead. Hollow: the paper's difference.",
-                "평균 정확도의 차이(앞의 방법 − 뒤의 방법)와 시드와 리뷰에 대한 부트스트랩 95 % 신뢰구간. 선의 오른쪽이면 \
-                 앞의 방법이 앞섭니다. 속이 빈 표시는 논문의 차이입니다.",
-            ),
+            differences_caption(),
             differences(study),
         ),
         section(
@@ -602,22 +528,13 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
         section(
             "time",
             words("Accuracy and time", "시간과 정확도"),
-            words(
-                "Mean accuracy against the wall time of the whole run: training, AdapterFusion's \
-                 both stages, validation and test. A point per training size.",
-                "실험 전체의 시간(학습, AdapterFusion의 두 단계, 검증, 테스트)에 대한 평균 정확도. 점 하나가 학습 \
-                 데이터 크기 하나입니다.",
-            ),
+            Times::of(study).caption(),
             by_time(study),
         ),
         section(
             "changes",
             words("What the recipe does to LoRA", "설정이 LoRA에 미치는 영향"),
-            words(
-                "LoRA of other recipes less LoRA of the paper's, with 95 % bootstrap intervals. A row \
-                 of a single key changes that key alone.",
-                "다른 설정의 LoRA − 논문 설정의 LoRA, 95 % 부트스트랩 신뢰구간. 키가 하나인 행은 그것만 바꾼 것입니다.",
-            ),
+            changes_caption(),
             changes(study),
         ),
         section(
@@ -664,10 +581,11 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
             "attention",
             words("What the fusion attends to", "퓨전이 주목하는 어댑터"),
             words(
-                "Mean weight of the first adapter over the test set, per layer; the second has the \
+                "Mean weights of the fused adapters over the test set, per layer. The weights \
+                 of a layer add up to 1: of two adapters the first is drawn, and the second has the \
                  rest. Means over seeds at the largest training size.",
-                "테스트 집합에서 첫 어댑터가 층마다 받는 평균 가중치. 나머지는 둘째 어댑터의 것입니다. 가장 큰 학습 데이터 크기, \
-                 시드에 대한 평균.",
+                "테스트 집합에서 퓨전에 쓰인 어댑터들이 층마다 받는 평균 가중치. 한 층의 가중치를 모두 더하면 1이므로, 어댑터가 \
+                 둘이면 첫째만 그렸고 나머지는 둘째의 것입니다. 가장 큰 학습 데이터 크기, 시드에 대한 평균.",
             ),
             fusion_attention(study),
         ),
@@ -678,6 +596,8 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attention::tests::fusion_of_three;
+    use crate::fabricated;
 
     #[test]
     fn methods_of_one_size_stand_side_by_side_around_it() {
@@ -685,7 +605,7 @@ mod tests {
             let points = |sizes: &[f64]| -> Vec<Point> {
                 sizes.iter().map(|&x| Point { x, y: 0.8, interval: None }).collect()
             };
-            let look = look("vanilla", None);
+            let look = usual("vanilla", None);
             let series: Vec<Series> = (0..6)
                 .map(|index| format!("method {index}").as_str().into())
                 .map(|name| Series { name, look, points: points(&sizes) })
@@ -702,11 +622,31 @@ mod tests {
     }
 
     #[test]
-    fn no_two_ranks_of_a_grid_look_the_same() {
-        let looks: Vec<String> =
-            [64, 32, 16, 4].map(|rank| format!("{:?}", look("lora", Some(rank)))).into();
-        for (index, one) in looks.iter().enumerate() {
-            assert!(!looks[..index].contains(one), "{one}");
+    fn two_fusions_of_one_recipe_look_different_in_every_plot() {
+        let config = |size| fabricated::config("tuned", size, 0);
+        let folder = tempfile::tempdir().unwrap();
+        for size in [1000, 500] {
+            fabricated::run(folder.path(), &config(size), 0.86, 1.0);
+            fabricated::run(folder.path(), &fabricated::fusion(config(size)), 0.82, 1.0);
+            fabricated::run(folder.path(), &fusion_of_three(config(size)), 0.78, 1.0);
+        }
+        let study = Study::read_runs(folder.path(), None).unwrap();
+        let looks = Looks::of(&study);
+        let series = by_method(&looks, &panels(&study)[0].plotted());
+        let found: Vec<(&str, usize)> =
+            series.iter().map(|(name, _, cells)| (name.en.as_str(), cells.len())).collect();
+        let expected = ["Vanilla", "AdapterFusion, Fuse(ko, nsmc)"].map(|name| (name, 2));
+        assert_eq!(found[..2], expected);
+        assert_eq!(found[2], ("AdapterFusion, Fuse(ko, stars, nsmc)", 2));
+        assert_eq!(series[1].1, usual("adapterfusion", None));
+        assert!(
+            series[1].1.colour != series[2].1.colour && series[1].1.marker != series[2].1.marker
+        );
+        // The colours reach what is drawn: text, of a forest plot, has none.
+        let drawn = &differences(&study)[0].svg;
+        for (_, look, _) in &series[1..] {
+            let colour = look.colour.css();
+            assert!(drawn.contains(colour.trim_end_matches(')')), "{colour}");
         }
     }
 }

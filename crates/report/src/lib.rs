@@ -3,14 +3,21 @@
 //! The page holds all it needs: no script, no font, no image from elsewhere. Everything on it but names
 //! and numbers is there in English and in Korean, plots and tables too; two radio buttons choose.
 
+mod attention;
 mod disagreement;
 mod figures;
 mod language;
+mod look;
 mod page;
 mod palette;
 mod particle;
 mod plot;
+mod time;
 mod words;
+
+#[cfg(test)]
+#[path = "../../eval/tests/fabricated/mod.rs"]
+pub(crate) mod fabricated;
 
 use std::collections::BTreeMap;
 
@@ -39,7 +46,8 @@ impl Report<'_> {
         let style = palette::style_sheet();
         let sections = figures::sections(self.study);
         let mut figures = Vec::new();
-        for Figure { name, svg } in sections.into_iter().flat_map(|section| section.figures) {
+        for Figure { name, title, svg } in sections.into_iter().flat_map(|section| section.figures)
+        {
             // Alone, a plot brings its colours and its ground.
             let style = format!("<style>{style} svg{{background:var(--paper)}}</style>");
             let end = svg.find('>').map_or(0, |end| end + 1);
@@ -47,7 +55,8 @@ impl Report<'_> {
             for (name, language) in
                 [(name.clone(), Language::English), (format!("{name}.ko"), Language::Korean)]
             {
-                figures.push(Figure { name, svg: language::in_one(&svg, language) });
+                let svg = language::in_one(&svg, language);
+                figures.push(Figure { name, title: title.clone(), svg });
             }
         }
         figures

@@ -6,7 +6,8 @@ use nsmc_eval::study::{Calibration, Cell, Study, StudyTable, Verdict};
 use nsmc_eval::{BilingualTable, Words, method_words, minutes_and_seconds, with_thousands};
 use nsmc_experiment::RunRecord;
 
-use crate::figures::{Figure, Section, look, panels, sections};
+use crate::figures::{Figure, Section, panels, sections};
+use crate::look::Looks;
 use crate::words::words;
 use crate::{Report, disagreement, language, palette};
 
@@ -67,7 +68,9 @@ pub(crate) fn render(report: &Report<'_>) -> String {
                 } @else {
                     (heading("Results", "결과"))
                 }
-                @for table in study.quality_tables() { (study_table(&table)) }
+                @for (index, table) in study.quality_tables().iter().enumerate() {
+                    (study_table(table, &format!("quality-{index}")))
+                }
             }
             @for section in sections(study) { (plots(study, &section)) }
             (confusion(study))
@@ -75,8 +78,8 @@ pub(crate) fn render(report: &Report<'_>) -> String {
             section #tables {
                 (heading("All differences and costs", "모든 차이와 비용"))
                 @let tables = [study.difference_table(), study.recipe_table(), Some(study.cost_table())];
-                @for table in tables.iter().flatten() { (study_table(table)) }
-                @if let Some(table) = study.trouble_table() { (study_table(&table)) }
+                @for table in tables.iter().flatten() { (study_table(table, &table.name)) }
+                @if let Some(table) = study.trouble_table() { (study_table(&table, &table.name)) }
             }
             (made(study))
         }
@@ -127,24 +130,22 @@ fn claims(study: &Study, verdict: &Verdict) -> Markup {
     if rows.is_empty() {
         return html! {};
     }
+    let interval = crate::words::interval();
     html! {
         figure.table {
-            figcaption { (both(&words(
-                "The paper's order, claim by claim. A claim holds if the bootstrap interval of the \
-                 difference lies above 0 and McNemar's p, corrected by Holm over all comparisons of \
-                 the recipe, below 0.05.",
-                "논문의 순서를 주장별로 본 것입니다. 차이의 부트스트랩 신뢰구간이 0보다 위에 있고, 그 설정의 모든 비교에 대해 \
-                 Holm의 방법으로 보정한 McNemar p가 0.05보다 작으면 성립한다고 봅니다.",
+            h3 #claims-title { (both(&words(
+                "The paper's order, claim by claim",
+                "주장별로 본 논문의 순서",
             ))) }
-            div.scroll tabindex="0" { table {
+            (scroll("claims-title", &html! { table {
                 thead { tr {
-                    th { (both(&words("recipe", "설정"))) }
-                    th.number { (both(&words("reviews", "학습 데이터\n크기"))) }
-                    th { (both(&words("claim", "주장"))) }
-                    th.number { (both(&words("difference", "차이"))) }
-                    th.number { (both(&words("95 % interval", "95 % 신뢰구간"))) }
-                    th.number { "p" }
-                    th { (both(&words("finding", "판정"))) }
+                    th scope="col" { (both(&words("recipe", "설정"))) }
+                    th.number scope="col" { (both(&words("reviews", "학습 데이터\n크기"))) }
+                    th scope="col" { (both(&words("claim", "주장"))) }
+                    th.number scope="col" { (both(&words("difference", "차이"))) }
+                    th.number scope="col" { (both(&words("95 % interval", "95 % 신뢰구간"))) }
+                    th.number scope="col" { "p" }
+                    th scope="col" { (both(&words("finding", "판정"))) }
                 } }
                 tbody { @for (recipe, claim) in rows {
                     @let pair = claim.contrast.and_then(|index| study.contrasts[index].pair.as_ref());
@@ -168,39 +169,61 @@ fn claims(study: &Study, verdict: &Verdict) -> Markup {
                         }
                     }
                 } }
-            } }
+            } }))
+            figcaption { (both(&words(
+                format!(
+                    "A claim holds if the interval of the difference lies above 0 and McNemar's p, \
+                     corrected by Holm over all comparisons of the recipe, below 0.05. The interval is \
+                     {}.",
+                    interval.en
+                ),
+                format!(
+                    "차이의 신뢰구간이 0보다 위에 있고, 그 설정의 모든 비교에 대해 Holm의 방법으로 보정한 McNemar p가 \
+                     0.05보다 작으면 성립한다고 봅니다. 신뢰구간은 {}입니다.",
+                    interval.ko
+                ),
+            ))) }
         }
     }
+}
+
+/// What may be wider than the page: a region of its own, which the keyboard can scroll. `name` is the
+/// id of what it is called by.
+fn scroll(name: &str, content: &Markup) -> Markup {
+    html! { div.scroll tabindex="0" role="region" aria-labelledby=(name) { (content) } }
 }
 
 fn p_value(p: f64) -> String {
     if p < 0.0001 { "< 0.0001".into() } else { format!("{p:.4}") }
 }
 
-fn study_table(StudyTable { title, note, table, .. }: &StudyTable) -> Markup {
+fn study_table(StudyTable { title, note, table, .. }: &StudyTable, id: &str) -> Markup {
+    let name = format!("table-{id}-title");
     html! {
         figure.table {
-            h3 { (both(title)) }
-            (html_table(table))
+            h3 id=(name) { (both(title)) }
+            (html_table(table, &name))
             figcaption { (both(note)) }
         }
     }
 }
 
-fn html_table(table: &BilingualTable) -> Markup {
+/// `name` is the id of what the table is called by.
+fn html_table(table: &BilingualTable, name: &str) -> Markup {
     let class = |index: usize| (index >= table.left()).then_some("number");
-    html! {
-        div.scroll tabindex="0" { table {
+    let content = html! {
+        table {
             thead { tr { @for (index, title) in table.header().iter().enumerate() {
-                th class=[class(index)] { (both(title)) }
+                th class=[class(index)] scope="col" { (both(title)) }
             } } }
             tbody { @for row in table.rows() {
                 tr { @for (index, cell) in row.iter().enumerate() {
                     td class=[class(index)] { (both(cell)) }
                 } }
             } }
-        } }
-    }
+        }
+    };
+    scroll(name, &content)
 }
 
 fn plots(study: &Study, section: &Section) -> Markup {
@@ -220,10 +243,18 @@ fn caption_id(section: &str) -> String {
     format!("{section}-caption")
 }
 
-/// A plot in both languages, named by the caption beneath, which is in one.
+/// A plot in both languages, named by its title and the caption beneath, of which the style sheet shows
+/// one language. The title is there once more, unseen: within an image, nothing has a name.
 fn plot(figure: &Figure, section: &str) -> Markup {
-    let label = format!("<svg role=\"img\" aria-labelledby=\"{}\"", caption_id(section));
-    html! { (PreEscaped(language::in_both(&figure.svg).replacen("<svg", &label, 1))) }
+    let title = format!("{}-title", figure.name);
+    let names = format!("{title} {}", caption_id(section));
+    let label = format!("<svg role=\"img\" aria-labelledby=\"{names}\"");
+    html! {
+        div {
+            h3.said id=(title) { (both(&figure.title)) }
+            (PreEscaped(language::in_both(&figure.svg).replacen("<svg", &label, 1)))
+        }
+    }
 }
 
 fn calibration_errors(study: &Study) -> Markup {
@@ -256,7 +287,15 @@ fn calibration_errors(study: &Study) -> Markup {
             ]);
         }
     }
-    html_table(&table)
+    html! {
+        figure.table {
+            h3 #calibration-errors { (both(&words(
+                "Expected calibration errors",
+                "기대 보정 오차(ECE)",
+            ))) }
+            (html_table(&table, "calibration-errors"))
+        }
+    }
 }
 
 /// Counts of true and predicted classes, all seeds together.
@@ -269,11 +308,12 @@ fn confusion(study: &Study) -> Markup {
     if cells.is_empty() {
         return html! {};
     }
+    let looks = Looks::of(study);
     html! {
         section #confusion {
             (heading("Confusion", "혼동 행렬"))
             figure {
-                div.confusions { @for cell in cells { (matrix(cell)) } }
+                div.confusions { @for cell in cells { (matrix(cell, &looks)) } }
                 figcaption { (both(&words(
                     "Rows are true classes, columns predicted ones; shares of a row, and counts, over \
                      all seeds, at the largest training size.",
@@ -285,7 +325,7 @@ fn confusion(study: &Study) -> Markup {
     }
 }
 
-fn matrix(cell: &Cell) -> Markup {
+fn matrix(cell: &Cell, looks: &Looks) -> Markup {
     let Some(config) = cell.config() else { return html! {} };
     let names = &config.data.label_names;
     let count = |label: usize, class: usize| -> u64 {
@@ -296,14 +336,14 @@ fn matrix(cell: &Cell) -> Markup {
     html! {
         table.confusion {
             caption {
-                span.swatch style=(format!("background:{}", look(&cell.key.method, cell.key.rank).colour.css())) {}
+                span.swatch style=(format!("background:{}", looks.get(&cell.key).colour.css())) {}
                 (both(&method_words(&cell.key.label))) @if !recipe.is_empty() { ", " (recipe) }
             }
-            thead { tr { td {} @for name in names { th.number { (name) } } } }
+            thead { tr { td {} @for name in names { th.number scope="col" { (name) } } } }
             tbody { @for (label, name) in names.iter().enumerate() {
                 @let total: u64 = (0..names.len()).map(|class| count(label, class)).sum();
                 tr {
-                    th { (name) }
+                    th scope="row" { (name) }
                     @for class in 0..names.len() {
                         @let share = count(label, class) as f64 / total.max(1) as f64;
                         td.number style=(format!("--share:{:.0}%", share * 55.0)) {
@@ -327,13 +367,17 @@ fn disagreements(report: &Report<'_>) -> Markup {
     let names = &config.data.label_names;
     html! {
         section #disagreements {
-            (heading("Where the methods disagree", "방법들이 엇갈리는 리뷰"))
+            h2 #disagreements-title {
+                (both(&words("Where the methods disagree", "방법들이 엇갈리는 리뷰")))
+            }
             figure.table {
-                div.scroll tabindex="0" { table.reviews {
+                (scroll("disagreements-title", &html! { table.reviews {
                     thead { tr {
-                        th { (both(&words("review", "리뷰"))) }
-                        th { (both(&words("class", "클래스"))) }
-                        @for cell in &cells { th.number { (both(&method_words(&cell.key.label))) } }
+                        th scope="col" { (both(&words("review", "리뷰"))) }
+                        th scope="col" { (both(&words("class", "클래스"))) }
+                        @for cell in &cells {
+                            th.number scope="col" { (both(&method_words(&cell.key.label))) }
+                        }
                     } }
                     tbody { @for review in &reviews { tr {
                         td.text { @match report.texts.get(&review.id) {
@@ -341,11 +385,15 @@ fn disagreements(report: &Report<'_>) -> Markup {
                             None => span.id { "id " (review.id) },
                         } }
                         td { (names[review.label]) }
-                        @for (right, sure) in &review.methods {
-                            td.number.holds[*right > 0.5].reversed[*right <= 0.5] {
-                                (format!("{sure:.2}"))
-                                span.mark aria-hidden="true" { (if *right > 0.5 { "✓" } else { "✗" }) }
-                                span.said { (both(&if *right > 0.5 {
+                        @for said in &review.methods {
+                            @let right = said.is_right();
+                            td.number.holds[right].reversed[!right] {
+                                @match said.sure {
+                                    Some(sure) => (format!("{sure:.2}")),
+                                    None => (format!("{}/{}", said.right, said.runs)),
+                                }
+                                span.mark aria-hidden="true" { (if right { "✓" } else { "✗" }) }
+                                span.said { (both(&if right {
                                     words("right", "정답")
                                 } else {
                                     words("wrong", "오답")
@@ -353,7 +401,7 @@ fn disagreements(report: &Report<'_>) -> Markup {
                             }
                         }
                     } } }
-                } }
+                } }))
                 figcaption { (both(&disagreements_caption(report, cells[0]))) }
             }
         }
@@ -374,17 +422,25 @@ fn disagreements_caption(report: &Report<'_>, cell: &Cell) -> Words {
     } else {
         words("", "")
     };
-    words(
-        format!(
+    let two = cell.config().is_some_and(|config| config.data.labels.len() == 2);
+    let shown = if two {
+        words(
             "Probability that each method gives the true class, mean over its seeds, and whether most \
-             of them are right; the reviews on which they are furthest apart. {} on {}.{}",
-            of.en, on.en, absent.en
-        ),
-        format!(
+             of them are right; the reviews on which they are furthest apart.",
             "각 방법이 실제 클래스에 준 확률의 시드 평균과, 시드의 다수가 맞혔는지를 보입니다. 방법들이 가장 크게 엇갈리는 \
-             리뷰들입니다. {}{}.{}",
-            of.ko, on.ko, absent.ko
-        ),
+             리뷰들입니다.",
+        )
+    } else {
+        words(
+            "How many of each method's seeds give the true class, and whether most do; the reviews on \
+             which the methods are furthest apart by that.",
+            "각 방법의 시드 가운데 몇이 실제 클래스를 맞혔는지와, 다수가 맞혔는지를 보입니다. 그 비율이 방법들 사이에서 가장 \
+             크게 다른 리뷰들입니다.",
+        )
+    };
+    words(
+        format!("{} {} on {}.{}", shown.en, of.en, on.en, absent.en),
+        format!("{} {}{}.{}", shown.ko, of.ko, on.ko, absent.ko),
     )
 }
 
@@ -477,8 +533,8 @@ fn made(study: &Study) -> Markup {
             ))) }
             dl.facts { @for (name, value) in &facts { dt { (both(name)) } dd { (both(value)) } } }
             details {
-                summary { (both(&words("Every run", "모든 실험"))) }
-                (html_table(&table))
+                summary { span #runs-title { (both(&words("Every run", "모든 실험"))) } }
+                (html_table(&table, "runs-title"))
             }
         }
     }

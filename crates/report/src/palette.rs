@@ -7,7 +7,7 @@
 use plotters::style::RGBColor;
 
 /// A colour: its CSS variable and what it is in the light and in the dark scheme.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Colour {
     variable: &'static str,
     light: RGBColor,
@@ -32,9 +32,17 @@ pub(crate) const LORA: Colour = colour("lora", 0x0000_8A64, 0x002F_C798);
 pub(crate) const LORA_SECOND: Colour = colour("lora-second", 0x00A8_4A80, 0x00E0_9AC4);
 pub(crate) const LORA_THIRD: Colour = colour("lora-third", 0x009A_6F00, 0x00E6_BC3C);
 pub(crate) const OTHER: Colour = colour("other", 0x005A_4FCF, 0x00A9_A2FF);
+pub(crate) const ADAPTER: Colour = colour("adapter", 0x006B_3A12, 0x00C6_9C7A);
 
-const ALL: [Colour; 10] =
-    [PAPER, INK, MUTED, RULE, VANILLA, FUSION, LORA, LORA_SECOND, LORA_THIRD, OTHER];
+/// Those of methods.
+pub(crate) const SERIES: [Colour; 7] =
+    [VANILLA, FUSION, LORA, LORA_SECOND, LORA_THIRD, OTHER, ADAPTER];
+
+const GROUND: [Colour; 4] = [PAPER, INK, MUTED, RULE];
+
+fn all() -> impl Iterator<Item = Colour> {
+    GROUND.into_iter().chain(SERIES)
+}
 
 impl Colour {
     /// As plotters draws it.
@@ -51,7 +59,7 @@ impl Colour {
 /// Puts CSS variables in the place of the colours that plotters drew; a viewer that knows no
 /// variables shows the light scheme.
 pub(crate) fn with_variables(svg: &str) -> String {
-    ALL.iter().fold(svg.to_owned(), |svg, colour| {
+    all().fold(svg.to_owned(), |svg, colour| {
         let hex = hex(colour.light);
         svg.replace(&format!("\"{hex}\""), &format!("\"var(--{}, {hex})\"", colour.variable))
     })
@@ -60,8 +68,7 @@ pub(crate) fn with_variables(svg: &str) -> String {
 /// The style sheet that gives the variables their values.
 pub(crate) fn style_sheet() -> String {
     let scheme = |value: fn(&Colour) -> RGBColor| {
-        let values =
-            ALL.iter().map(|colour| format!("--{}:{};", colour.variable, hex(value(colour))));
+        let values = all().map(|colour| format!("--{}:{};", colour.variable, hex(value(&colour))));
         values.collect::<String>()
     };
     let (light, dark) = (scheme(|colour| colour.light), scheme(|colour| colour.dark));
@@ -99,7 +106,7 @@ mod tests {
             assert!(contrast(colour.light, PAPER.light) > 4.5, "{colour:?}");
             assert!(contrast(colour.dark, PAPER.dark) > 4.5, "{colour:?}");
         }
-        for colour in [VANILLA, FUSION, LORA, LORA_SECOND, LORA_THIRD, OTHER] {
+        for colour in SERIES {
             assert!(contrast(colour.light, PAPER.light) > 3.0, "{colour:?}");
             assert!(contrast(colour.dark, PAPER.dark) > 3.0, "{colour:?}");
         }

@@ -24,19 +24,26 @@ const WIDE_CHARACTER: f64 = 12.2;
 const BOLD: f64 = 1.28;
 
 /// How a series looks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Look {
     pub(crate) colour: Colour,
     pub(crate) marker: Marker,
 }
 
+/// Each encloses an area: hollow, it stands for the paper's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Marker {
     Circle,
     Square,
     Triangle,
+    Inverted,
     Diamond,
     Cross,
+}
+
+impl Marker {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Circle, Self::Square, Self::Triangle, Self::Inverted, Self::Diamond, Self::Cross];
 }
 
 /// A point, and an interval of its height where it has one.
@@ -295,10 +302,20 @@ fn marker(area: &Area<'_>, (x, y): (i32, i32), look: Look, filled: bool) -> Draw
         Marker::Circle => area.draw(&Circle::new((x, y), 4, style)),
         Marker::Square => area.draw(&Rectangle::new([(x - 4, y - 4), (x + 4, y + 4)], style)),
         Marker::Triangle => outline(area, vec![(x, y - 5), (x + 5, y + 4), (x - 5, y + 4)], style),
+        Marker::Inverted => outline(area, vec![(x - 5, y - 4), (x + 5, y - 4), (x, y + 5)], style),
         Marker::Diamond => {
             outline(area, vec![(x, y - 6), (x + 5, y), (x, y + 6), (x - 5, y)], style)
         }
-        Marker::Cross => area.draw(&Cross::new((x, y), 4, style)),
+        Marker::Cross => {
+            let corners = [
+                [(0, -2), (3, -5), (5, -3)],
+                [(2, 0), (5, 3), (3, 5)],
+                [(0, 2), (-3, 5), (-5, 3)],
+                [(-2, 0), (-5, -3), (-3, -5)],
+            ];
+            let corners = corners.into_iter().flatten();
+            outline(area, corners.map(|(right, down)| (x + right, y + down)).collect(), style)
+        }
     }
 }
 
@@ -320,4 +337,30 @@ fn render(height: u32, draw: impl FnOnce(&Area<'_>) -> Drawn) -> String {
     }
     let sized = format!("<svg width=\"{WIDTH}\" height=\"{height}\"");
     palette::with_variables(&svg.replacen(&sized, "<svg class=\"plot\"", 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::palette::VANILLA;
+
+    #[test]
+    fn each_marker_is_another_shape_and_has_a_hollow_form() {
+        let drawn = |shape: Marker, filled: bool| {
+            let look = Look { colour: VANILLA, marker: shape };
+            render(20, |root| marker(root, (10, 10), look, filled))
+        };
+        let filling = format!("fill=\"{}", VANILLA.css().trim_end_matches(')'));
+        let mut seen = Vec::new();
+        for shape in Marker::ALL {
+            let (filled, hollow) = (drawn(shape, true), drawn(shape, false));
+            assert!(filled.contains(&filling), "{shape:?}: {filled}");
+            assert!(hollow.contains("stroke=\"var(--vanilla"), "{shape:?}: {hollow}");
+            assert!(!hollow.contains(&filling), "{shape:?}: {hollow}");
+            for svg in [filled, hollow] {
+                assert!(!seen.contains(&svg), "{shape:?} looks like another: {svg}");
+                seen.push(svg);
+            }
+        }
+    }
 }

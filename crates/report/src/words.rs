@@ -18,7 +18,7 @@ pub(crate) fn recipe(name: &str) -> Words {
     match name {
         "" => words("the one recipe", "하나뿐인 설정"),
         "paper" => words("the paper's recipe", "논문의 설정(paper)"),
-        "tuned" => words("tuned learning rates", "방법별로 조정한 학습률(tuned)"),
+        "tuned" => words("the tuned recipe", "방법별로 조정한 설정(tuned)"),
         other => words(format!("recipe {other}"), format!("{other} 설정")),
     }
 }
@@ -65,13 +65,20 @@ pub(crate) fn reviews(rows: Rows) -> Words {
     words(format!("{en} reviews"), ko)
 }
 
+/// The interval of a difference, within a sentence.
+pub(crate) fn interval() -> Words {
+    words(
+        "the 95 % interval of a bootstrap over reviews, with Student's t for the seeds",
+        "리뷰에 대한 부트스트랩과 시드에 대한 Student t를 합친 95 % 신뢰구간",
+    )
+}
+
 /// How to read the verdict's figures.
 pub(crate) fn legend() -> Words {
+    let Words { en, ko } = interval();
     words(
-        "%p: percentage points of accuracy, means over seeds; in brackets, the 95 % interval of a \
-         bootstrap over seeds and reviews.",
-        "%p는 정확도의 퍼센트포인트로, 시드에 대한 평균입니다. 대괄호 안은 시드와 리뷰에 대한 부트스트랩 95 % \
-         신뢰구간입니다.",
+        format!("%p: percentage points of accuracy, means over seeds; in brackets, {en}."),
+        format!("%p는 정확도의 퍼센트포인트로, 시드에 대한 평균입니다. 대괄호 안은 {ko}입니다."),
     )
 }
 
@@ -110,18 +117,8 @@ fn order(study: &Study, verdict: &RecipeVerdict, named: bool) -> Words {
     };
     let count =
         |wanted: Finding| verdict.orders.iter().filter(|claim| claim.finding == wanted).count();
-    let (all, holds, reversed) =
-        (verdict.orders.len(), count(Finding::Holds), count(Finding::Reversed));
-    let open = all - holds - reversed;
-    let counts = words(
-        format!(
-            "{holds} of {all} pairwise claims hold, {reversed} are reversed, {open} cannot be decided"
-        ),
-        format!(
-            "두 방법씩 비교한 주장 {all}개 가운데 {holds}개가 성립하고 {reversed}개는 반대이며 {open}개는 판단할 수 \
-             없습니다"
-        ),
-    );
+    let (holds, reversed) = (count(Finding::Holds), count(Finding::Reversed));
+    let counts = counts(holds, reversed, verdict.orders.len() - holds - reversed);
     let (en, ko) = match verdict.order() {
         Finding::Holds => (
             "the paper's order holds at every training size.".into(),
@@ -148,6 +145,51 @@ fn order(study: &Study, verdict: &RecipeVerdict, named: bool) -> Words {
     let join =
         |language: fn(&Words) -> &str| sentences.iter().map(language).collect::<Vec<_>>().join(" ");
     words(join(|sentence| &sentence.en), join(|sentence| &sentence.ko))
+}
+
+/// How many claims were found to be what, within a sentence; of what there is none it is silent.
+fn counts(holds: usize, reversed: usize, open: usize) -> Words {
+    struct Part {
+        count: usize,
+        /// After "1" and after more.
+        en: [&'static str; 2],
+        /// Before another part and as the last one.
+        ko: [&'static str; 2],
+        /// Between the number and `ko`.
+        particle: &'static str,
+    }
+    let part = |count, en, particle, ko| Part { count, en, ko, particle };
+    let parts = [
+        part(holds, ["holds", "hold"], "가", ["성립하고", "성립합니다"]),
+        part(reversed, ["is reversed", "are reversed"], "는", ["반대이며", "반대입니다"]),
+        part(open, ["cannot be decided"; 2], "는", ["", "판단할 수 없습니다"]),
+    ];
+    let parts: Vec<Part> = parts.into_iter().filter(|part| part.count > 0).collect();
+    let all = holds + reversed + open;
+    if let [Part { en: [one, many], ko: [_, last], .. }] = parts.as_slice() {
+        return if all == 1 {
+            words(
+                format!("the one pairwise claim {one}"),
+                format!("두 방법을 비교한 유일한 주장은 {last}"),
+            )
+        } else {
+            words(
+                format!("all {all} pairwise claims {many}"),
+                format!("두 방법씩 비교한 주장 {all}개는 모두 {last}"),
+            )
+        };
+    }
+    let each = parts.iter().enumerate().map(|(index, Part { count, en, ko, particle })| {
+        let en = en[usize::from(*count > 1)];
+        let ko = ko[usize::from(index + 1 == parts.len())];
+        words(format!("{count} {en}"), format!("{count}개{particle} {ko}"))
+    });
+    let each: Vec<Words> = each.collect();
+    let ko: Vec<&str> = each.iter().map(|part| part.ko.as_str()).collect();
+    words(
+        format!("of {all} pairwise claims, {}", list(&each).en),
+        format!("두 방법씩 비교한 주장 {all}개 가운데 {}", ko.join(" ")),
+    )
 }
 
 /// A sentence per pair of methods and finding, with the differences it rests on.
@@ -526,24 +568,38 @@ fn survives(study: &Study, verdict: &Verdict, paper: &RecipeVerdict) -> Option<W
         format!("on {}, its gap to vanilla is {before} before and {after} after tuning", on.en),
         format!("{}에서 전체 미세조정과의 차이는 조정 전 {before}, 조정 후 {after}입니다", on.ko),
     );
-    let all = |finding: Finding| tuned.collapses.iter().all(|gap| gap.finding == finding);
-    let (en, ko) = if all(Finding::Reversed) {
-        (
+    let findings: Vec<Finding> = tuned.collapses.iter().map(|gap| gap.finding).collect();
+    let Words { en, ko } = outlasts(&findings);
+    Some(words(format!("{en}: {}.", gaps.en), format!("{ko}. {}.", gaps.ko)))
+}
+
+/// Whether LoRA collapses with the tuned recipe, too, by what was found at each size.
+fn outlasts(findings: &[Finding]) -> Words {
+    let all = |wanted: Finding| findings.iter().all(|finding| *finding == wanted);
+    let decided = |finding: &Finding| matches!(finding, Finding::Holds | Finding::Reversed);
+    if all(Finding::Reversed) {
+        words(
             "LoRA's collapse is therefore a matter of the recipe, not of the method",
             "따라서 LoRA가 무너지는 것은 방법이 아니라 설정의 문제입니다",
         )
     } else if all(Finding::Holds) {
-        (
-            "LoRA's collapse outlasts the tuning of learning rates",
-            "학습률을 조정해도 LoRA는 무너집니다",
+        words("LoRA's collapse outlasts the tuning", "설정을 조정해도 LoRA는 무너집니다")
+    } else if findings.iter().all(decided) {
+        words(
+            "LoRA's collapse outlasts the tuning at some sizes, and not at others",
+            "설정을 조정하면 LoRA는 어떤 크기에서는 무너지고 어떤 크기에서는 무너지지 않습니다",
+        )
+    } else if findings.iter().any(decided) {
+        words(
+            "Whether LoRA's collapse outlasts the tuning is not decided at every size",
+            "설정을 조정해도 LoRA가 무너지는지를 모든 크기에서 판단할 수는 없습니다",
         )
     } else {
-        (
-            "Whether LoRA's collapse outlasts the tuning of learning rates is not decided at every size",
-            "학습률을 조정하면 LoRA가 무너지지 않는지는 모든 크기에서 판단할 수 있는 것이 아닙니다",
+        words(
+            "Whether LoRA's collapse outlasts the tuning is not decided",
+            "설정을 조정해도 LoRA가 무너지는지는 판단할 수 없습니다",
         )
-    };
-    Some(words(format!("{en}: {}.", gaps.en), format!("{ko}. {}.", gaps.ko)))
+    }
 }
 
 /// What the verdict cannot know.
@@ -560,18 +616,19 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
              methods, for another seed may differ by more than the interval.",
             "시드가 하나뿐인 조건이 있습니다. 그에 대한 결론은 그 모델에 대한 것이지 방법에 대한 것이 아닙니다.",
         )),
-        Some(&fewest) if fewest < 5 => caveats.push(words(
-            format!(
-                "With {fewest} seeds, the sign-flip test over seeds cannot give a p below {}; the \
-                 findings rest on the bootstrap over seeds and reviews and on McNemar's test.",
-                0.5_f64.powi(fewest as i32 - 1)
-            ),
-            format!(
-                "시드가 {fewest}개이면 시드에 대한 부호 뒤집기 검정의 p는 {}보다 작아질 수 없습니다. 결론은 시드와 \
-                 리뷰에 대한 부트스트랩과 McNemar 검정을 따릅니다.",
-                0.5_f64.powi(fewest as i32 - 1)
-            ),
-        )),
+        Some(&fewest) if fewest < 5 => {
+            let (least, Words { en, ko }) = (0.5_f64.powi(fewest as i32 - 1), interval());
+            caveats.push(words(
+                format!(
+                    "With {fewest} seeds, the sign-flip test over seeds cannot give a p below {least}; \
+                     the findings rest on {en}, and on McNemar's test."
+                ),
+                format!(
+                    "시드가 {fewest}개이면 시드에 대한 부호 뒤집기 검정의 p는 {least}보다 작아질 수 없습니다. 결론은 \
+                     {ko}과 McNemar 검정을 따릅니다."
+                ),
+            ));
+        }
         _ => {}
     }
     let tested =
@@ -637,6 +694,56 @@ mod tests {
             assert_eq!(estimate(difference).replace('\u{a0}', " "), expected);
         }
         assert_eq!(share(-0.001).replace('\u{a0}', " "), "0 %");
+    }
+
+    #[test]
+    fn the_claims_are_counted_without_what_there_is_none_of() {
+        for ((holds, reversed, open), en, ko) in [
+            (
+                (1, 2, 1),
+                "of 4 pairwise claims, 1 holds, 2 are reversed and 1 cannot be decided",
+                "두 방법씩 비교한 주장 4개 가운데 1개가 성립하고 2개는 반대이며 1개는 판단할 수 없습니다",
+            ),
+            (
+                (5, 1, 0),
+                "of 6 pairwise claims, 5 hold and 1 is reversed",
+                "두 방법씩 비교한 주장 6개 가운데 5개가 성립하고 1개는 반대입니다",
+            ),
+            (
+                (3, 0, 2),
+                "of 5 pairwise claims, 3 hold and 2 cannot be decided",
+                "두 방법씩 비교한 주장 5개 가운데 3개가 성립하고 2개는 판단할 수 없습니다",
+            ),
+            (
+                (0, 3, 0),
+                "all 3 pairwise claims are reversed",
+                "두 방법씩 비교한 주장 3개는 모두 반대입니다",
+            ),
+            (
+                (0, 0, 1),
+                "the one pairwise claim cannot be decided",
+                "두 방법을 비교한 유일한 주장은 판단할 수 없습니다",
+            ),
+        ] {
+            assert_eq!(counts(holds, reversed, open), words(en, ko));
+        }
+    }
+
+    #[test]
+    fn a_collapse_outlasts_the_tuning_only_where_it_was_found_to() {
+        use Finding::{Holds, Missing, Reversed, Undecided};
+        for (findings, en, ko) in [
+            (vec![Reversed; 2], "a matter of the recipe, not of the method", "설정의 문제입니다"),
+            (vec![Holds; 2], "collapse outlasts the tuning", "조정해도 LoRA는 무너집니다"),
+            // Decided at every size, but not alike.
+            (vec![Holds, Reversed], "at some sizes, and not at others", "무너지지 않습니다"),
+            (vec![Reversed, Undecided], "is not decided at every size", "판단할 수는 없습니다"),
+            (vec![Holds, Missing], "is not decided at every size", "판단할 수는 없습니다"),
+            (vec![Undecided; 2], "is not decided", "무너지는지는 판단할 수 없습니다"),
+        ] {
+            let found = outlasts(&findings);
+            assert!(found.en.ends_with(en) && found.ko.ends_with(ko), "{findings:?}: {found:?}");
+        }
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn the_verdict_says_what_the_fabricated_numbers_say() {
     for sentence in [
         "With the paper's recipe, the paper's order holds at every training size. Vanilla beats \
          AdapterFusion",
-        "With tuned learning rates, the data do not decide the whole of the paper's order",
+        "With the tuned recipe, the data do not decide the whole of the paper's order",
         "LoRA r=64 collapses: it lies 23.",
         "one key changed alone closes more than half: alpha (1 → 128), ",
         "Less than half: what trains beside LoRA ([] → [head]), ",
@@ -68,6 +68,18 @@ fn the_verdict_says_what_the_fabricated_numbers_say() {
     ] {
         let html = html.replace("&#39;", "'").replace('\u{a0}', " ");
         assert!(html.contains(sentence), "{sentence}");
+    }
+    // The legend, the caveat of few seeds, and the captions of claims, differences and changes.
+    for (interval, how_often) in [
+        ("the 95 % interval of a bootstrap over reviews, with Student's t for the seeds", 5),
+        ("리뷰에 대한 부트스트랩과 시드에 대한 Student t를 합친 95 % 신뢰구간", 5),
+        ("over seeds and reviews", 0),
+        ("시드와 리뷰에 대한", 0),
+    ] {
+        // Tables have notes of their own.
+        let prose = html.replace("&#39;", "'");
+        let prose = prose.split("id=\"tables\"").next().unwrap();
+        assert_eq!(prose.matches(interval).count(), how_often, "{interval}");
     }
 }
 
@@ -153,7 +165,7 @@ fn a_reversed_claim_and_one_without_runs_are_said_to_be_such() {
     for (text, sentence) in [
         (
             en,
-            "the paper's order does not hold: 1 of 4 pairwise claims hold, 2 are reversed, 1 cannot",
+            "the paper's order does not hold: of 4 pairwise claims, 1 holds, 2 are reversed and 1 cannot",
         ),
         (en, "AdapterFusion, Fuse(ko, nsmc) beats Vanilla by "),
         (en, "AdapterFusion, Fuse(ko, nsmc) and LoRA r=16 have no runs to compare on 500 reviews."),
@@ -228,11 +240,111 @@ fn every_plot_has_marks_for_its_data() {
     }
 }
 
+/// The values of an attribute, in the order of the page.
+fn values<'a>(html: &'a str, attribute: &str) -> Vec<&'a str> {
+    let start = format!(" {attribute}=\"");
+    let parts = html.split(&start).skip(1);
+    parts.map(|rest| rest.split('"').next().unwrap()).collect()
+}
+
+#[test]
+fn whatever_can_be_focused_or_looked_at_has_a_name_of_its_own() {
+    let (study, texts) = report();
+    let html = Report { study: &study, texts }.html();
+    let ids = values(&html, "id");
+    for (index, id) in ids.iter().enumerate() {
+        assert!(!ids[..index].contains(id), "two elements are called {id}");
+    }
+    for names in values(&html, "aria-labelledby") {
+        let missing = names.split(' ').find(|name| !ids.contains(name));
+        assert_eq!(missing, None, "in {names}");
+    }
+    let tags = |start: &str| -> Vec<String> {
+        let tags = html.split(start).skip(1).map(|rest| rest.split('>').next().unwrap());
+        tags.map(|tag| format!(" {tag}")).collect()
+    };
+    let (plots, regions) = (tags("<svg "), tags("<div class=\"scroll\""));
+    assert!(plots.len() >= 12 && regions.len() >= 7, "{} {}", plots.len(), regions.len());
+    for (tags, role) in [(plots, "img"), (regions, "region")] {
+        let mut names: Vec<&str> = Vec::new();
+        for tag in &tags {
+            assert_eq!(values(tag, "role"), [role], "{tag}");
+            let [name] = values(tag, "aria-labelledby")[..] else { panic!("{tag}") };
+            assert!(!names.contains(&name), "two are called {name}");
+            names.push(name);
+        }
+    }
+    let (cells, scopes) = (tags("<th "), values(&html, "scope"));
+    assert!(!html.contains("<th>"), "a header cell without scope");
+    assert!(cells.iter().all(|cell| values(cell, "scope").len() == 1), "{cells:?}");
+    let rows = scopes.iter().filter(|scope| **scope == "row").count();
+    assert!(rows > 0 && rows < scopes.len() && scopes.len() == cells.len());
+}
+
+#[test]
+fn of_three_classes_a_wrong_answer_tells_no_probability_of_the_true_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let three = |seed: u64| {
+        let mut config = fabricated::config("paper", 1000, seed);
+        config.data.labels.push("2".into());
+        config.data.label_names = ["bad", "fair", "good"].map(str::to_owned).into();
+        config
+    };
+    for seed in 0..3 {
+        for (config, vanilla) in
+            [(three(seed), true), (fabricated::lora(three(seed), 16, 1.0), false)]
+        {
+            fabricated::run(folder.path(), &config, 0.8, 1.0);
+            let mut predictions =
+                String::from("id\tlabel\tin_training\tlogit_0\tlogit_1\tlogit_2\n");
+            for review in 0..100_u64 {
+                // 7: two of three runs of one method are right and one of the other, all sure. 31: all
+                // of one and none of the other, all unsure.
+                let (right, sure) = match review {
+                    7 => ((seed < 2) == vanilla, 5.0),
+                    31 => (vanilla, 0.1),
+                    _ => (true, 1.0),
+                };
+                let label = review % 3;
+                let class = if right { label } else { (label + 1) % 3 };
+                let logit = |of: u64| if of == class { sure } else { 0.0 };
+                let logits = [logit(0), logit(1), logit(2)];
+                writeln!(
+                    predictions,
+                    "{}\t{label}\t0\t{}\t{}\t{}",
+                    9000 + review,
+                    logits[0],
+                    logits[1],
+                    logits[2]
+                )
+                .unwrap();
+            }
+            let run = folder.path().join(config.run_id());
+            fs_err::write(run.join("predictions.tsv"), predictions).unwrap();
+        }
+    }
+    let study = Study::read_runs(folder.path(), None).unwrap();
+    assert_eq!(Report::quoted(&study), ["9031", "9007"], "those furthest apart come first");
+    let html = Report { study: &study, texts: BTreeMap::new() }.html();
+    let section = html.split("id=\"disagreements\"").nth(1).unwrap();
+    let section = section.split("</section>").next().unwrap();
+    let told: Vec<(&str, bool)> = section
+        .split("<td class=\"number ")
+        .skip(1)
+        .map(|cell| (cell.split(['>', '<']).nth(1).unwrap(), cell.starts_with("holds")))
+        .collect();
+    let expected = [("3/3", true), ("0/3", false), ("2/3", true), ("1/3", false)];
+    assert_eq!(told, expected);
+    assert!(section.contains("How many of each method"), "{section}");
+    assert!(!section.contains("Probability") && !section.contains("확률"), "{section}");
+}
+
 /// What the page looks like from within a browser, at some width.
 const MEASURE: &str = r##"
 const found = { errors: [] };
 const measure = (frame, width) => {
   const page = frame.contentDocument, root = page.documentElement;
+  page.querySelectorAll("details").forEach((details) => details.open = true);
   const wide = [...page.querySelectorAll("body *")].filter((element) =>
     !element.closest(".scroll, svg") && element.getBoundingClientRect().right > width + 1);
   const shown = (selector) => [...page.querySelectorAll(selector)]
@@ -252,12 +364,14 @@ const measure = (frame, width) => {
   const untranslated = () => [...page.querySelectorAll("h1, h2, h3, p, li, th, td, dt, figcaption, summary")]
     .map((element) => element.innerText)
     .filter((text) => !/[가-힣]/.test(text) && /[a-z]{2,} [a-z]{2,}/.test(text));
-  const state = { overflow: root.scrollWidth - width, wide: wide.map((element) => element.outerHTML.slice(0, 80)),
+  const names = () => [...page.querySelectorAll("svg.plot, .scroll")]
+    .map((element) => element.computedName);
+  const state = { names: names(), overflow: root.scrollWidth - width, wide: wide.map((element) => element.outerHTML.slice(0, 80)),
     plots: marks.length, fewest_marks: Math.min(...marks), smallest_text: text, cut: cut(),
     english: shown(".verdict .en"), korean: shown(".verdict .ko") };
   page.querySelector("#korean").click();
   state.after = { english: shown(".verdict .en"), korean: shown(".verdict .ko"), cut: cut(),
-    untranslated: untranslated(), overflow: root.scrollWidth - width };
+    names: names(), untranslated: untranslated(), overflow: root.scrollWidth - width };
   state.resources = frame.contentWindow.performance.getEntriesByType("resource").length;
   return state;
 };
@@ -304,6 +418,8 @@ fn a_browser_shows_the_page_without_overflow_requests_or_errors() {
         // It is to look at the page, and at nothing else.
         .args(["--no-first-run", "--disable-background-networking", "--disable-component-update"])
         .args(["--disable-sync", "--disable-extensions", "--disable-dev-shm-usage"])
+        // What an element is called to those who do not see it.
+        .arg("--enable-blink-features=ComputedAccessibilityInfo")
         .args(["--enable-logging=stderr", "--virtual-time-budget=5000", "--dump-dom"])
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .arg(format!("file://{}", path.display()));
@@ -333,6 +449,15 @@ fn a_browser_shows_the_page_without_overflow_requests_or_errors() {
             (&state["cut"], &after["cut"]),
             (&serde_json::json!([]), &serde_json::json!([]))
         );
+        for (names, korean) in [(&state["names"], false), (&after["names"], true)] {
+            let names: Vec<&str> =
+                names.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+            for (index, name) in names.iter().enumerate() {
+                assert!(!names[..index].contains(name), "two are called {name:?}");
+                let is_korean = name.contains(|character| ('가'..='힣').contains(&character));
+                assert!(name.len() > 3 && is_korean == korean, "{name:?} at {width}");
+            }
+        }
         assert_eq!(after["untranslated"], serde_json::json!([]), "at {width}");
         assert_eq!(after["overflow"], 0, "at {width} in Korean");
         assert_eq!((&after["english"], &after["korean"]), (&false.into(), &true.into()));

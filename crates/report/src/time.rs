@@ -1,0 +1,229 @@
+//! Accuracy against time.
+
+use nsmc_eval::Words;
+use nsmc_eval::study::{Cell, Metric, Study, StudyRun};
+
+use crate::figures::{Figure, accuracy, accuracy_point, accuracy_range, by_method, mean, panels};
+use crate::look::Looks;
+use crate::plot::{Plot, Point, Series};
+use crate::words::words;
+
+/// Which times the plots against time show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Times {
+    /// Of the training steps, measured with nothing beside them.
+    Alone,
+    /// Of whole runs, some of which are known to have shared the machine.
+    Shared,
+    /// Of whole runs, of which no more is known.
+    Whole,
+}
+
+impl Times {
+    /// The same for all plots, which are compared with each other.
+    pub(crate) fn of(study: &Study) -> Self {
+        let panels = panels(study);
+        let cells = panels.iter().flat_map(|panel| &panel.cells);
+        let runs: Vec<&StudyRun> = cells.flat_map(|cell| cell.finished()).collect();
+        // A run is measured again if it shared the machine.
+        let again = |run: &&StudyRun| {
+            let results = run.record.results.as_ref();
+            results.is_some_and(|results| results.epoch_seconds_alone.is_some())
+        };
+        if !runs.is_empty() && runs.iter().all(|run| minutes_alone(run).is_some()) {
+            Self::Alone
+        } else if runs.iter().any(again) {
+            Self::Shared
+        } else {
+            Self::Whole
+        }
+    }
+
+    fn minutes(self, run: &StudyRun) -> Option<f64> {
+        match self {
+            Self::Alone => minutes_alone(run),
+            Self::Shared | Self::Whole => Some(Metric::TotalSeconds.of(run)? / 60.0),
+        }
+    }
+
+    fn x_title(self) -> Words {
+        match self {
+            Self::Alone => words("minutes of training, measured alone", "따로 잰 학습 시간(분)"),
+            Self::Shared | Self::Whole => words("minutes of the whole run", "실험 전체 시간(분)"),
+        }
+    }
+
+    pub(crate) fn caption(self) -> Words {
+        let whole = words(
+            "Mean accuracy against the wall time of the whole run: training, AdapterFusion's both \
+             stages, validation and test. A point per training size.",
+            "실험 전체의 시간(학습, AdapterFusion의 두 단계, 검증, 테스트)에 대한 평균 정확도. 점 하나가 학습 데이터 \
+             크기 하나입니다.",
+        );
+        let further = match self {
+            Self::Alone => {
+                return words(
+                    "Mean accuracy against the time of the training steps: the number of epochs \
+                     times the seconds per epoch that were measured again with nothing beside them. \
+                     A point per training size. A baseline has no epochs and is left out.",
+                    "학습 스텝의 시간에 대한 평균 정확도. 시간은 다른 실험 없이 다시 잰 에폭당 시간에 에폭 수를 곱한 것입니다. 점 \
+                     하나가 학습 데이터 크기 하나입니다. 기준선은 에폭이 없어 뺐습니다.",
+                );
+            }
+            Self::Shared => words(
+                "The runs shared the machine with others, each with a part of its threads, so that \
+                 these times are longer than those of runs alone. The table of costs has the time per \
+                 epoch, measured alone.",
+                "실험들이 한 기계에서 스레드를 나누어 동시에 돌았으므로, 이 시간은 하나씩 돌릴 때보다 깁니다. 따로 잰 에폭당 \
+                 시간은 비용 표에 있습니다.",
+            ),
+            Self::Whole => words(
+                "The times are as the runs had them, together with whatever else shared the machine.",
+                "같은 기계에서 함께 돈 것이 있다면 그 영향까지 들어간 시간입니다.",
+            ),
+        };
+        words(format!("{} {}", whole.en, further.en), format!("{} {}", whole.ko, further.ko))
+    }
+}
+
+/// The time of a run's training steps with nothing beside it; none if a part of it was not measured
+/// so, as AdapterFusion's first stage, of which the record has no such time.
+fn minutes_alone(run: &StudyRun) -> Option<f64> {
+    let results = run.record.results.as_ref()?;
+    let seconds = results.epoch_seconds_alone.filter(|_| results.adapter_stage.is_none())?;
+    Some(results.epochs.len() as f64 * seconds / 60.0)
+}
+
+/// Accuracy against time.
+pub(crate) fn by_time(study: &Study) -> Vec<Figure> {
+    let plots = time_plots(study, Times::of(study)).into_iter();
+    plots.map(|(name, plot)| plot.figure(name)).collect()
+}
+
+fn time_plots(study: &Study, times: Times) -> Vec<(String, Plot)> {
+    let looks = Looks::of(study);
+    let mut plots: Vec<(String, Plot)> = Vec::new();
+    for panel in panels(study) {
+        let series: Vec<Series> = by_method(&looks, &panel.plotted())
+            .into_iter()
+            .map(|(name, look, cells)| {
+                let point = |cell: &&Cell| {
+                    let minutes = cell.finished().filter_map(|run| times.minutes(run));
+                    let mean = mean(&minutes.collect::<Vec<_>>());
+                    // A record made elsewhere may have times whose sum is none.
+                    accuracy_point(mean.filter(|minutes| minutes.is_finite())?, cell)
+                };
+                let mut points: Vec<Point> = cells.iter().filter_map(point).collect();
+                points.sort_by(|a, b| a.x.total_cmp(&b.x));
+                Series { name, look, points }
+            })
+            .filter(|series| !series.points.is_empty())
+            .collect();
+        let highest = series.iter().flat_map(|series| &series.points).map(|point| point.x);
+        let Some(highest) = highest.reduce(f64::max) else { continue };
+        let plot = Plot {
+            title: panel.title,
+            x_title: times.x_title(),
+            y_title: accuracy(),
+            x_marks: marks(highest),
+            x: 0.0..highest * 1.08,
+            y: 0.0..1.0,
+            series,
+            diagonal: false,
+        };
+        plots.push((format!("time-{}", panel.name), plot));
+    }
+    let ours = accuracy_range(plots.iter().flat_map(|(_, plot)| &plot.series));
+    for (_, plot) in &mut plots {
+        plot.y = ours.clone();
+    }
+    plots
+}
+
+/// Round numbers from 0 to `highest`, four to eight of them.
+fn marks(highest: f64) -> Vec<(f64, String)> {
+    let magnitude = 10_f64.powf((highest / 4.0).log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * magnitude);
+    let step = step.into_iter().find(|step| highest / step <= 6.0).unwrap_or(magnitude);
+    let digits = usize::from(step < 1.0);
+    let count = (highest / step).floor() as usize;
+    (0..=count).map(|index| index as f64 * step).map(|at| (at, format!("{at:.digits$}"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use nsmc_experiment::{ExperimentConfig, RunRecord};
+
+    use super::*;
+    use crate::fabricated;
+
+    /// A study of a cell per configuration; `change` is made to each record.
+    fn study(runs: &[(ExperimentConfig, f64)], change: impl Fn(&mut RunRecord)) -> Study {
+        let folder = tempfile::tempdir().unwrap();
+        for (config, accuracy) in runs {
+            fabricated::run(folder.path(), config, *accuracy, 90.0);
+            let path = folder.path().join(config.run_id()).join("record.json");
+            let mut record = RunRecord::read(&path).unwrap();
+            change(&mut record);
+            record.write(&path).unwrap();
+        }
+        Study::read_runs(folder.path(), None).unwrap()
+    }
+
+    /// Where the points of each series lie, from left to right.
+    fn at(plot: &Plot) -> Vec<(String, Vec<f64>)> {
+        let points = |series: &Series| series.points.iter().map(|point| point.x).collect();
+        plot.series.iter().map(|series| (series.name.en.clone(), points(series))).collect()
+    }
+
+    #[test]
+    fn accuracy_stands_against_times_that_were_measured_alone_where_all_were() {
+        let config = |seed| fabricated::config("tuned", 1000, seed);
+        let lora = |seed| fabricated::lora(config(seed), 16, 1.0);
+        let methods =
+            [(config(0), 0.8), (config(1), 0.81), (lora(0), 0.7), (lora(1), 0.71)].to_vec();
+        let mut with_baseline = methods.clone();
+        with_baseline.push((fabricated::tfidf(config(0)), 0.75));
+        let alone = |record: &mut RunRecord| {
+            let seed = record.config.seed as f64;
+            let seconds = if record.config.method.name() == "lora" { 20.0 } else { 40.0 };
+            record.results.as_mut().unwrap().epoch_seconds_alone = Some(seconds + 10.0 * seed);
+        };
+        let plot = |study: &Study| {
+            let times = Times::of(study);
+            let [(_, plot)] = time_plots(study, times).try_into().unwrap();
+            (times, plot)
+        };
+        // 3 epochs of 40 and 50 s, and of 20 and 30 s. A baseline has none.
+        let measured = study(&with_baseline, |record| {
+            if !record.config.method.is_baseline() {
+                alone(record);
+            }
+        });
+        let (times, alone_plot) = plot(&measured);
+        assert_eq!(times, Times::Alone);
+        let expected = [("Vanilla".to_owned(), vec![2.25]), ("LoRA r=16".to_owned(), vec![1.25])];
+        assert_eq!(at(&alone_plot), expected);
+        assert!(alone_plot.x_title.en.contains("alone"));
+
+        // One run without, and the plot has the times of whole runs: 400 s.
+        let whole = |study: &Study, times| {
+            let (found, plot) = plot(study);
+            assert_eq!(found, times);
+            assert!(at(&plot).iter().all(|(_, x)| *x == [400.0 / 60.0]), "{:?}", at(&plot));
+            let caption = times.caption();
+            assert!(caption.en.contains("shared the machine"), "{caption:?}");
+        };
+        let one_left = study(&methods, |record| {
+            if record.config.seed == 0 {
+                alone(record);
+            }
+        });
+        whole(&one_left, Times::Shared);
+        whole(&study(&methods, |_| {}), Times::Whole);
+        // AdapterFusion's first stage has no time of its own.
+        let mut with_fusion = methods.clone();
+        with_fusion.push((fabricated::fusion(config(0)), 0.8));
+        whole(&study(&with_fusion, alone), Times::Shared);
+    }
+}
