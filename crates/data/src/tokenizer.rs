@@ -7,6 +7,7 @@ use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::utils::truncation::truncate_encodings;
 use tokenizers::{
     AddedToken, EncodeInput, Model, PostProcessor, Tokenizer, TruncationDirection,
     TruncationParams, TruncationStrategy,
@@ -331,25 +332,29 @@ impl BertTokenizer {
         second: &str,
         max_length: usize,
     ) -> Result<Encoding, DataError> {
-        let encoding = self.truncating(max_length)?.encode((first, second), true);
-        Ok(encoding.map_err(encode_error)?.into())
+        check_max_length(max_length)?;
+        let part = |text: &str| self.tokenizer.encode(text, false);
+        let longest_first =
+            TruncationParams { max_length: max_length - ADDED_TOKENS[1], ..truncation(max_length) };
+        // The library pairs each piece that was cut off of one text with each of the other's: of a
+        // text of 4 KB that takes 600 MB.
+        let encode = || {
+            let parts = (part(first)?, Some(part(second)?));
+            let (mut first, mut second) = truncate_encodings(parts.0, parts.1, &longest_first)?;
+            let mut truncated = !first.take_overflowing().is_empty();
+            if let Some(second) = &mut second {
+                truncated |= !second.take_overflowing().is_empty();
+            }
+            let encoding = self.tokenizer.post_process(first, second, true)?;
+            Ok(Encoding { truncated, ..encoding.into() })
+        };
+        encode().map_err(encode_error)
     }
 
     fn truncating(&self, max_length: usize) -> Result<Tokenizer, DataError> {
-        // The library subtracts without looking.
-        if max_length < ADDED_TOKENS[1] {
-            let message = format!("`max_length`: expected a number from 3, found {max_length}");
-            return Err(encode_error(message.into()));
-        }
+        check_max_length(max_length)?;
         let mut tokenizer = self.tokenizer.clone();
-        tokenizer
-            .with_truncation(Some(TruncationParams {
-                max_length,
-                strategy: TruncationStrategy::LongestFirst,
-                stride: 0,
-                direction: TruncationDirection::Right,
-            }))
-            .map_err(encode_error)?;
+        tokenizer.with_truncation(Some(truncation(max_length))).map_err(encode_error)?;
         Ok(tokenizer)
     }
 
@@ -390,6 +395,24 @@ impl From<tokenizers::Encoding> for Encoding {
             token_type_ids: encoding.get_type_ids().to_vec(),
             truncated: !encoding.get_overflowing().is_empty(),
         }
+    }
+}
+
+/// The library subtracts the tokens that it adds without looking.
+fn check_max_length(max_length: usize) -> Result<(), DataError> {
+    if max_length >= ADDED_TOKENS[1] {
+        return Ok(());
+    }
+    let message = format!("`max_length`: expected a number from 3, found {max_length}");
+    Err(encode_error(message.into()))
+}
+
+fn truncation(max_length: usize) -> TruncationParams {
+    TruncationParams {
+        max_length,
+        strategy: TruncationStrategy::LongestFirst,
+        stride: 0,
+        direction: TruncationDirection::Right,
     }
 }
 
@@ -473,6 +496,23 @@ mod tests {
         refused(&[("tokenizer.json", "{\"version\": \"1.0\"")], "tokenizer.json");
         let decoder = "{\"version\": \"1.0\", \"decoder\": {\"type\": \"WordPiece\", 5}}";
         refused(&[("tokenizer.json", decoder)], "key must be a string");
+    }
+
+    #[test]
+    fn a_pair_is_cut_as_the_library_cuts_it_and_a_long_text_takes_no_memory() {
+        let tokenizer = BertTokenizer::train(&DOCUMENTS, 80).unwrap();
+        let texts = ["", "영화", "재미있는 영화", "정말 재미있는 영화 영화 영화"];
+        for (first, second) in texts.iter().flat_map(|first| texts.map(|second| (*first, second))) {
+            for max_length in [3, 4, 7, 8, 100] {
+                let library = tokenizer.truncating(max_length).unwrap();
+                let expected = Encoding::from(library.encode((first, second), true).unwrap());
+                let found = tokenizer.encode_pair(first, second, max_length).unwrap();
+                assert_eq!(found, expected, "{first}, {second}, {max_length}");
+            }
+        }
+        // Both at once would be a million pairs of pieces.
+        let long = "영화 ".repeat(10_000);
+        assert_eq!(tokenizer.encode_pair(&long, &long, 16).unwrap().input_ids.len(), 16);
     }
 
     #[test]
