@@ -16,7 +16,8 @@ NOLOGFLUSH = 2
 
 
 def run(*command):
-    subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, f"{command}: {done.stdout}"
 
 
 def train(a, out):
@@ -30,6 +31,7 @@ def main():
     p.add_argument("--config", type=pathlib.Path, required=True)
     p.add_argument("--cuts", type=int, default=20)
     p.add_argument("--megabytes", type=int, default=1024)
+    p.add_argument("--between", type=float, nargs=2, default=[0, 1.1], help="cut between these shares of a run's length")
     p.add_argument("--seed", type=int, default=0)
     a = p.parse_args()
     a.nsmc = a.nsmc.resolve()
@@ -55,7 +57,7 @@ def main():
         try:
             while found["cuts"] < a.cuts:
                 process = train(a, out)
-                time.sleep(moments.uniform(0, 1.1 * length))
+                time.sleep(length * moments.uniform(*a.between))
                 if process.poll() is not None:
                     said = process.communicate()[1]
                     assert process.returncode == 0, said
