@@ -11,8 +11,10 @@ use crate::{run_directory, stretches};
 pub(crate) const FILE: &str = "SHA256SUMS";
 
 /// The files that are not of a run's results, or go on changing.
-const LEFT_OUT: [&str; 5] =
-    [FILE, run_directory::LOCK, stretches::FILE, "log.txt", "record.json.partial"];
+const LEFT_OUT: [&str; 4] = [FILE, run_directory::LOCK, stretches::FILE, "log.txt"];
+/// What a file is called while it is written: one that a killed process left goes away when the file
+/// is written again, be it this one.
+const BEING_WRITTEN: &str = ".partial";
 
 /// sha256 by path, relative to the run directory, with `/` between folders.
 pub(crate) type Checksums = BTreeMap<String, String>;
@@ -69,10 +71,34 @@ pub(crate) fn of(run: &Path) -> Result<Checksums> {
             let name = format!("{folder}{}", entry.file_name().to_string_lossy());
             if entry.file_type()?.is_dir() {
                 folders.push(name + "/");
-            } else if !LEFT_OUT.contains(&name.as_str()) {
+            } else if !LEFT_OUT.contains(&name.as_str()) && !name.ends_with(BEING_WRITTEN) {
                 found.insert(name, sha256_file(&entry.path())?);
             }
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_was_writing_is_no_file_of_the_run() {
+        let folder = tempfile::tempdir().expect("there is a temporary folder");
+        let run = folder.path();
+        let put = |name: &str, text: &str| {
+            fs_err::write(run.join(name), text).expect("the folder can be written to");
+        };
+        put("predictions.tsv", "predictions");
+        for name in [FILE, stretches::FILE, "record.json", "config.toml"] {
+            put(&format!("{name}.partial"), "half of");
+        }
+        write(run, "the record").expect("hashes are written");
+        put("record.json", "the record");
+        fs_err::remove_file(run.join("stretches.json.partial")).expect("it was there");
+        let expected = read(run).expect("hashes are read").expect("there are some");
+        assert_eq!(of(run).expect("the files are there"), expected);
+        assert_eq!(expected.keys().collect::<Vec<_>>(), ["predictions.tsv", "record.json"]);
+    }
 }
