@@ -28,9 +28,7 @@ impl BertEncoder {
         sequences: &Sequences,
         hooks: &impl Hooks,
     ) -> Tensor<2> {
-        self.layer.iter().fold(hidden_states, |hidden_states, layer| {
-            layer.forward(hidden_states, sequences, OutputRows::All, hooks)
-        })
+        through(&self.layer, hidden_states, sequences, hooks)
     }
 
     /// The last layer's hidden state of each sequence's first token: `[batch_size, hidden_size]`.
@@ -75,10 +73,7 @@ impl BertEncoder {
         hooks: &impl Hooks,
     ) -> (Option<&BertLayer>, Tensor<2>) {
         let Some((last, lower)) = self.layer.split_last() else { return (None, hidden_states) };
-        let hidden_states = lower.iter().fold(hidden_states, |hidden_states, layer| {
-            layer.forward(hidden_states, sequences, OutputRows::All, hooks)
-        });
-        (Some(last), hidden_states)
+        (Some(last), through(lower, hidden_states, sequences, hooks))
     }
 
     /// Each layer's hidden states, from the first layer up.
@@ -97,4 +92,16 @@ impl BertEncoder {
             })
             .collect()
     }
+}
+
+/// Every row through some layers, one after the other.
+fn through(
+    layers: &[BertLayer],
+    hidden_states: Tensor<2>,
+    sequences: &Sequences,
+    hooks: &impl Hooks,
+) -> Tensor<2> {
+    layers.iter().fold(hidden_states, |hidden_states, layer| {
+        layer.forward(hidden_states, sequences, OutputRows::All, hooks)
+    })
 }
