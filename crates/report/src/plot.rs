@@ -208,7 +208,8 @@ impl Forest {
             .label_style(text(TEXT - 1, MUTED))
             .axis_desc_style(text(TEXT - 1, INK))
             .x_desc(drawn(&self.x_title))
-            .x_label_formatter(&|at| format!("{at:+.2}"))
+            // A mark that is 0 but for rounding has no minus.
+            .x_label_formatter(&|at| format!("{:+.2}", if at.abs() < 0.005 { 0.0 } else { *at }))
             .draw()?;
         chart.draw_series(LineSeries::new([(0.0, 0.0), (0.0, rows)], INK.rgb()))?;
         for (index, row) in self.rows.iter().enumerate() {

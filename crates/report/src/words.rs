@@ -173,10 +173,11 @@ fn counts(holds: usize, reversed: usize, open: usize) -> Words {
                 format!("두 방법을 비교한 유일한 주장은 {last}"),
             )
         } else {
-            words(
-                format!("all {all} pairwise claims {many}"),
-                format!("두 방법씩 비교한 주장 {all}개는 모두 {last}"),
-            )
+            let en = match open == all {
+                true => format!("none of the {all} pairwise claims can be decided"),
+                false => format!("all {all} pairwise claims {many}"),
+            };
+            words(en, format!("두 방법씩 비교한 주장 {all}개는 모두 {last}"))
         };
     }
     let each = parts.iter().enumerate().map(|(index, Part { count, en, ko, particle })| {
@@ -718,6 +719,11 @@ mod tests {
                 (0, 3, 0),
                 "all 3 pairwise claims are reversed",
                 "두 방법씩 비교한 주장 3개는 모두 반대입니다",
+            ),
+            (
+                (0, 0, 2),
+                "none of the 2 pairwise claims can be decided",
+                "두 방법씩 비교한 주장 2개는 모두 판단할 수 없습니다",
             ),
             (
                 (0, 0, 1),
