@@ -1,4 +1,4 @@
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use nsmc_bert::{Tensors, read_tensors};
@@ -32,7 +32,7 @@ impl Bundle {
             return Ok(Self { folder: source.into(), source: source.into(), _unpacked: None });
         }
         let unpacked = tempfile::tempdir()?;
-        unpack(source, unpacked.path())?;
+        unpack(source, unpacked.path(), MAX_BYTES)?;
         Ok(Self {
             folder: unpacked.path().into(),
             source: source.into(),
@@ -73,7 +73,7 @@ impl Bundle {
     }
 }
 
-fn unpack(source: &Path, target: &Path) -> Result<(), PeftError> {
+fn unpack(source: &Path, target: &Path, most: u64) -> Result<(), PeftError> {
     let error = |message: String| PeftError::Archive { path: source.into(), message };
     let mut archive = ZipArchive::new(fs_err::File::open(source)?)
         .map_err(|source| error(format!("not a folder and not a zip archive: {source}")))?;
@@ -81,7 +81,7 @@ fn unpack(source: &Path, target: &Path) -> Result<(), PeftError> {
         let (found, most) = (archive.len(), MAX_ENTRIES);
         return Err(error(format!("expected at most {most} entries, found {found}")));
     }
-    let mut left = MAX_BYTES;
+    let mut left = most;
     for index in 0..archive.len() {
         let entry = archive
             .by_index(index)
@@ -108,21 +108,37 @@ fn unpack(source: &Path, target: &Path) -> Result<(), PeftError> {
             return Err(error(format!("there are two files `{file}`")));
         }
         // What an entry says of its size is not believed: no more than is left is read.
-        let mut output = fs_err::File::create(&target)?;
-        let copied = std::io::copy(&mut entry.take(left + 1), &mut output)
+        let copied = copy(&mut entry.take(left + 1), &mut fs_err::File::create(&target)?)?
             .map_err(|source| error(format!("`{name}` is damaged: {source}")))?;
-        if copied > left {
-            return Err(error(format!("it unpacks to more than {} MiB", MAX_BYTES >> 20)));
-        }
-        left -= copied;
+        left = left
+            .checked_sub(copied)
+            .ok_or_else(|| error(format!("it unpacks to more than {most} bytes")))?;
     }
     Ok(())
 }
 
+/// Copies all of `input` and counts its bytes.
+///
+/// What fails in the input is inside, what fails in the output outside: a full disk is no damaged
+/// archive.
+fn copy(input: &mut impl Read, output: &mut impl Write) -> io::Result<io::Result<u64>> {
+    let mut buffer = vec![0; 64 << 10];
+    let mut copied = 0;
+    loop {
+        match input.read(&mut buffer) {
+            Ok(0) => return Ok(Ok(copied)),
+            Ok(read) => {
+                output.write_all(&buffer[..read])?;
+                copied += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use zip::ZipWriter;
     use zip::write::SimpleFileOptions;
 
@@ -175,20 +191,29 @@ mod tests {
 
     #[test]
     fn a_bomb_is_refused_before_it_fills_the_disk() {
-        // Zeros compress a thousandfold: 2 GiB and a byte are 2 MB here.
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let mut writer = ZipWriter::new(file.reopen().unwrap());
-        let zeros = vec![0; 1 << 20];
-        for entry in 0..3 {
-            writer
-                .start_file(format!("{entry}.bin"), SimpleFileOptions::default().large_file(true))
-                .unwrap();
-            for _ in 0..700 {
-                writer.write_all(&zeros).unwrap();
-            }
-        }
-        writer.finish().unwrap();
-        let Err(error) = Bundle::open(file.path()) else { panic!("it was unpacked") };
-        assert!(error.to_string().contains("unpacks to more than 2048 MiB"), "{error}");
+        let zeros = vec![0; 700];
+        let file = archive(&[("0.bin", &zeros), ("1.bin", &zeros), ("2.bin", &zeros)]);
+        let target = tempfile::tempdir().unwrap();
+        unpack(file.path(), target.path(), 2_100).unwrap();
+        let target = tempfile::tempdir().unwrap();
+        let error = unpack(file.path(), target.path(), 2_099).unwrap_err();
+        assert!(error.to_string().contains("unpacks to more than 2099 bytes"), "{error}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_is_no_damaged_archive() {
+        // Every write to this device finds it full.
+        let mut full = fs_err::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let error = copy(&mut &b"whole"[..], &mut full).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+
+        let file = archive(&[("x.bin", &[7; 500])]);
+        let mut bytes = fs_err::read(file.path()).unwrap();
+        bytes[40] ^= 0xff;
+        fs_err::write(file.path(), bytes).unwrap();
+        let target = tempfile::tempdir().unwrap();
+        let error = unpack(file.path(), target.path(), 2_099).unwrap_err();
+        assert!(error.to_string().contains("is damaged"), "{error}");
     }
 }
