@@ -187,14 +187,31 @@ fn model_name(config: &ExperimentConfig) -> String {
     }
 }
 
-/// Model, revision and test set of a run, in words: what runs must share to be compared.
+/// Model, revision and test set of a run, in words: what runs must share to be compared. Plans and data
+/// files hold it, so it stays as it is.
 pub(crate) fn setting(config: &ExperimentConfig) -> String {
-    setting_words(config).en
+    let data = &config.data;
+    format!("{} on {}, {} test reviews", model_words(config).en, data.dataset, data.test_size)
 }
 
-/// [`setting`] in both languages.
+/// [`setting`] as it is read, in both languages.
 pub(crate) fn setting_words(config: &ExperimentConfig) -> Words {
-    let model = match &config.model {
+    let (model, dataset) = (model_words(config), &config.data.dataset);
+    let reviews = match config.data.test_size {
+        Rows::All => Words::new("all test reviews", "테스트 리뷰 전체"),
+        Rows::Exactly(size) => {
+            let size = with_thousands(size);
+            Words::new(format!("{size} test reviews"), format!("테스트 리뷰 {size}건"))
+        }
+    };
+    Words::new(
+        format!("{} on {dataset}, {}", model.en, reviews.en),
+        format!("{}, {dataset} {}", model.ko, reviews.ko),
+    )
+}
+
+fn model_words(config: &ExperimentConfig) -> Words {
+    match &config.model {
         ModelConfig::Pretrained { name, revision, .. } => {
             Words::from(format!("{name} ({})", revision.get(..7).unwrap_or(revision)))
         }
@@ -202,16 +219,7 @@ pub(crate) fn setting_words(config: &ExperimentConfig) -> Words {
             let shape = format!("{}×{}", shape.num_hidden_layers, shape.hidden_size);
             Words::new(model_name(config), format!("처음부터 학습한 모델 {shape}"))
         }
-    };
-    let data = &config.data;
-    let tested = match data.test_size {
-        Rows::All => "테스트 리뷰 전체".into(),
-        Rows::Exactly(size) => format!("테스트 리뷰 {}건", with_thousands(size)),
-    };
-    Words::new(
-        format!("{} on {}, {} test reviews", model.en, data.dataset, data.test_size),
-        format!("{}, {} {tested}", model.ko, data.dataset),
-    )
+    }
 }
 
 pub(crate) fn paper_row(config: &ExperimentConfig) -> Option<&'static PaperRow> {

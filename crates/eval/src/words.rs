@@ -84,8 +84,8 @@ pub fn method_words(label: &str) -> Words {
     const NAMES: [(&str, &str); 5] = [
         ("Vanilla", "전체 미세조정(Vanilla)"),
         ("Head only", "분류기만 학습"),
-        ("Baseline: majority class", "기준선: 다수 클래스"),
-        ("Baseline: TF-IDF, logistic regression", "기준선: TF-IDF와 로지스틱 회귀"),
+        ("Baseline: majority class", "베이스라인: 다수 클래스"),
+        ("Baseline: TF-IDF, logistic regression", "베이스라인: TF-IDF와 로지스틱 회귀"),
         ("Adapter, ", "어댑터, "),
     ];
     if label == "Adapter" {

@@ -1,5 +1,7 @@
 //! What is plotted.
 
+use std::ops::Range;
+
 use nsmc_eval::study::{Calibration, Cell, CellKey, Metric, Study};
 use nsmc_eval::{PAPER, PaperRow, Words, method_words, with_thousands};
 use nsmc_experiment::{EpochRecord, Rows};
@@ -19,17 +21,19 @@ pub struct Figure {
     pub title: Words,
     /// The SVG.
     pub svg: String,
+    /// What its axes reach over; the second is empty where there are names.
+    pub(crate) axes: [Range<f64>; 2],
 }
 
 impl Plot {
     pub(crate) fn figure(self, name: String) -> Figure {
-        Figure { name, svg: self.svg(), title: self.title }
+        Figure { name, svg: self.svg(), title: self.title, axes: [self.x, self.y] }
     }
 }
 
 impl Forest {
     pub(crate) fn figure(self, name: String) -> Figure {
-        Figure { name, svg: self.svg(), title: self.title }
+        Figure { name, svg: self.svg(), axes: [self.x(), 0.0..0.0], title: self.title }
     }
 }
 
@@ -70,7 +74,7 @@ pub(crate) fn panels(study: &Study) -> Vec<Panel<'_>> {
             continue;
         }
         let mut title = words::recipe(recipe);
-        title.en = capital(&title.en);
+        title.en = words::capital(&title.en);
         if settings {
             let Words { en, ko } = study.setting(setting);
             title = words(format!("{}; {en}", title.en), format!("{}; {ko}", title.ko));
@@ -93,13 +97,6 @@ pub(crate) fn accuracy() -> Words {
 
 fn difference_of_accuracies() -> Words {
     words("difference of accuracies", "정확도 차이")
-}
-
-fn capital(text: &str) -> String {
-    let mut characters = text.chars();
-    characters.next().map_or_else(String::new, |first| {
-        first.to_uppercase().collect::<String>() + characters.as_str()
-    })
 }
 
 fn size_of(key: &CellKey, cell: Option<&Cell>) -> Option<usize> {
@@ -136,11 +133,9 @@ pub(crate) fn by_method<'a>(
 }
 
 /// The range of the means, and of intervals no wider than a tenth: a wide one would flatten the rest.
-pub(crate) fn accuracy_range<'a>(
-    series: impl IntoIterator<Item = &'a Series>,
-) -> std::ops::Range<f64> {
+pub(crate) fn accuracy_range(series: &[Series]) -> Range<f64> {
     let mut values = Vec::new();
-    for point in series.into_iter().flat_map(|series| &series.points) {
+    for point in series.iter().flat_map(|series| &series.points) {
         values.push(point.y);
         values.extend(
             point
@@ -171,12 +166,7 @@ pub(crate) fn by_size(study: &Study) -> Vec<Figure> {
             plots.push((format!("size-{}", panel.name), size_plot(panel.title, series)));
         }
     }
-    let ours = accuracy_range(plots.iter().flat_map(|(_, plot)| &plot.series));
-    for (_, plot) in &mut plots {
-        plot.y = ours.clone();
-    }
-    let beside = study.cells.iter().any(|cell| cell.paper(study.paper_scale).is_some());
-    if beside {
+    if study.is_compared_with_the_paper() {
         let mut series: Vec<Series> = Vec::new();
         for row in &PAPER {
             let PaperRow { train_size, method, rank, accuracy, .. } = *row;
@@ -194,9 +184,7 @@ pub(crate) fn by_size(study: &Study) -> Vec<Figure> {
             }
         }
         let title = words("As the paper has it: multilingual BERT", "논문의 결과: 다국어 BERT");
-        let mut plot = size_plot(title, series);
-        plot.y = accuracy_range(&plot.series);
-        plots.push(("size-paper".into(), plot));
+        plots.push(("size-paper".into(), size_plot(title, series)));
     }
     plots.into_iter().map(|(name, plot)| plot.figure(name)).collect()
 }
@@ -223,7 +211,7 @@ fn size_plot(title: Words, mut series: Vec<Series>) -> Plot {
         y_title: accuracy(),
         x_marks: sizes.iter().map(|&size| (size, with_thousands(size as usize))).collect(),
         x,
-        y: 0.0..1.0,
+        y: accuracy_range(&series),
         series,
         diagonal: false,
     }
@@ -339,7 +327,7 @@ pub(crate) fn reliability(study: &Study) -> Vec<Figure> {
         let plot = Plot {
             title: panel.title,
             x_title: words("probability of the predicted class", "예측한 클래스의 확률"),
-            y_title: words("share predicted rightly", "맞힌 비율"),
+            y_title: words("share predicted rightly", "정답률"),
             x_marks,
             x: start..1.02,
             y: start..1.02,
@@ -429,8 +417,8 @@ fn differences_caption() -> Words {
             interval.en
         ),
         format!(
-            "평균 정확도의 차이(앞의 방법 − 뒤의 방법). 막대는 {}입니다. 선의 오른쪽이면 앞의 방법이 앞섭니다. 속이 빈 \
-             표시는 논문의 차이입니다.",
+            "평균 정확도의 차이(앞의 방법 − 뒤의 방법)입니다. 막대: {}. 선의 오른쪽이면 앞의 방법이 앞섭니다. 속이 빈 \
+             표시는 논문에서의 차이입니다.",
             interval.ko
         ),
     )
@@ -453,8 +441,8 @@ pub(crate) fn changes(study: &Study) -> Vec<Figure> {
             factors => {
                 let (recipe, count) = (words::recipe(&cell.key.recipe), factors.len());
                 words(
-                    format!("{}: {count} keys at once", recipe.en),
-                    format!("{}: 키 {count}개를 함께", recipe.ko),
+                    format!("{}: {count} settings at once", recipe.en),
+                    format!("{}: 설정 항목 {count}개를 함께 변경", recipe.ko),
                 )
             }
         };
@@ -475,7 +463,7 @@ pub(crate) fn changes(study: &Study) -> Vec<Figure> {
     }
     let title = words(
         "Difference from LoRA with the paper's recipe",
-        "논문의 설정으로 학습한 LoRA와의 차이",
+        "논문의 학습 설정을 쓴 LoRA와의 차이",
     );
     let forest = Forest { title, x_title: difference_of_accuracies(), rows };
     vec![forest.figure("changes".into())]
@@ -485,18 +473,24 @@ fn changes_caption() -> Words {
     let interval = words::interval();
     words(
         format!(
-            "LoRA of other recipes less LoRA of the paper's. Bars: {}. A row of a single key changes \
-             that key alone.",
+            "LoRA of other recipes less LoRA of the paper's. Bars: {}. A row that names one setting \
+             changes that alone.",
             interval.en
         ),
         format!(
-            "다른 설정의 LoRA − 논문 설정의 LoRA. 막대는 {}입니다. 키가 하나인 행은 그것만 바꾼 것입니다.",
+            "다른 학습 설정의 LoRA에서 논문 설정의 LoRA를 뺀 차이입니다. 막대: {}. 설정 항목의 이름이 적힌 행은 그 \
+             항목만 바꾼 것입니다.",
             interval.ko
         ),
     )
 }
 
-/// A part of the report: its plots under one heading.
+/// Whether plots that stand side by side cannot be compared by eye.
+fn axes_differ(figures: &[Figure]) -> bool {
+    figures.windows(2).any(|pair| pair[0].axes != pair[1].axes)
+}
+
+/// A part of the report: its plots under one heading. Without plots, the caption says why.
 pub(crate) struct Section {
     pub(crate) id: &'static str,
     pub(crate) heading: Words,
@@ -504,9 +498,16 @@ pub(crate) struct Section {
     pub(crate) figures: Vec<Figure>,
 }
 
-/// Every part that has plots, in the order of reading.
+/// Every part that has plots or a reason to have none, in the order of reading.
 pub(crate) fn sections(study: &Study) -> Vec<Section> {
-    let section = |id, heading, caption, figures| Section { id, heading, caption, figures };
+    let section = |id, heading, mut caption: Words, figures: Vec<Figure>| {
+        if axes_differ(&figures) {
+            caption.en += " The plots' axes differ.";
+            caption.ko += " 그림마다 축의 범위가 다릅니다.";
+        }
+        Section { id, heading, caption, figures }
+    };
+    let times = Times::of(study);
     let all = [
         section(
             "differences",
@@ -518,22 +519,23 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
             "size",
             words("Accuracy and the number of training reviews", "학습 데이터 크기와 정확도"),
             words(
-                "Mean accuracy over seeds, the methods of a size side by side. Bars: 95 % interval, Student's over seeds, or Wilson's \
-                 over reviews for one seed; where it leaves the plot, it is cut.",
-                "시드에 대한 평균 정확도이며, 같은 크기의 방법들을 옆으로 조금 벌려 그렸습니다. 막대는 95 % 신뢰구간으로, 시드가 여럿이면 Student, 하나면 리뷰에 대한 Wilson \
-                 구간입니다. 그림을 벗어나는 부분은 잘렸습니다.",
+                "Mean accuracy over seeds, the methods of a size side by side. Bars: 95 % interval, \
+                 Student's over seeds, or Wilson's over reviews for one seed; where it leaves the plot, \
+                 it is cut.",
+                "시드에 대한 평균 정확도이며, 같은 크기의 방법들은 옆으로 조금씩 벌려 그렸습니다. 막대는 95% 신뢰구간으로, \
+                 시드가 여럿이면 t 분포 구간, 하나면 Wilson 구간입니다. 그림을 벗어나는 부분은 잘라 냈습니다.",
             ),
             by_size(study),
         ),
         section(
             "time",
             words("Accuracy and time", "시간과 정확도"),
-            Times::of(study).caption(),
-            by_time(study),
+            times.caption(),
+            by_time(study, times),
         ),
         section(
             "changes",
-            words("What the recipe does to LoRA", "설정이 LoRA에 미치는 영향"),
+            words("What the recipe does to LoRA", "학습 설정이 LoRA에 미치는 영향"),
             changes_caption(),
             changes(study),
         ),
@@ -542,7 +544,7 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
             words("LoRA's rank", "LoRA의 랭크"),
             words(
                 "Accuracy against the rank, at the largest training size.",
-                "가장 큰 학습 데이터 크기에서 랭크에 따른 정확도.",
+                "가장 큰 학습 데이터 크기에서 랭크에 따른 정확도입니다.",
             ),
             by_rank(study),
         ),
@@ -552,14 +554,14 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
             words(
                 "By epoch, means over seeds, at the largest training size; of AdapterFusion's second \
                  stage. Validation reviews are held out of the training file.",
-                "가장 큰 학습 데이터 크기의 에폭별 값, 시드에 대한 평균. AdapterFusion은 둘째 단계입니다. 검증 리뷰는 학습 \
-                 파일에서 떼어 둔 것입니다.",
+                "가장 큰 학습 데이터 크기의 에폭별 값으로, 시드에 대한 평균입니다. AdapterFusion은 2단계의 값입니다. 검증 \
+                 리뷰는 학습 파일에서 떼어 두었습니다.",
             ),
             learning_curves(study),
         ),
         section(
             "calibration",
-            words("Calibration", "확률 보정"),
+            words("Calibration", "캘리브레이션(확률 보정)"),
             words(
                 format!(
                     "Reviews in {} bins of equal width from 0 to 1 by the probability of the \
@@ -569,9 +571,9 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
                     Calibration::BINS
                 ),
                 format!(
-                    "예측한 클래스의 확률로 0~1을 같은 폭의 구간 {}개로 나눈 것, 모든 시드를 함께. 리뷰가 20개보다 적은 \
-                     구간은 그림에서 뺐습니다. 선 위에 있으면 확률이 말하는 만큼 맞습니다. 기대 보정 오차(ECE)는 \
-                     Σ n(b)/n · |정확도(b) − 평균 확률(b)|입니다.",
+                    "모든 시드의 리뷰를 예측한 클래스의 확률에 따라 0~1을 같은 폭으로 나눈 구간 {}개로 묶었습니다. 리뷰가 \
+                     20건보다 적은 구간은 그림에서 뺐습니다. 점이 대각선에 있으면 확률과 실제 정답률이 같습니다. 기대 \
+                     캘리브레이션 오차(ECE)는 모든 구간에 대한 Σ n(b)/n · |정확도(b) − 평균 확률(b)|입니다.",
                     Calibration::BINS
                 ),
             ),
@@ -579,18 +581,19 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
         ),
         section(
             "attention",
-            words("What the fusion attends to", "퓨전이 주목하는 어댑터"),
+            words("What the fusion attends to", "AdapterFusion의 어댑터별 어텐션 가중치"),
             words(
                 "Mean weights of the fused adapters over the test set, per layer. The weights \
                  of a layer add up to 1: of two adapters the first is drawn, and the second has the \
                  rest. Means over seeds at the largest training size.",
-                "테스트 집합에서 퓨전에 쓰인 어댑터들이 층마다 받는 평균 가중치. 한 층의 가중치를 모두 더하면 1이므로, 어댑터가 \
-                 둘이면 첫째만 그렸고 나머지는 둘째의 것입니다. 가장 큰 학습 데이터 크기, 시드에 대한 평균.",
+                "테스트 집합에서 각 어댑터가 층마다 받은 어텐션 가중치의 평균입니다. 한 층의 가중치를 모두 더하면 1이므로, \
+                 어댑터가 둘이면 첫째만 그렸고 나머지는 둘째의 몫입니다. 가장 큰 학습 데이터 크기에서 시드에 대해 평균했습니다.",
             ),
             fusion_attention(study),
         ),
     ];
-    all.into_iter().filter(|section| !section.figures.is_empty()).collect()
+    let reason = |section: &Section| section.id == "time" && times == Times::Shared;
+    all.into_iter().filter(|section| !section.figures.is_empty() || reason(section)).collect()
 }
 
 #[cfg(test)]
@@ -619,6 +622,30 @@ mod tests {
                 assert!((places.iter().sum::<f64>() / 6.0 - size).abs() < 1e-9, "{places:?}");
             }
         }
+    }
+
+    #[test]
+    fn each_recipe_has_a_range_of_its_own_and_the_caption_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        fabricated::grid(folder.path());
+        let study = Study::read_runs(folder.path(), None).unwrap();
+        let times = Times::of(&study);
+        for figures in [by_size(&study), by_time(&study, times)] {
+            let [paper, tuned] = figures.as_slice() else { panic!("a plot per recipe") };
+            let heights = [paper, tuned].map(|figure| figure.axes[1].end - figure.axes[1].start);
+            // LoRA collapses with the first alone.
+            assert!(heights[0] > 2.0 * heights[1], "{heights:?}");
+        }
+        let said = |study: &Study, id: &str| {
+            let sections = sections(study);
+            let section = sections.iter().find(|section| section.id == id).unwrap();
+            let Words { en, ko } = &section.caption;
+            assert_eq!(en.contains("axes differ"), ko.contains("축의 범위가 다릅니다"));
+            en.contains("axes differ")
+        };
+        assert!(said(&study, "size") && said(&study, "time") && said(&study, "differences"));
+        assert!(!said(&study, "changes"), "it has one plot");
+        assert!(!said(&study, "attention"), "its plots have the same axes");
     }
 
     #[test]

@@ -46,8 +46,8 @@ impl Report<'_> {
         let style = palette::style_sheet();
         let sections = figures::sections(self.study);
         let mut figures = Vec::new();
-        for Figure { name, title, svg } in sections.into_iter().flat_map(|section| section.figures)
-        {
+        let all = sections.into_iter().flat_map(|section| section.figures);
+        for Figure { name, title, svg, axes } in all {
             // Alone, a plot brings its colours and its ground.
             let style = format!("<style>{style} svg{{background:var(--paper)}}</style>");
             let end = svg.find('>').map_or(0, |end| end + 1);
@@ -56,7 +56,7 @@ impl Report<'_> {
                 [(name.clone(), Language::English), (format!("{name}.ko"), Language::Korean)]
             {
                 let svg = language::in_one(&svg, language);
-                figures.push(Figure { name, title: title.clone(), svg });
+                figures.push(Figure { name, title: title.clone(), svg, axes: axes.clone() });
             }
         }
         figures

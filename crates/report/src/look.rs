@@ -2,7 +2,9 @@
 
 use nsmc_eval::study::{CellKey, Study};
 
-use crate::palette::{ADAPTER, FUSION, LORA, LORA_SECOND, LORA_THIRD, OTHER, SERIES, VANILLA};
+use crate::palette::{
+    ADAPTER, BASELINE, FUSION, LORA, LORA_SECOND, LORA_THIRD, OTHER, SERIES, VANILLA,
+};
 use crate::plot::{Look, Marker};
 
 /// The baseline that is plotted.
@@ -55,7 +57,7 @@ pub(crate) fn usual(method: &str, rank: Option<usize>) -> Look {
         ("lora", Some(16)) => (LORA_THIRD, Marker::Inverted),
         ("lora", _) => (OTHER, Marker::Square),
         ("adapter", _) => (ADAPTER, Marker::Square),
-        (TFIDF, _) => (OTHER, Marker::Cross),
+        (TFIDF, _) => (BASELINE, Marker::Cross),
         _ => (OTHER, Marker::Diamond),
     };
     Look { colour, marker }
@@ -128,6 +130,8 @@ mod tests {
             for (index, (label, look)) in looks.iter().enumerate() {
                 let same = looks[..index].iter().find(|(_, other)| other == look);
                 assert_eq!(same, None, "{}: {label} looks the same", path.display());
+                let coloured = looks[..index].iter().find(|(_, other)| other.colour == look.colour);
+                assert_eq!(coloured, None, "{}: {label} has one colour with it", path.display());
             }
             found.push((study.name, looks.len()));
         }
@@ -144,7 +148,7 @@ mod tests {
         let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
         let mut study = shipped(root, &root.join("configs/mini-grid.toml"));
         // As many as there are, and those that come first first.
-        for rank in (1..=40).rev().filter(|rank| ![32, 16].contains(rank)) {
+        for rank in (1..=50).rev().filter(|rank| ![32, 16].contains(rank)) {
             let mut cell = study.cells[0].clone();
             let key = &mut cell.key;
             (key.method, key.label, key.rank) =

@@ -63,8 +63,8 @@ pub(crate) fn render(report: &Report<'_>) -> String {
                 }
             }
             section #results {
-                @if study.cells.iter().any(|cell| cell.paper(study.paper_scale).is_some()) {
-                    (heading("Results beside the paper's", "논문과 나란히 본 결과"))
+                @if study.is_compared_with_the_paper() {
+                    (heading("Results beside the paper's", "논문 결과와의 비교"))
                 } @else {
                     (heading("Results", "결과"))
                 }
@@ -76,7 +76,7 @@ pub(crate) fn render(report: &Report<'_>) -> String {
             (confusion(study))
             (disagreements(report))
             section #tables {
-                (heading("All differences and costs", "모든 차이와 비용"))
+                (heading("All differences and costs", "전체 차이와 비용"))
                 @let tables = [study.difference_table(), study.recipe_table(), Some(study.cost_table())];
                 @for table in tables.iter().flatten() { (study_table(table, &table.name)) }
                 @if let Some(table) = study.trouble_table() { (study_table(&table, &table.name)) }
@@ -135,15 +135,15 @@ fn claims(study: &Study, verdict: &Verdict) -> Markup {
         figure.table {
             h3 #claims-title { (both(&words(
                 "The paper's order, claim by claim",
-                "주장별로 본 논문의 순서",
+                "논문의 순위: 쌍별 검증",
             ))) }
             (scroll("claims-title", &html! { table {
                 thead { tr {
-                    th scope="col" { (both(&words("recipe", "설정"))) }
+                    th scope="col" { (both(&words("recipe", "학습 설정"))) }
                     th.number scope="col" { (both(&words("reviews", "학습 데이터\n크기"))) }
-                    th scope="col" { (both(&words("claim", "주장"))) }
+                    th scope="col" { (both(&words("claim", "논문의 순위"))) }
                     th.number scope="col" { (both(&words("difference", "차이"))) }
-                    th.number scope="col" { (both(&words("95 % interval", "95 % 신뢰구간"))) }
+                    th.number scope="col" { (both(&words("95 % interval", "95% 신뢰구간"))) }
                     th.number scope="col" { "p" }
                     th scope="col" { (both(&words("finding", "판정"))) }
                 } }
@@ -178,8 +178,8 @@ fn claims(study: &Study, verdict: &Verdict) -> Markup {
                     interval.en
                 ),
                 format!(
-                    "차이의 신뢰구간이 0보다 위에 있고, 그 설정의 모든 비교에 대해 Holm의 방법으로 보정한 McNemar p가 \
-                     0.05보다 작으면 성립한다고 봅니다. 신뢰구간은 {}입니다.",
+                    "차이의 신뢰구간이 0보다 위에 있고, 같은 학습 설정의 모든 비교에 대해 Holm의 방법으로 보정한 McNemar \
+                     검정의 p가 0.05보다 작으면 재현된 것으로 봅니다. 신뢰구간: {}.",
                     interval.ko
                 ),
             ))) }
@@ -230,9 +230,13 @@ fn plots(study: &Study, section: &Section) -> Markup {
     html! {
         section id=(section.id) {
             h2 { (both(&section.heading)) }
-            figure {
-                div.plots { @for figure in &section.figures { (plot(figure, section.id)) } }
-                figcaption id=(caption_id(section.id)) { (both(&section.caption)) }
+            @if section.figures.is_empty() {
+                p.about { (both(&section.caption)) }
+            } @else {
+                figure {
+                    div.plots { @for figure in &section.figures { (plot(figure, section.id)) } }
+                    figcaption id=(caption_id(section.id)) { (both(&section.caption)) }
+                }
             }
             @if section.id == "calibration" { (calibration_errors(study)) }
         }
@@ -260,10 +264,10 @@ fn plot(figure: &Figure, section: &str) -> Markup {
 fn calibration_errors(study: &Study) -> Markup {
     let mut table = BilingualTable::new(
         [
-            words("recipe", "설정"),
+            words("recipe", "학습 설정"),
             words("reviews", "학습 데이터\n크기"),
             words("method", "방법"),
-            words("expected\ncalibration error", "기대 보정 오차\n(ECE)"),
+            words("expected\ncalibration error", "기대 캘리브레이션\n오차(ECE)"),
             words("mean\nprobability", "평균\n확률"),
             words("accuracy", "정확도"),
         ],
@@ -291,7 +295,7 @@ fn calibration_errors(study: &Study) -> Markup {
         figure.table {
             h3 #calibration-errors { (both(&words(
                 "Expected calibration errors",
-                "기대 보정 오차(ECE)",
+                "기대 캘리브레이션 오차(ECE)",
             ))) }
             (html_table(&table, "calibration-errors"))
         }
@@ -317,7 +321,7 @@ fn confusion(study: &Study) -> Markup {
                 figcaption { (both(&words(
                     "Rows are true classes, columns predicted ones; shares of a row, and counts, over \
                      all seeds, at the largest training size.",
-                    "행은 실제 클래스, 열은 예측한 클래스입니다. 가장 큰 학습 데이터 크기에서 모든 시드를 더한 개수와 행에 대한 \
+                    "행은 실제 클래스, 열은 예측한 클래스입니다. 가장 큰 학습 데이터 크기에서 모든 시드를 합친 건수와, 행마다의 \
                      비율입니다.",
                 ))) }
             }
@@ -412,12 +416,12 @@ fn disagreements_caption(report: &Report<'_>, cell: &Cell) -> Words {
     let on = crate::words::reviews(cell.key.train_size);
     let of = match cell.key.recipe.as_str() {
         "" => words("Trained", ""),
-        recipe => words(format!("Recipe {recipe}, trained"), format!("{recipe} 설정, ")),
+        recipe => words(format!("Recipe {recipe}, trained"), format!("{recipe} 학습 설정, ")),
     };
     let absent = if report.texts.is_empty() {
         words(
             " Texts are shown where the test file is at hand.",
-            " 테스트 파일이 있는 곳에서는 리뷰의 글도 보입니다.",
+            " 테스트 파일이 있으면 리뷰 본문도 표시됩니다.",
         )
     } else {
         words("", "")
@@ -427,15 +431,15 @@ fn disagreements_caption(report: &Report<'_>, cell: &Cell) -> Words {
         words(
             "Probability that each method gives the true class, mean over its seeds, and whether most \
              of them are right; the reviews on which they are furthest apart.",
-            "각 방법이 실제 클래스에 준 확률의 시드 평균과, 시드의 다수가 맞혔는지를 보입니다. 방법들이 가장 크게 엇갈리는 \
-             리뷰들입니다.",
+            "각 방법이 실제 클래스에 준 확률의 시드 평균과, 시드의 과반이 맞혔는지를 표시했습니다. 방법들이 가장 크게 \
+             엇갈리는 리뷰들입니다.",
         )
     } else {
         words(
             "How many of each method's seeds give the true class, and whether most do; the reviews on \
              which the methods are furthest apart by that.",
-            "각 방법의 시드 가운데 몇이 실제 클래스를 맞혔는지와, 다수가 맞혔는지를 보입니다. 그 비율이 방법들 사이에서 가장 \
-             크게 다른 리뷰들입니다.",
+            "각 방법의 시드 가운데 몇 개가 실제 클래스를 맞혔는지와, 과반이 맞혔는지를 표시했습니다. 그 비율이 방법들 \
+             사이에서 가장 크게 다른 리뷰들입니다.",
         )
     };
     words(
@@ -483,7 +487,7 @@ fn made(study: &Study) -> Markup {
     let mut table = BilingualTable::new(
         [
             words("run", "실험"),
-            words("recipe", "설정"),
+            words("recipe", "학습 설정"),
             words("epochs", "에폭 수"),
             words("learning rate", "학습률"),
             words("batch", "배치\n크기"),
@@ -523,12 +527,12 @@ fn made(study: &Study) -> Markup {
     }
     html! {
         section #made {
-            (heading("How it was made", "어떻게 만들었나"))
+            (heading("How it was made", "실험 환경과 방법"))
             p { (both(&words(
                 "Each run is one process with one resolved configuration and seed. The test set was \
                  predicted once per run, after training; every figure here is computed from those \
                  predictions.",
-                "실험 하나는 모든 설정과 시드를 정해 실행한 프로세스 하나입니다. 테스트 집합은 학습이 끝난 뒤 실험마다 한 번만 \
+                "실험 하나는 모든 설정과 시드를 고정해 실행한 프로세스 하나입니다. 테스트 집합은 학습이 끝난 뒤 실험마다 한 번만 \
                  예측했고, 여기의 모든 수치는 그 예측에서 계산했습니다.",
             ))) }
             dl.facts { @for (name, value) in &facts { dt { (both(name)) } dd { (both(value)) } } }

@@ -177,26 +177,35 @@ impl Plot {
 }
 
 impl Forest {
+    /// Of a row whose name is one line, and of each further line.
     const ROW: u32 = 40;
+    const LINE: u32 = 16;
 
     pub(crate) fn svg(&self) -> String {
-        let height = 96 + Self::ROW * self.rows.len() as u32;
-        render(height, |root| self.draw(root))
+        let rows: Vec<(&ForestRow, Vec<Words>)> =
+            self.rows.iter().map(|row| (row, wrapped(&row.name, f64::from(WIDTH - 32)))).collect();
+        let further: usize = rows.iter().map(|(_, name)| name.len() - 1).sum();
+        let height = Self::ROW * rows.len() as u32 + Self::LINE * further as u32;
+        render(96 + height, |root| self.draw(root, &rows, height))
     }
 
-    fn draw(&self, root: &Area<'_>) -> Drawn {
-        let top = title_and_legend(root, &self.title, &[])?;
-        let (_, below) = root.split_vertically(top);
+    /// What the axis reaches over.
+    pub(crate) fn x(&self) -> Range<f64> {
         let values = self.rows.iter().flat_map(|row| {
             [Some(row.interval.0), Some(row.interval.1), row.other, Some(0.0)].into_iter().flatten()
         });
-        let x = Plot::range(values).unwrap_or(-1.0..1.0);
-        let rows = self.rows.len() as f64;
+        Plot::range(values).unwrap_or(-1.0..1.0)
+    }
+
+    fn draw(&self, root: &Area<'_>, rows: &[(&ForestRow, Vec<Words>)], height: u32) -> Drawn {
+        let top = title_and_legend(root, &self.title, &[])?;
+        let (_, below) = root.split_vertically(top);
+        let (x, height) = (self.x(), f64::from(height));
         let mut chart = ChartBuilder::on(&below)
             .margin_right(14)
             .margin_left(8)
             .x_label_area_size(48)
-            .build_cartesian_2d(x.clone(), rows..0.0)?;
+            .build_cartesian_2d(x.clone(), height..0.0)?;
         chart
             .configure_mesh()
             .disable_y_mesh()
@@ -211,9 +220,12 @@ impl Forest {
             // A mark that is 0 but for rounding has no minus.
             .x_label_formatter(&|at| format!("{:+.2}", if at.abs() < 0.005 { 0.0 } else { *at }))
             .draw()?;
-        chart.draw_series(LineSeries::new([(0.0, 0.0), (0.0, rows)], INK.rgb()))?;
-        for (index, row) in self.rows.iter().enumerate() {
-            let y = index as f64 + 0.72;
+        chart.draw_series(LineSeries::new([(0.0, 0.0), (0.0, height)], INK.rgb()))?;
+        let row_height = f64::from(Self::ROW);
+        let mut top = 0.0;
+        for (row, name) in rows {
+            let further = f64::from(Self::LINE) * (name.len() - 1) as f64;
+            let y = top + further + 0.72 * row_height;
             let colour = row.look.colour.rgb();
             let bar = [(row.interval.0, y), (row.interval.1, y)];
             chart.draw_series(LineSeries::new(bar, colour.stroke_width(2)))?;
@@ -227,11 +239,15 @@ impl Forest {
             if let Some(other) = row.other {
                 marker(&area, place(other, y), row.look, false)?;
             }
-            let at = place(x.start, index as f64 + 0.12);
-            // The lines of the grid stop at the text.
-            let ground = [(0, at.1 - 2), (wider(&row.name) as i32 + 6, at.1 + 14)];
-            area.draw(&Rectangle::new(ground, PAPER.rgb().filled()))?;
-            area.draw(&Text::new(drawn(&row.name), (2, at.1), text(TEXT - 1, INK)))?;
+            for (index, line) in name.iter().enumerate() {
+                let at = top + 0.12 * row_height + f64::from(Self::LINE) * index as f64;
+                let (_, at) = place(x.start, at);
+                // The lines of the grid stop at the text.
+                let ground = [(0, at - 2), (wider(line) as i32 + 6, at + 14)];
+                area.draw(&Rectangle::new(ground, PAPER.rgb().filled()))?;
+                area.draw(&Text::new(drawn(line), (2, at), text(TEXT - 1, INK)))?;
+            }
+            top += row_height + further;
         }
         Ok(())
     }
@@ -267,6 +283,14 @@ fn lines(text: &str, widest: f64) -> Vec<String> {
     lines
 }
 
+/// [`lines`] of both languages, the shorter with empty ones at its end.
+fn wrapped(words: &Words, widest: f64) -> Vec<Words> {
+    let [en, ko] = [&words.en, &words.ko].map(|text| lines(text, widest));
+    let line = |lines: &[String], index| lines.get(index).cloned().unwrap_or_default();
+    let count = en.len().max(ko.len());
+    (0..count).map(|index| Words::new(line(&en, index), line(&ko, index))).collect()
+}
+
 /// Draws both; gives the height they take.
 fn title_and_legend(
     root: &Area<'_>,
@@ -274,11 +298,9 @@ fn title_and_legend(
     names: &[(&Words, Look)],
 ) -> Result<u32, DrawingAreaErrorKind<std::io::Error>> {
     let style = ("sans-serif", TEXT + 2).into_font().style(FontStyle::Bold).color(&INK.rgb());
-    let [en, ko] = [&title.en, &title.ko].map(|title| lines(title, f64::from(WIDTH - 16) / BOLD));
     let mut y = 6;
-    for index in 0..en.len().max(ko.len()) {
-        let [en, ko] = [&en, &ko].map(|lines| lines.get(index).map_or("", String::as_str));
-        root.draw(&Text::new(drawn(&Words::new(en, ko)), (8, y), style.clone()))?;
+    for line in wrapped(title, f64::from(WIDTH - 16) / BOLD) {
+        root.draw(&Text::new(drawn(&line), (8, y), style.clone()))?;
         y += 19;
     }
     if names.is_empty() {

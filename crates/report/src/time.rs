@@ -11,79 +11,97 @@ use crate::words::words;
 /// Which times the plots against time show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Times {
-    /// Of the training steps, measured with nothing beside them.
+    /// Of all training steps, measured with nothing beside them.
     Alone,
-    /// Of whole runs, some of which are known to have shared the machine.
+    /// Of an epoch's training steps, measured so: where the record of a part, as of AdapterFusion's
+    /// first stage, has no such time.
+    EpochAlone,
+    /// None: of whole runs that shared the machine, not all of which were measured again.
     Shared,
     /// Of whole runs, of which no more is known.
     Whole,
 }
 
 impl Times {
-    /// The same for all plots, which are compared with each other.
+    /// The same for all plots.
     pub(crate) fn of(study: &Study) -> Self {
         let panels = panels(study);
         let cells = panels.iter().flat_map(|panel| &panel.cells);
         let runs: Vec<&StudyRun> = cells.flat_map(|cell| cell.finished()).collect();
+        if runs.is_empty() {
+            return Self::Whole;
+        }
         // A run is measured again if it shared the machine.
-        let again = |run: &&StudyRun| {
-            let results = run.record.results.as_ref();
-            results.is_some_and(|results| results.epoch_seconds_alone.is_some())
-        };
-        if !runs.is_empty() && runs.iter().all(|run| minutes_alone(run).is_some()) {
+        let again = runs.iter().filter(|run| epoch_seconds_alone(run).is_some()).count();
+        if runs.iter().all(|run| minutes_alone(run).is_some()) {
             Self::Alone
-        } else if runs.iter().any(again) {
+        } else if again == runs.len() {
+            Self::EpochAlone
+        } else if again > 0 {
             Self::Shared
         } else {
             Self::Whole
         }
     }
 
-    fn minutes(self, run: &StudyRun) -> Option<f64> {
+    fn of_run(self, run: &StudyRun) -> Option<f64> {
         match self {
             Self::Alone => minutes_alone(run),
-            Self::Shared | Self::Whole => Some(Metric::TotalSeconds.of(run)? / 60.0),
+            Self::EpochAlone => epoch_seconds_alone(run),
+            Self::Shared => None,
+            Self::Whole => Some(Metric::TotalSeconds.of(run)? / 60.0),
         }
     }
 
     fn x_title(self) -> Words {
         match self {
-            Self::Alone => words("minutes of training, measured alone", "따로 잰 학습 시간(분)"),
+            Self::Alone => {
+                words("minutes of training, measured alone", "단독으로 잰 학습 시간(분)")
+            }
+            Self::EpochAlone => {
+                words("seconds per epoch, measured alone", "단독으로 잰 에폭당 시간(초)")
+            }
             Self::Shared | Self::Whole => words("minutes of the whole run", "실험 전체 시간(분)"),
         }
     }
 
     pub(crate) fn caption(self) -> Words {
-        let whole = words(
-            "Mean accuracy against the wall time of the whole run: training, AdapterFusion's both \
-             stages, validation and test. A point per training size.",
-            "실험 전체의 시간(학습, AdapterFusion의 두 단계, 검증, 테스트)에 대한 평균 정확도. 점 하나가 학습 데이터 \
-             크기 하나입니다.",
-        );
-        let further = match self {
-            Self::Alone => {
-                return words(
-                    "Mean accuracy against the time of the training steps: the number of epochs \
-                     times the seconds per epoch that were measured again with nothing beside them. \
-                     A point per training size. A baseline has no epochs and is left out.",
-                    "학습 스텝의 시간에 대한 평균 정확도. 시간은 다른 실험 없이 다시 잰 에폭당 시간에 에폭 수를 곱한 것입니다. 점 \
-                     하나가 학습 데이터 크기 하나입니다. 기준선은 에폭이 없어 뺐습니다.",
-                );
-            }
+        match self {
+            Self::Alone => words(
+                "Mean accuracy against the time of the training steps: the number of epochs times the \
+                 seconds per epoch that were measured again with nothing beside them. A point per \
+                 training size. A baseline has no epochs and is left out.",
+                "학습 스텝의 시간에 따른 평균 정확도입니다. 시간은 다른 작업 없이 다시 잰 에폭당 시간에 에폭 수를 곱한 값입니다. \
+                 점 하나가 학습 데이터 크기 하나입니다. 베이스라인은 에폭이 없어 뺐습니다.",
+            ),
+            Self::EpochAlone => words(
+                "Mean accuracy against the seconds of an epoch's training steps, measured again with \
+                 nothing beside them; of AdapterFusion's second stage. A point per training size. The \
+                 runs had shared the machine, so that the times of whole runs compare no methods. A \
+                 baseline has no epochs and is left out.",
+                "한 에폭의 학습 스텝에 걸린 시간에 따른 평균 정확도입니다. 시간은 다른 작업 없이 다시 쟀고, AdapterFusion은 \
+                 2단계의 시간입니다. 점 하나가 학습 데이터 크기 하나입니다. 실험들이 기계를 나눠 썼으므로 실험 전체 시간은 \
+                 방법끼리 비교할 수 없습니다. 베이스라인은 에폭이 없어 뺐습니다.",
+            ),
             Self::Shared => words(
-                "The runs shared the machine with others, each with a part of its threads, so that \
-                 these times are longer than those of runs alone. The table of costs has the time per \
-                 epoch, measured alone.",
-                "실험들이 한 기계에서 스레드를 나누어 동시에 돌았으므로, 이 시간은 하나씩 돌릴 때보다 깁니다. 따로 잰 에폭당 \
-                 시간은 비용 표에 있습니다.",
+                "Not plotted: the runs shared the machine, so that their times compare no methods, and \
+                 not all were measured again alone.",
+                "실험들이 기계를 나눠 써서 시간을 방법끼리 비교할 수 없고, 단독으로 다시 재지 않은 실험이 있어 그리지 \
+                 않았습니다.",
             ),
             Self::Whole => words(
-                "The times are as the runs had them, together with whatever else shared the machine.",
-                "같은 기계에서 함께 돈 것이 있다면 그 영향까지 들어간 시간입니다.",
+                "Mean accuracy against the wall time of the whole run: training, AdapterFusion's both \
+                 stages, validation and test. A point per training size. The times are as the runs had \
+                 them, together with whatever else shared the machine.",
+                "실험 전체 시간(학습, AdapterFusion의 두 단계, 검증, 테스트)에 따른 평균 정확도입니다. 점 하나가 학습 데이터 \
+                 크기 하나입니다. 같은 기계에서 함께 실행된 작업이 있다면 그 영향까지 들어간 시간입니다.",
             ),
-        };
-        words(format!("{} {}", whole.en, further.en), format!("{} {}", whole.ko, further.ko))
+        }
     }
+}
+
+fn epoch_seconds_alone(run: &StudyRun) -> Option<f64> {
+    run.record.results.as_ref()?.epoch_seconds_alone
 }
 
 /// The time of a run's training steps with nothing beside it; none if a part of it was not measured
@@ -95,8 +113,8 @@ fn minutes_alone(run: &StudyRun) -> Option<f64> {
 }
 
 /// Accuracy against time.
-pub(crate) fn by_time(study: &Study) -> Vec<Figure> {
-    let plots = time_plots(study, Times::of(study)).into_iter();
+pub(crate) fn by_time(study: &Study, times: Times) -> Vec<Figure> {
+    let plots = time_plots(study, times).into_iter();
     plots.map(|(name, plot)| plot.figure(name)).collect()
 }
 
@@ -108,10 +126,10 @@ fn time_plots(study: &Study, times: Times) -> Vec<(String, Plot)> {
             .into_iter()
             .map(|(name, look, cells)| {
                 let point = |cell: &&Cell| {
-                    let minutes = cell.finished().filter_map(|run| times.minutes(run));
-                    let mean = mean(&minutes.collect::<Vec<_>>());
+                    let of_runs = cell.finished().filter_map(|run| times.of_run(run));
+                    let mean = mean(&of_runs.collect::<Vec<_>>());
                     // A record made elsewhere may have times whose sum is none.
-                    accuracy_point(mean.filter(|minutes| minutes.is_finite())?, cell)
+                    accuracy_point(mean.filter(|time| time.is_finite())?, cell)
                 };
                 let mut points: Vec<Point> = cells.iter().filter_map(point).collect();
                 points.sort_by(|a, b| a.x.total_cmp(&b.x));
@@ -127,15 +145,11 @@ fn time_plots(study: &Study, times: Times) -> Vec<(String, Plot)> {
             y_title: accuracy(),
             x_marks: marks(highest),
             x: 0.0..highest * 1.08,
-            y: 0.0..1.0,
+            y: accuracy_range(&series),
             series,
             diagonal: false,
         };
         plots.push((format!("time-{}", panel.name), plot));
-    }
-    let ours = accuracy_range(plots.iter().flat_map(|(_, plot)| &plot.series));
-    for (_, plot) in &mut plots {
-        plot.y = ours.clone();
     }
     plots
 }
@@ -156,6 +170,7 @@ mod tests {
 
     use super::*;
     use crate::fabricated;
+    use crate::figures::sections;
 
     /// A study of a cell per configuration; `change` is made to each record.
     fn study(runs: &[(ExperimentConfig, f64)], change: impl Fn(&mut RunRecord)) -> Study {
@@ -177,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn accuracy_stands_against_times_that_were_measured_alone_where_all_were() {
+    fn accuracy_stands_against_no_times_that_are_known_to_be_of_runs_side_by_side() {
         let config = |seed| fabricated::config("tuned", 1000, seed);
         let lora = |seed| fabricated::lora(config(seed), 16, 1.0);
         let methods =
@@ -206,24 +221,31 @@ mod tests {
         assert_eq!(at(&alone_plot), expected);
         assert!(alone_plot.x_title.en.contains("alone"));
 
-        // One run without, and the plot has the times of whole runs: 400 s.
-        let whole = |study: &Study, times| {
-            let (found, plot) = plot(study);
-            assert_eq!(found, times);
-            assert!(at(&plot).iter().all(|(_, x)| *x == [400.0 / 60.0]), "{:?}", at(&plot));
-            let caption = times.caption();
-            assert!(caption.en.contains("shared the machine"), "{caption:?}");
-        };
+        // AdapterFusion's first stage has no time of its own.
+        let mut with_fusion = methods.clone();
+        with_fusion.push((fabricated::fusion(config(0)), 0.8));
+        let (times, epoch_plot) = plot(&study(&with_fusion, alone));
+        assert_eq!(times, Times::EpochAlone);
+        let expected =
+            [("Vanilla", 45.0), ("AdapterFusion, Fuse(ko, nsmc)", 40.0), ("LoRA r=16", 25.0)];
+        assert_eq!(at(&epoch_plot), expected.map(|(name, x)| (name.to_owned(), vec![x])));
+        assert!(epoch_plot.x_title.en.starts_with("seconds per epoch"));
+
+        // One run without, and no time compares methods.
         let one_left = study(&methods, |record| {
             if record.config.seed == 0 {
                 alone(record);
             }
         });
-        whole(&one_left, Times::Shared);
-        whole(&study(&methods, |_| {}), Times::Whole);
-        // AdapterFusion's first stage has no time of its own.
-        let mut with_fusion = methods.clone();
-        with_fusion.push((fabricated::fusion(config(0)), 0.8));
-        whole(&study(&with_fusion, alone), Times::Shared);
+        assert_eq!(Times::of(&one_left), Times::Shared);
+        assert!(time_plots(&one_left, Times::Shared).is_empty());
+        let sections = sections(&one_left);
+        let reason = sections.iter().find(|section| section.id == "time").unwrap();
+        assert!(reason.figures.is_empty() && reason.caption.en.contains("compare no methods"));
+
+        // Nothing is known but the times of whole runs: 400 s.
+        let (times, whole_plot) = plot(&study(&methods, |_| {}));
+        assert_eq!(times, Times::Whole);
+        assert!(at(&whole_plot).iter().all(|(_, x)| *x == [400.0 / 60.0]), "{:?}", at(&whole_plot));
     }
 }

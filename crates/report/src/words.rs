@@ -13,13 +13,21 @@ pub(crate) fn words(en: impl Into<String>, ko: impl Into<String>) -> Words {
     Words::new(en, ko)
 }
 
+/// As at the start of a sentence.
+pub(crate) fn capital(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().collect::<String>() + characters.as_str()
+    })
+}
+
 /// A recipe, within a sentence.
 pub(crate) fn recipe(name: &str) -> Words {
     match name {
-        "" => words("the one recipe", "하나뿐인 설정"),
-        "paper" => words("the paper's recipe", "논문의 설정(paper)"),
-        "tuned" => words("the tuned recipe", "방법별로 조정한 설정(tuned)"),
-        other => words(format!("recipe {other}"), format!("{other} 설정")),
+        "" => words("the one recipe", "하나뿐인 학습 설정"),
+        "paper" => words("the paper's recipe", "논문의 학습 설정(paper)"),
+        "tuned" => words("the tuned recipe", "방법별로 조정한 학습 설정(tuned)"),
+        other => words(format!("recipe {other}"), format!("{other} 학습 설정")),
     }
 }
 
@@ -27,7 +35,7 @@ pub(crate) fn recipe(name: &str) -> Words {
 pub(crate) fn key(name: &str) -> Words {
     match name {
         "method.alpha" => words("alpha", "alpha"),
-        "method.trains" => words("what trains beside LoRA", "LoRA 외에 학습되는 부분"),
+        "method.trains" => words("what trains besides LoRA", "LoRA 외에 학습되는 부분"),
         "training.learning_rate" => words("learning rate", "학습률"),
         other => {
             let short = other.split_once('.').map_or(other, |(_, key)| key);
@@ -39,9 +47,9 @@ pub(crate) fn key(name: &str) -> Words {
 /// A finding as a word in a table.
 pub(crate) fn finding(finding: Finding) -> Words {
     match finding {
-        Finding::Holds => words("holds", "성립"),
+        Finding::Holds => words("holds", "재현"),
         Finding::Reversed => words("reversed", "반대"),
-        Finding::Undecided => words("undecided", "판단 불가"),
+        Finding::Undecided => words("undecided", "판단 보류"),
         Finding::Missing => words("no runs", "실험 없음"),
     }
 }
@@ -69,7 +77,7 @@ pub(crate) fn reviews(rows: Rows) -> Words {
 pub(crate) fn interval() -> Words {
     words(
         "the 95 % interval of a bootstrap over reviews, with Student's t for the seeds",
-        "리뷰에 대한 부트스트랩과 시드에 대한 Student t를 합친 95 % 신뢰구간",
+        "리뷰는 부트스트랩으로, 시드는 t 분포로 반영한 95% 신뢰구간",
     )
 }
 
@@ -77,8 +85,8 @@ pub(crate) fn interval() -> Words {
 pub(crate) fn legend() -> Words {
     let Words { en, ko } = interval();
     words(
-        format!("%p: percentage points of accuracy, means over seeds; in brackets, {en}."),
-        format!("%p는 정확도의 퍼센트포인트로, 시드에 대한 평균입니다. 대괄호 안은 {ko}입니다."),
+        format!("Points: percentage points of accuracy, means over seeds; in brackets, {en}."),
+        format!("%p는 정확도의 퍼센트포인트로, 시드에 대한 평균입니다. 대괄호 안: {ko}."),
     )
 }
 
@@ -89,7 +97,7 @@ pub(crate) fn verdict(study: &Study, verdict: &Verdict) -> Vec<Words> {
         sentences.push(words(
             "These runs hold no recipe with vanilla and another method: they cannot say whether the \
              paper's order holds.",
-            "전체 미세조정(Vanilla)을 다른 방법과 함께 실험한 설정이 없어, 논문의 순서가 성립하는지 말할 수 없습니다.",
+            "전체 미세조정(Vanilla)을 다른 방법과 함께 실험한 학습 설정이 없어, 논문의 성능 순위가 재현되는지 말할 수 없습니다.",
         ));
     }
     for recipe in &verdict.recipes {
@@ -122,19 +130,22 @@ fn order(study: &Study, verdict: &RecipeVerdict, named: bool) -> Words {
     let (en, ko) = match verdict.order() {
         Finding::Holds => (
             "the paper's order holds at every training size.".into(),
-            "모든 학습 데이터 크기에서 논문의 순서가 성립합니다.".into(),
+            "모든 학습 데이터 크기에서 논문이 보고한 성능 순위가 재현됩니다.".into(),
         ),
         Finding::Reversed => (
             format!("the paper's order does not hold: {}.", counts.en),
-            format!("논문의 순서가 성립하지 않습니다. {}.", counts.ko),
+            format!("논문이 보고한 성능 순위가 재현되지 않습니다. {}.", counts.ko),
         ),
         Finding::Undecided => (
             format!("the data do not decide the whole of the paper's order: {}.", counts.en),
-            format!("논문의 순서 전체를 판단하기에는 자료가 부족합니다. {}.", counts.ko),
+            format!(
+                "논문이 보고한 성능 순위가 모두 재현되는지는 이 자료로 판단할 수 없습니다. {}.",
+                counts.ko
+            ),
         ),
         Finding::Missing => (
             "the runs that the paper's order is about are not there yet.".into(),
-            "논문의 순서를 판단할 실험이 아직 없습니다.".into(),
+            "논문의 성능 순위를 확인할 실험이 아직 없습니다.".into(),
         ),
     };
     let lead = words(
@@ -155,41 +166,36 @@ fn counts(holds: usize, reversed: usize, open: usize) -> Words {
         en: [&'static str; 2],
         /// Before another part and as the last one.
         ko: [&'static str; 2],
-        /// Between the number and `ko`.
-        particle: &'static str,
     }
-    let part = |count, en, particle, ko| Part { count, en, ko, particle };
+    let part = |count, en, ko| Part { count, en, ko };
     let parts = [
-        part(holds, ["holds", "hold"], "가", ["성립하고", "성립합니다"]),
-        part(reversed, ["is reversed", "are reversed"], "는", ["반대이며", "반대입니다"]),
-        part(open, ["cannot be decided"; 2], "는", ["", "판단할 수 없습니다"]),
+        part(holds, ["holds", "hold"], ["재현되고", "재현됩니다"]),
+        part(reversed, ["is reversed", "are reversed"], ["반대이며", "반대입니다"]),
+        part(open, ["cannot be decided"; 2], ["", "판단할 수 없습니다"]),
     ];
     let parts: Vec<Part> = parts.into_iter().filter(|part| part.count > 0).collect();
     let all = holds + reversed + open;
     if let [Part { en: [one, many], ko: [_, last], .. }] = parts.as_slice() {
         return if all == 1 {
-            words(
-                format!("the one pairwise claim {one}"),
-                format!("두 방법을 비교한 유일한 주장은 {last}"),
-            )
+            words(format!("the one pairwise claim {one}"), format!("하나뿐인 쌍별 비교는 {last}"))
         } else {
             let en = match open == all {
                 true => format!("none of the {all} pairwise claims can be decided"),
                 false => format!("all {all} pairwise claims {many}"),
             };
-            words(en, format!("두 방법씩 비교한 주장 {all}개는 모두 {last}"))
+            words(en, format!("쌍별 비교 {all}개는 모두 {last}"))
         };
     }
-    let each = parts.iter().enumerate().map(|(index, Part { count, en, ko, particle })| {
+    let each = parts.iter().enumerate().map(|(index, Part { count, en, ko })| {
         let en = en[usize::from(*count > 1)];
         let ko = ko[usize::from(index + 1 == parts.len())];
-        words(format!("{count} {en}"), format!("{count}개{particle} {ko}"))
+        words(format!("{count} {en}"), format!("{count}개는 {ko}"))
     });
     let each: Vec<Words> = each.collect();
     let ko: Vec<&str> = each.iter().map(|part| part.ko.as_str()).collect();
     words(
         format!("of {all} pairwise claims, {}", list(&each).en),
-        format!("두 방법씩 비교한 주장 {all}개 가운데 {}", ko.join(" ")),
+        format!("쌍별 비교 {all}개 가운데 {}", ko.join(" ")),
     )
 }
 
@@ -226,7 +232,7 @@ fn pair(study: &Study, finding: Finding, claims: &[&OrderClaim]) -> Words {
         words(
             format!("{} beats {} by {}.", ahead.en, behind.en, by.en),
             format!(
-                "{} {}보다 {} 더 정확합니다.",
+                "{} {}\u{2060}보다 {} 더 정확합니다.",
                 with_particle(&ahead.ko, Particle::Subject),
                 behind.ko,
                 by.ko
@@ -285,15 +291,17 @@ fn turned(difference: BootstrapDifference) -> BootstrapDifference {
     }
 }
 
-/// Percentage points of accuracy with their interval, as `12.3 %p [11.8, 12.9]`.
-fn estimate(BootstrapDifference { difference, interval, .. }: BootstrapDifference) -> String {
+/// Percentage points of accuracy with their interval, as `12.3 points [11.8, 12.9]`.
+fn estimate(BootstrapDifference { difference, interval, .. }: BootstrapDifference) -> Words {
     let values = [difference, interval.low, interval.high].map(|value| value * 100.0);
     // An end that only rounding puts at 0 gets another digit: 0 means that there is no difference.
     let near_zero = values.iter().any(|value| value.abs() < 0.05 && *value != 0.0);
     let digits = if near_zero { 2 } else { 1 };
     let [difference, low, high] = values.map(|value| signed(format!("{value:.digits$}")));
     // No line breaks within a figure.
-    format!("{difference} %p [{low}, {high}]").replace(' ', "\u{a0}")
+    let interval = format!("\u{a0}[{low},\u{a0}{high}]");
+    let en = format!("{difference}\u{a0}points{interval}");
+    words(en, format!("{difference}%p{interval}\u{2060}"))
 }
 
 /// With a minus sign that is one; nothing is less than nothing.
@@ -312,8 +320,8 @@ fn estimates(found: &[(Rows, BootstrapDifference)]) -> Words {
         let reviews = if index == 0 { " reviews" } else { "" };
         let count = if *rows == Rows::All { "" } else { "건" };
         words(
-            format!("{figures} ({}{reviews})", of.en),
-            format!("{figures}\u{2060}({}{count})", of.ko),
+            format!("{} ({}{reviews})", figures.en, of.en),
+            format!("{}({}{count})\u{2060}", figures.ko, of.ko),
         )
     });
     list(&each.collect::<Vec<_>>())
@@ -348,29 +356,30 @@ fn collapse(study: &Study, verdict: &RecipeVerdict) -> Option<Words> {
         return None;
     }
     let gaps = estimates(&found);
-    let (subject, topic) =
-        (with_particle(lora, Particle::Subject), with_particle(lora, Particle::Topic));
-    let below = words(
-        format!("it lies {} below vanilla (the paper's LoRA: 14.5 to 21.4 %p)", gaps.en),
-        format!("전체 미세조정보다 정확도가 {} 낮습니다(논문의 LoRA: 14.5~21.4 %p)", gaps.ko),
-    );
-    let (en, ko) = match verdict.collapse() {
-        Finding::Holds => (
-            format!("{lora} collapses: {}.", below.en),
-            format!("{subject} 무너집니다. {}.", below.ko),
+    let name = match verdict.recipe.as_str() {
+        "paper" => words(
+            format!("this reconstruction of the paper's {lora}"),
+            format!("논문의 학습 설정을 추정해 재구성한 {lora}"),
         ),
+        _ => lora.into(),
+    };
+    let topic = with_particle(&name.ko, Particle::Topic);
+    let finding = verdict.collapse();
+    let Words { en, ko } = match finding {
+        Finding::Holds => {
+            words(format!("{} collapses", name.en), format!("{topic} 성능이 크게 무너집니다"))
+        }
         Finding::Reversed => {
-            let some =
-                verdict.collapses.iter().any(|collapse| collapse.finding != Finding::Reversed);
-            if some {
-                (
-                    format!("{lora} does not collapse at every size: {}.", below.en),
-                    format!("{subject} 모든 크기에서 무너지지는 않습니다. {}.", below.ko),
+            let all = verdict.collapses.iter().all(|gap| gap.finding == Finding::Reversed);
+            if all {
+                words(
+                    format!("{} does not collapse", name.en),
+                    format!("{topic} 무너지지 않습니다"),
                 )
             } else {
-                (
-                    format!("{lora} does not collapse: {}.", below.en),
-                    format!("{topic} 무너지지 않습니다. {}.", below.ko),
+                words(
+                    format!("{} does not collapse at every size", name.en),
+                    format!("{topic} 모든 크기에서 무너지지는 않습니다"),
                 )
             }
         }
@@ -381,28 +390,35 @@ fn collapse(study: &Study, verdict: &RecipeVerdict) -> Option<Words> {
             } else {
                 (" at every size", "모든 크기에서 판단할 수는 없습니다")
             };
-            (
+            words(
                 format!(
-                    "Whether {lora} collapses, to more than 5 %p below vanilla, the data do not \
-                     decide{sizes}: {}.",
-                    below.en
+                    "whether {} collapses, to more than 5 points below vanilla, the data do not \
+                     decide{sizes}",
+                    name.en
                 ),
                 format!(
-                    "{subject} 무너지는지, 곧 전체 미세조정보다 5 %p 넘게 낮은지는 {sizes_ko}. {}.",
-                    below.ko
+                    "{} 무너지는지, 곧 전체 미세조정보다 5%p 넘게 낮은지는 {sizes_ko}",
+                    with_particle(&name.ko, Particle::Subject)
                 ),
             )
         }
     };
-    let ahead = found.iter().any(|(_, difference)| difference.difference < 0.0);
-    Some(if ahead {
+    // Where LoRA collapses, every gap is one to below vanilla.
+    let gaps = if finding == Finding::Holds {
         words(
-            format!("{en} A negative figure means that LoRA is ahead."),
-            format!("{ko} 음수는 LoRA가 앞선다는 뜻입니다."),
+            format!(": it lies {} below vanilla", gaps.en),
+            format!("전체 미세조정보다 정확도가 {} 낮습니다", gaps.ko),
         )
     } else {
-        words(en, ko)
-    })
+        words(
+            format!("; difference to vanilla (vanilla less LoRA): {}", gaps.en),
+            format!("전체 미세조정과의 차이(전체 미세조정 − LoRA)는 {}입니다", gaps.ko),
+        )
+    };
+    Some(words(
+        format!("{}{} (the paper's LoRA: 14.5 to 21.4 points).", capital(&en), gaps.en),
+        format!("{ko}. {}(논문의 LoRA: 14.5~21.4%p).", gaps.ko),
+    ))
 }
 
 /// What explains the collapse, a sentence or two per LoRA whose keys were changed one at a time.
@@ -419,8 +435,8 @@ fn causes(study: &Study, verdict: &RecipeVerdict) -> Vec<Words> {
     }
     if changed.is_empty() {
         return vec![words(
-            "No run changes one key of that LoRA alone, so its cause cannot be told.",
-            "그 LoRA에서 한 가지만 바꾼 실험이 없어 원인을 가릴 수 없습니다.",
+            "No run changes one setting of that LoRA alone, so its cause cannot be told.",
+            "그 LoRA에서 설정 항목을 하나만 바꾼 실험이 없어 원인을 가릴 수 없습니다.",
         )];
     }
     let of = |lora: usize| {
@@ -436,6 +452,12 @@ fn causes_of(study: &Study, lora: usize, causes: &[&Cause]) -> Words {
     let on = reviews(key.train_size);
     let gap = causes.iter().find_map(|cause| difference(cause.gap(study)?));
     let gap = gap.map_or_else(|| "–".into(), estimate);
+    let between = format!(
+        "{}에서 {} 전체 미세조정의 격차는 {}입니다.",
+        on.ko,
+        with_particle(&key.label, Particle::And),
+        gap.ko
+    );
     let group = |wanted: Finding| -> Option<Words> {
         let single = causes.iter().filter(|cause| cause.is_single(study));
         let found: Vec<Words> = single
@@ -451,33 +473,29 @@ fn causes_of(study: &Study, lora: usize, causes: &[&Cause]) -> Words {
     let mut text = match &explaining {
         Some(found) => words(
             format!(
-                "Of the gap of {} to vanilla, {gap} ({}), one key changed alone closes more than \
+                "Of the gap of {} to vanilla, {} ({}), one setting changed alone closes more than \
                  half: {}.",
-                key.label, on.en, found.en
+                key.label, gap.en, on.en, found.en
             ),
             format!(
-                "{}에서 {} 전체 미세조정의 차이 {gap} 가운데 하나만 바꾸어 절반 넘게 메우는 것: {}.",
-                on.ko,
-                with_particle(&key.label, Particle::And),
+                "{between} 이 격차의 절반 이상을 단독으로 메우는 설정 항목은 다음과 같습니다: {}.",
                 found.ko
             ),
         ),
         None => words(
             format!(
-                "Of the gap of {} to vanilla, {gap} ({}), no key changed alone is sure to close half.",
-                key.label, on.en
+                "Of the gap of {} to vanilla, {} ({}), no setting changed alone is sure to close half.",
+                key.label, gap.en, on.en
             ),
             format!(
-                "{}에서 {} 전체 미세조정의 차이 {gap} 가운데 하나만 바꾸어 절반을 메운다고 말할 수 있는 것은 없습니다.",
-                on.ko,
-                with_particle(&key.label, Particle::And)
+                "{between} 이 격차의 절반 이상을 단독으로 메운다고 확인된 설정 항목은 없습니다."
             ),
         ),
     };
     for (finding, en, ko) in [
-        (Finding::Reversed, "Less than half", "절반에 못 미치는 것"),
-        (Finding::Undecided, "Not decided", "판단할 수 없는 것"),
-        (Finding::Missing, "Without a finished run", "끝난 실험이 없는 것"),
+        (Finding::Reversed, "Less than half", "절반 미만"),
+        (Finding::Undecided, "Not decided", "판단 보류"),
+        (Finding::Missing, "Without a finished run", "끝난 실험 없음"),
     ] {
         if let Some(found) = group(finding) {
             text.en += &format!(" {en}: {}.", found.en);
@@ -499,18 +517,19 @@ fn change(study: &Study, cause: &Cause) -> Words {
     let name = key(&factor.key);
     let gain = match (difference(contrast), cause.closed) {
         (Some(difference), Some(closed)) => {
-            format!(", {}, {}", estimate(difference), share(closed))
+            let (gain, closed) = (estimate(difference), share(closed));
+            words(format!(", {}, {}", gain.en, closed.en), format!(", {}, {}", gain.ko, closed.ko))
         }
-        _ => String::new(),
+        _ => words("", ""),
     };
-    words(
-        format!("{} ({}\u{a0}→ {}){gain}", name.en, factor.first, factor.second),
-        format!("{}({}\u{a0}→ {}){gain}", name.ko, factor.first, factor.second),
-    )
+    // A number is not to break at its minus.
+    let changed = format!("({}\u{a0}→ {})", factor.first, factor.second).replace('-', "-\u{2060}");
+    words(format!("{} {changed}{}", name.en, gain.en), format!("{}{changed}{}", name.ko, gain.ko))
 }
 
-fn share(closed: f64) -> String {
-    format!("{}\u{a0}%", signed(format!("{:.0}", closed * 100.0)))
+fn share(closed: f64) -> Words {
+    let percent = signed(format!("{:.0}", closed * 100.0));
+    words(format!("{percent}\u{a0}%"), format!("{percent}%"))
 }
 
 /// The fewest keys that explain it together, or that most of them leave it open; nothing if none
@@ -535,14 +554,18 @@ fn together(study: &Study, causes: &[&Cause]) -> Words {
     let (gain, closed) = (estimate(difference), share(closed));
     if explains.is_some() {
         words(
-            format!(" Together, {} close {closed} of it, {gain}.", names.en),
-            format!(" {changed} 함께 바꾸면 그 {closed}, {gain}를 메웁니다."),
+            format!(" Together, {} close {} of it, {}.", names.en, closed.en, gain.en),
+            format!(" {changed} 함께 바꾸면 격차의 {}를 메웁니다({}).", closed.ko, gain.ko),
         )
     } else {
         words(
-            format!(" Whether {} together close half is not decided: {gain}, {closed}.", names.en),
             format!(
-                " {changed} 함께 바꾸면 절반을 메우는지는 판단할 수 없습니다: {gain}, {closed}."
+                " Whether {} together close half is not decided: {}, {}.",
+                names.en, gain.en, closed.en
+            ),
+            format!(
+                " {changed} 함께 바꾸면 절반 이상을 메우는지는 판단할 수 없습니다: {}, {}.",
+                gain.ko, closed.ko
             ),
         )
     }
@@ -566,8 +589,14 @@ fn survives(study: &Study, verdict: &Verdict, paper: &RecipeVerdict) -> Option<W
     })?;
     let on = reviews(train_size);
     let gaps = words(
-        format!("on {}, its gap to vanilla is {before} before and {after} after tuning", on.en),
-        format!("{}에서 전체 미세조정과의 차이는 조정 전 {before}, 조정 후 {after}입니다", on.ko),
+        format!(
+            "on {}, its gap to vanilla is {} before and {} after tuning",
+            on.en, before.en, after.en
+        ),
+        format!(
+            "{}에서 전체 미세조정과의 격차는 조정 전 {}, 조정 후 {}입니다",
+            on.ko, before.ko, after.ko
+        ),
     );
     let findings: Vec<Finding> = tuned.collapses.iter().map(|gap| gap.finding).collect();
     let Words { en, ko } = outlasts(&findings);
@@ -580,25 +609,26 @@ fn outlasts(findings: &[Finding]) -> Words {
     let decided = |finding: &Finding| matches!(finding, Finding::Holds | Finding::Reversed);
     if all(Finding::Reversed) {
         words(
-            "LoRA's collapse is therefore a matter of the recipe, not of the method",
-            "따라서 LoRA가 무너지는 것은 방법이 아니라 설정의 문제입니다",
+            "The collapse of this reconstruction's LoRA is therefore a matter of the recipe, not of \
+             the method",
+            "따라서 재구성한 LoRA의 성능이 무너지는 원인은 방법이 아니라 학습 설정에 있습니다",
         )
     } else if all(Finding::Holds) {
-        words("LoRA's collapse outlasts the tuning", "설정을 조정해도 LoRA는 무너집니다")
+        words("LoRA's collapse outlasts the tuning", "학습 설정을 조정해도 LoRA는 무너집니다")
     } else if findings.iter().all(decided) {
         words(
             "LoRA's collapse outlasts the tuning at some sizes, and not at others",
-            "설정을 조정하면 LoRA는 어떤 크기에서는 무너지고 어떤 크기에서는 무너지지 않습니다",
+            "학습 설정을 조정하면 LoRA는 어떤 크기에서는 무너지고 어떤 크기에서는 무너지지 않습니다",
         )
     } else if findings.iter().any(decided) {
         words(
             "Whether LoRA's collapse outlasts the tuning is not decided at every size",
-            "설정을 조정해도 LoRA가 무너지는지를 모든 크기에서 판단할 수는 없습니다",
+            "학습 설정을 조정해도 LoRA가 무너지는지를 모든 크기에서 판단할 수는 없습니다",
         )
     } else {
         words(
             "Whether LoRA's collapse outlasts the tuning is not decided",
-            "설정을 조정해도 LoRA가 무너지는지는 판단할 수 없습니다",
+            "학습 설정을 조정해도 LoRA가 무너지는지는 판단할 수 없습니다",
         )
     }
 }
@@ -606,6 +636,15 @@ fn outlasts(findings: &[Finding]) -> Words {
 /// What the verdict cannot know.
 pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
     let mut caveats = Vec::new();
+    if study.is_compared_with_the_paper() && verdict.paper().is_some() {
+        caveats.push(words(
+            "What the paper does not say (LoRA's alpha and target layers, whether the classifier \
+             trains, the length, weight decay, AdapterFusion's first stage) is filled in with the \
+             tutorial's and loralib's defaults: a reconstruction, not the authors' configuration.",
+            "논문에 적히지 않은 설정(LoRA의 alpha와 적용 층, 분류기 학습 여부, 최대 길이, weight decay, AdapterFusion의 \
+             1단계 등)은 튜토리얼과 loralib의 기본값으로 채운 추정이며, 저자들의 설정이 아닙니다.",
+        ));
+    }
     let seeds: Vec<usize> = verdict.recipes.iter().map(|recipe| recipe.seeds).collect();
     match seeds.iter().min() {
         Some(0) => caveats.push(words(
@@ -615,18 +654,20 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
         Some(1) => caveats.push(words(
             "Some cells have one seed only: what is said there is of those trained models, not of the \
              methods, for another seed may differ by more than the interval.",
-            "시드가 하나뿐인 조건이 있습니다. 그에 대한 결론은 그 모델에 대한 것이지 방법에 대한 것이 아닙니다.",
+            "시드가 하나뿐인 조건이 있습니다. 시드가 바뀌면 신뢰구간보다 크게 달라질 수 있으므로, 이런 조건의 결론은 학습된 그 \
+             모델에 대한 것이지 방법에 대한 것이 아닙니다.",
         )),
         Some(&fewest) if fewest < 5 => {
-            let (least, Words { en, ko }) = (0.5_f64.powi(fewest as i32 - 1), interval());
+            let (least, interval) = (0.5_f64.powi(fewest as i32 - 1), interval().en);
             caveats.push(words(
                 format!(
                     "With {fewest} seeds, the sign-flip test over seeds cannot give a p below {least}; \
-                     the findings rest on {en}, and on McNemar's test."
+                     the findings rest on {interval}, and on McNemar's test."
                 ),
                 format!(
-                    "시드가 {fewest}개이면 시드에 대한 부호 뒤집기 검정의 p는 {least}보다 작아질 수 없습니다. 결론은 \
-                     {ko}과 McNemar 검정을 따릅니다."
+                    "시드가 {fewest}개이면 시드에 대한 부호 뒤집기(sign-flip) 순열 검정의 p는 {least}보다 작아질 수 \
+                     없습니다. 결론은 McNemar 검정과 95% 신뢰구간(리뷰는 부트스트랩으로, 시드는 t 분포로 반영)에 \
+                     근거합니다."
                 ),
             ));
         }
@@ -637,12 +678,12 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
     if let Some(reviews) = tested.min().filter(|&reviews| reviews < 10_000) {
         caveats.push(words(
             format!(
-                "{} test reviews: differences below 1 or 2 %p drown in the choice of \
+                "{} test reviews: differences below 1 or 2 points drown in the choice of \
                  reviews.",
                 with_thousands(reviews)
             ),
             format!(
-                "테스트 리뷰가 {}개입니다. 1~2 %p보다 작은 차이는 리뷰의 선택에 묻힙니다.",
+                "테스트 리뷰가 {}건뿐이어서, 1~2%p보다 작은 차이는 어떤 리뷰가 뽑혔는지에 따른 변동에 묻힙니다.",
                 with_thousands(reviews)
             ),
         ));
@@ -651,8 +692,8 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
         caveats.push(words(
             "These runs are not of the paper's model: a small Korean BERT, on fewer reviews. They can \
              speak of the order of methods and of why, not of the level of accuracy.",
-            "논문의 모델이 아니라 더 적은 리뷰로 학습한 작은 한국어 BERT입니다. 방법의 순서와 그 이유는 말할 수 있지만 \
-             정확도의 수준은 말할 수 없습니다.",
+            "논문의 모델이 아니라 더 적은 리뷰로 학습한 작은 한국어 BERT의 결과입니다. 방법의 순위와 그 원인은 논문과 \
+             비교할 수 있지만, 정확도의 절댓값은 논문과 비교할 수 없습니다.",
         ));
     }
     let chance: usize = study.cells.iter().map(|cell| cell.at_chance().len()).sum();
@@ -665,8 +706,8 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
                  and not run: {missing}."
             ),
             format!(
-                "우연 수준에 머문 실험 {chance}개는 다른 것과 똑같이 셉니다. 실패 {failed}개, 실행하지 않은 것 \
-                 {missing}개."
+                "우연 수준에 머문 실험 {chance}개는 집계에서 제외하지 않았습니다. 실패한 실험 {failed}개, 계획했으나 \
+                 실행하지 않은 실험 {missing}개."
             ),
         ));
     }
@@ -686,15 +727,18 @@ mod tests {
     #[test]
     fn an_estimate_has_its_interval_and_never_an_end_that_rounding_alone_puts_at_zero() {
         for (difference, expected) in [
-            (points(12.34, 11.77, 12.91), "12.3 %p [11.8, 12.9]"),
-            (turned(points(12.34, 11.77, 12.91)), "−12.3 %p [−12.9, −11.8]"),
-            (points(0.31, 0.04, 0.58), "0.31 %p [0.04, 0.58]"),
-            (points(0.2, -0.3, 0.7), "0.2 %p [−0.3, 0.7]"),
-            (points(0.0, 0.0, 0.0), "0.0 %p [0.0, 0.0]"),
+            (points(12.34, 11.77, 12.91), "12.3 points [11.8, 12.9]"),
+            (turned(points(12.34, 11.77, 12.91)), "−12.3 points [−12.9, −11.8]"),
+            (points(0.31, 0.04, 0.58), "0.31 points [0.04, 0.58]"),
+            (points(0.2, -0.3, 0.7), "0.2 points [−0.3, 0.7]"),
+            (points(0.0, 0.0, 0.0), "0.0 points [0.0, 0.0]"),
         ] {
-            assert_eq!(estimate(difference).replace('\u{a0}', " "), expected);
+            let Words { en, ko } = estimate(difference);
+            assert_eq!(en.replace('\u{a0}', " "), expected);
+            let ko = ko.replace('\u{a0}', " ").replace('\u{2060}', "");
+            assert_eq!(ko, expected.replace(" points", "%p"));
         }
-        assert_eq!(share(-0.001).replace('\u{a0}', " "), "0 %");
+        assert_eq!(share(-0.001), words("0\u{a0}%", "0%"));
     }
 
     #[test]
@@ -703,32 +747,28 @@ mod tests {
             (
                 (1, 2, 1),
                 "of 4 pairwise claims, 1 holds, 2 are reversed and 1 cannot be decided",
-                "두 방법씩 비교한 주장 4개 가운데 1개가 성립하고 2개는 반대이며 1개는 판단할 수 없습니다",
+                "쌍별 비교 4개 가운데 1개는 재현되고 2개는 반대이며 1개는 판단할 수 없습니다",
             ),
             (
                 (5, 1, 0),
                 "of 6 pairwise claims, 5 hold and 1 is reversed",
-                "두 방법씩 비교한 주장 6개 가운데 5개가 성립하고 1개는 반대입니다",
+                "쌍별 비교 6개 가운데 5개는 재현되고 1개는 반대입니다",
             ),
             (
                 (3, 0, 2),
                 "of 5 pairwise claims, 3 hold and 2 cannot be decided",
-                "두 방법씩 비교한 주장 5개 가운데 3개가 성립하고 2개는 판단할 수 없습니다",
+                "쌍별 비교 5개 가운데 3개는 재현되고 2개는 판단할 수 없습니다",
             ),
-            (
-                (0, 3, 0),
-                "all 3 pairwise claims are reversed",
-                "두 방법씩 비교한 주장 3개는 모두 반대입니다",
-            ),
+            ((0, 3, 0), "all 3 pairwise claims are reversed", "쌍별 비교 3개는 모두 반대입니다"),
             (
                 (0, 0, 2),
                 "none of the 2 pairwise claims can be decided",
-                "두 방법씩 비교한 주장 2개는 모두 판단할 수 없습니다",
+                "쌍별 비교 2개는 모두 판단할 수 없습니다",
             ),
             (
                 (0, 0, 1),
                 "the one pairwise claim cannot be decided",
-                "두 방법을 비교한 유일한 주장은 판단할 수 없습니다",
+                "하나뿐인 쌍별 비교는 판단할 수 없습니다",
             ),
         ] {
             assert_eq!(counts(holds, reversed, open), words(en, ko));
@@ -739,7 +779,11 @@ mod tests {
     fn a_collapse_outlasts_the_tuning_only_where_it_was_found_to() {
         use Finding::{Holds, Missing, Reversed, Undecided};
         for (findings, en, ko) in [
-            (vec![Reversed; 2], "a matter of the recipe, not of the method", "설정의 문제입니다"),
+            (
+                vec![Reversed; 2],
+                "a matter of the recipe, not of the method",
+                "학습 설정에 있습니다",
+            ),
             (vec![Holds; 2], "collapse outlasts the tuning", "조정해도 LoRA는 무너집니다"),
             // Decided at every size, but not alike.
             (vec![Holds, Reversed], "at some sizes, and not at others", "무너지지 않습니다"),
@@ -759,12 +803,12 @@ mod tests {
         let found = estimates(&three.map(|rows| (rows, one)));
         assert_eq!(
             found.en.replace('\u{a0}', " "),
-            "6.0 %p [5.0, 7.0] (150,000 reviews), 6.0 %p [5.0, 7.0] (50,000) and 6.0 %p [5.0, 7.0] \
-             (all)"
+            "6.0 points [5.0, 7.0] (150,000 reviews), 6.0 points [5.0, 7.0] (50,000) and 6.0 points \
+             [5.0, 7.0] (all)"
         );
         assert_eq!(
             found.ko.replace('\u{a0}', " ").replace('\u{2060}', ""),
-            "6.0 %p [5.0, 7.0](150,000건), 6.0 %p [5.0, 7.0](50,000건), 6.0 %p [5.0, 7.0](전체)"
+            "6.0%p [5.0, 7.0](150,000건), 6.0%p [5.0, 7.0](50,000건), 6.0%p [5.0, 7.0](전체)"
         );
     }
 }

@@ -96,7 +96,7 @@ mod tests {
             groups.iter().map(|group| (group.name.as_str(), group.members.len())).collect();
         let expected = [
             ("LoRA r=16, 1000 (training.learning_rate 2e-5)", 2),
-            ("LoRA r=16, 1000 (training.learning_rate 0.001)", 1),
+            ("LoRA r=16, 1000 (training.learning_rate 1e-3)", 1),
             ("Vanilla, 1000", 1),
         ];
         assert_eq!(found, expected);

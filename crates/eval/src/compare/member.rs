@@ -63,7 +63,10 @@ impl Member {
                 let class = |name: &str, field: usize| {
                     record[field].parse().map_err(|_| {
                         let found = &record[field];
-                        let message = format!("expected {name} to be 0, 1, ..., found \"{found}\"");
+                        let message = format!(
+                            "expected {name} to be 0, 1, ..., a class's place in `data.labels`, found \
+                             \"{found}\""
+                        );
                         line(at(record.position()), message)
                     })
                 };
@@ -126,7 +129,10 @@ mod tests {
                 ":1: expected the columns id, label and prediction, or a run's own",
             ),
             ("id,label,prediction\n1,0,0\n2,0,yes\n", ":3: expected prediction to be 0, 1, ..., "),
-            ("id,label,prediction\n1,-1,0\n", ":2: expected label to be 0, 1, ..., found \"-1\""),
+            (
+                "id,label,prediction\n1,-1,0\n",
+                ":2: expected label to be 0, 1, ..., a class's place in `data.labels`, found \"-1\"",
+            ),
             ("id,label,prediction\n1,0\n", ":2: "),
             ("id,label,prediction\n", "no predictions"),
             ("", "expected the columns"),

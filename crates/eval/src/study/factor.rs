@@ -71,8 +71,8 @@ fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Number(number) => match number.as_f64() {
-            // As TOML has them: 2e-5, and 16 for 16.0.
-            Some(float) if float != 0.0 && float.abs() < 1e-3 => format!("{float:e}"),
+            // As TOML has them: 16 for 16.0, and learning rates alike, 2e-5 and 1e-3.
+            Some(float) if float != 0.0 && float.abs() < 1e-2 => format!("{float:e}"),
             Some(float) => float.to_string(),
             None => number.to_string(),
         },
@@ -94,14 +94,18 @@ mod tests {
         assert_eq!(factors(&paper, &other), []);
         assert_eq!(cell_identity(&paper), cell_identity(&other));
         let mut other = lora(other, 64, 128.0);
-        other.training.learning_rate = 5e-4;
+        other.training.learning_rate = 1e-3;
+        other.training.weight_decay = 0.01;
         let factor = |key: &str, first: &str, second: &str| Factor {
             key: key.into(),
             first: first.into(),
             second: second.into(),
         };
-        let expected =
-            [factor("method.alpha", "1", "128"), factor("training.learning_rate", "2e-5", "5e-4")];
+        let expected = [
+            factor("method.alpha", "1", "128"),
+            factor("training.learning_rate", "2e-5", "1e-3"),
+            factor("training.weight_decay", "0", "0.01"),
+        ];
         assert_eq!(factors(&paper, &other), expected);
         assert_ne!(cell_identity(&paper), cell_identity(&other));
         let vanilla = config("paper", 1000, 0);

@@ -105,6 +105,11 @@ impl Study {
         Self::new(plan, runs)
     }
 
+    /// Whether any cell stands for one of the paper's.
+    pub fn is_compared_with_the_paper(&self) -> bool {
+        self.cells.iter().any(|cell| cell.paper(self.paper_scale).is_some())
+    }
+
     /// The runs, each once.
     pub fn runs(&self) -> Vec<&StudyRun> {
         let mut runs: Vec<&StudyRun> = Vec::new();

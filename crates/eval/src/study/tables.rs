@@ -2,7 +2,7 @@ use nsmc_experiment::Rows;
 
 use super::{Cell, Contrast, Metric, Study, Verdict};
 use crate::compare::p_value;
-use crate::results::setting_words;
+use crate::results::{self, setting_words};
 use crate::statistics::{Interval, SeedSummary};
 use crate::{BilingualTable, Words, method_words, minutes_and_seconds, with_thousands};
 
@@ -50,31 +50,30 @@ impl Study {
         let cells: Vec<&Cell> = self.cells.iter().filter(of_group).collect();
         let paper = cells.iter().find_map(|cell| cell.paper(self.paper_scale));
         let mut header: Vec<Words> = vec![
-            Words::new("recipe", "설정"),
+            recipe_title(),
             Words::new("method", "방법"),
             Words::new("runs", "실험 수"),
             accuracy(),
-            Words::new("95 % interval", "95 % 신뢰구간"),
-            precision(),
-            recall(),
-            "F1".into(),
-            Words::new("precision,\nbatches", "정밀도,\n배치 평균"),
-            Words::new("recall,\nbatches", "재현율,\n배치 평균"),
-            Words::new("F1,\nbatches", "F1,\n배치 평균"),
+            Words::new("95 % interval", "95% 신뢰구간"),
         ];
-        if let Some(paper) = paper {
-            let size = with_thousands(paper.train_size);
-            let whose = match self.paper_scale {
+        let paper_title = |Words { en, ko }: Words| {
+            let size = with_thousands(paper?.train_size);
+            Some(match self.paper_scale {
                 Some(_) => Words::new(
-                    format!("paper\n(mBERT,\n{size})"),
-                    format!("논문\n(mBERT,\n{size}건)"),
+                    format!("paper\n(mBERT,\n{size})\n{en}"),
+                    format!("논문\n(mBERT,\n{size}건)\n{ko}"),
                 ),
-                None => Words::new("paper", "논문"),
-            };
-            for Words { en, ko } in [accuracy(), precision(), recall(), "F1".into()] {
-                header
-                    .push(Words::new(format!("{}\n{en}", whose.en), format!("{}\n{ko}", whose.ko)));
-            }
+                None => Words::new(format!("paper\n{en}"), format!("논문\n{ko}")),
+            })
+        };
+        header.extend(paper_title(accuracy()));
+        let others = [precision(), recall(), "F1".into()];
+        header.extend(others.clone());
+        // The paper's are means over batches, too.
+        for other in others {
+            let Words { en, ko } = &other;
+            header.push(Words::new(format!("{en},\nbatches"), format!("{ko},\n배치 평균")));
+            header.extend(paper_title(other));
         }
         let mut table = BilingualTable::new(header, 2);
         for cell in cells {
@@ -86,17 +85,20 @@ impl Study {
                     .map_or_else(|| missing(cell), |summary| spread(summary).into()),
                 cell.accuracy_interval().map_or_else(|| NONE.into(), interval),
             ];
+            let figures = cell.paper(self.paper_scale);
+            let figures = figures.map(|row| [row.accuracy, row.precision, row.recall, row.f1]);
+            let of_paper = |index: usize| {
+                paper.is_some().then(|| digits(figures.map(|figures| figures[index]), 3))
+            };
+            row.extend(of_paper(0));
             for metric in [Metric::Precision, Metric::Recall, Metric::F1] {
                 row.push(digits(cell.mean(metric), 4));
             }
-            for metric in [Metric::BatchMeanPrecision, Metric::BatchMeanRecall, Metric::BatchMeanF1]
-            {
+            let batches =
+                [Metric::BatchMeanPrecision, Metric::BatchMeanRecall, Metric::BatchMeanF1];
+            for (index, metric) in batches.into_iter().enumerate() {
                 row.push(digits(cell.mean(metric), 3));
-            }
-            if paper.is_some() {
-                let paper = cell.paper(self.paper_scale);
-                let figures = paper.map(|row| [row.accuracy, row.precision, row.recall, row.f1]);
-                row.extend((0..4).map(|index| digits(figures.map(|figures| figures[index]), 3)));
+                row.extend(of_paper(index + 1));
             }
             table.push(row);
         }
@@ -104,21 +106,20 @@ impl Study {
             "Accuracy: mean ± standard deviation over seeds; its interval is Student's over seeds, or \
              Wilson's over reviews for one seed. Precision, recall and F1 are pooled over all \
              reviews; \"batches\" are means over batches, as the paper computed them.",
-            "정확도는 시드에 대한 평균 ± 표준편차입니다. 신뢰구간은 시드가 여럿이면 시드에 대한 Student의 t, 하나면 리뷰에 \
-             대한 Wilson 구간입니다. 정밀도, 재현율, F1은 모든 리뷰를 한데 모아 계산한 값이고, ‘배치 평균’은 논문처럼 \
-             배치마다 계산해 평균한 값입니다.",
+            "정확도는 시드에 대한 평균 ± 표준편차입니다. 신뢰구간은 시드가 여럿이면 t 분포 구간, 하나면 Wilson \
+             구간입니다. 정밀도, 재현율, F1은 모든 리뷰를 한데 모아 계산한 값이고, ‘배치 평균’은 논문처럼 배치마다 \
+             계산해 평균한 값입니다.",
         );
         if self.paper_scale.is_some() && paper.is_some() {
             note.en += " The paper's figures are those of multilingual BERT on more reviews: \
                         comparable in order, not in level.";
-            note.ko += " 논문의 수치는 더 많은 리뷰로 학습한 다국어 BERT의 것이므로, 순서는 비교할 수 있어도 수준은 \
+            note.ko += " 논문의 수치는 더 많은 리뷰로 학습한 다국어 BERT의 것이므로, 순위는 비교할 수 있어도 절댓값은 \
                         비교할 수 없습니다.";
         }
         if self.cells.iter().filter(of_group).any(|cell| cell.key.is_baseline()) {
             note.en += " A baseline has no neural network, no recipe and no seed; it is in no test of \
                         differences.";
-            note.ko +=
-                " 기준선은 신경망도 설정도 시드도 없으며, 어떤 차이 검정에도 들어가지 않습니다.";
+            note.ko += " 베이스라인은 신경망도 학습 설정도 시드도 없으며, 어떤 차이 검정에도 들어가지 않습니다.";
         }
         let words = self.setting(setting);
         let title = match size {
@@ -147,16 +148,17 @@ impl Study {
     /// A setting in both languages; as the plan has it where no run says more.
     pub fn setting(&self, setting: &str) -> Words {
         let mut cells = self.cells.iter().filter(|cell| cell.key.setting == setting);
-        let words = cells.find_map(|cell| cell.config()).map(setting_words);
+        let config = cells.find_map(|cell| cell.config());
         // A plan of another version may have put it differently.
-        words.filter(|words| words.en == setting).unwrap_or_else(|| setting.into())
+        let config = config.filter(|config| results::setting(config) == setting);
+        config.map_or_else(|| setting.into(), setting_words)
     }
 
     /// The methods of each recipe and size against each other; none if there is no pair.
     pub fn difference_table(&self) -> Option<StudyTable> {
         let mut table = BilingualTable::new(
             [
-                Words::new("recipe", "설정"),
+                recipe_title(),
                 Words::new("reviews", "학습 데이터\n크기"),
                 Words::new("first", "앞의 방법"),
                 Words::new("second", "뒤의 방법"),
@@ -167,7 +169,7 @@ impl Study {
                 Words::new("only second\nright", "뒤만\n정답"),
                 Words::new("McNemar's\np", "McNemar\np"),
                 holm_p(),
-                Words::new("sign-flip\np", "부호 뒤집기\np"),
+                Words::new("sign-flip\np", "부호 뒤집기\n검정 p"),
             ],
             4,
         );
@@ -200,17 +202,17 @@ impl Study {
                  seeds; with n seeds its p is not below 2 to the power of 1 − n."
             ),
             format!(
-                "신뢰구간은 2단계 부트스트랩(재표본 {resamples}개)으로 구했습니다. 리뷰는 다시 뽑고, 시드가 바뀌면 달라질 몫은 \
-                 Student의 t에서 뽑습니다. 적은 수의 시드를 다시 뽑으면 구간이 너무 짧아지기 때문입니다. McNemar 검정과 정답 \
-                 수는 정확도가 중앙값인 실험끼리 비교한 것이고, p는 같은 설정의 모든 비교에 대해 Holm의 방법으로 \
-                 보정했습니다. 부호 뒤집기 검정은 시드에 대한 것으로, 시드가 n개이면 p는 2의 (1 − n)제곱보다 작아질 수 \
-                 없습니다."
+                "신뢰구간은 2단계 부트스트랩(재표집 {resamples}회)으로 구했습니다. 리뷰는 복원추출하고, 시드에 따른 변동은 t \
+                 분포에서 뽑습니다. 몇 개 안 되는 시드를 복원추출하면 구간이 너무 짧아지기 때문입니다. McNemar 검정과 정답 \
+                 수는 정확도가 중앙값인 실험끼리 비교한 것이고, p는 같은 학습 설정의 모든 비교에 대해 Holm의 방법으로 \
+                 보정했습니다. 부호 뒤집기(sign-flip) 순열 검정은 시드에 대한 것으로, 시드가 n개이면 p는 2의 (1 − n)제곱보다 \
+                 작아질 수 없습니다."
             ),
         );
         if probe {
             note.en +=
                 " The comparison with the classifier on a frozen model is corrected by itself.";
-            note.ko += " 고정한 모델 위의 분류기와 한 비교는 따로 보정했습니다.";
+            note.ko += " 고정된 모델 위에 분류기만 학습한 방법과의 비교는 따로 보정했습니다.";
         }
         any.then(|| StudyTable {
             name: "differences".into(),
@@ -227,14 +229,14 @@ impl Study {
     pub fn recipe_table(&self) -> Option<StudyTable> {
         let mut table = BilingualTable::new(
             [
-                Words::new("recipe", "설정"),
+                recipe_title(),
                 Words::new("reviews", "학습 데이터\n크기"),
                 Words::new("method", "방법"),
-                Words::new("what differs from the paper's recipe", "논문의 설정과 다른 점"),
+                Words::new("what differs from the paper's recipe", "논문과 다른 설정 항목"),
                 accuracy(),
                 Words::new("difference", "차이"),
                 bootstrap_interval(),
-                Words::new("gap to vanilla\nclosed", "Vanilla와의 차이를\n메운 비율"),
+                Words::new("gap to vanilla\nclosed", "Vanilla와의 격차를\n메운 비율"),
                 holm_p(),
             ],
             4,
@@ -250,7 +252,10 @@ impl Study {
             let cell = &self.cells[contrast.first];
             let closed = causes.iter().find(|cause| cause.contrast == index);
             let closed = closed.and_then(|cause| cause.closed);
-            let closed = closed.map(|closed| format!("{:.0} %", closed * 100.0).into());
+            let closed = closed.map(|closed| {
+                let percent = format!("{:.0}", closed * 100.0);
+                Words::new(format!("{percent} %"), format!("{percent}%"))
+            });
             let figures = contrast_figures(contrast);
             table.push([
                 recipe(cell).into(),
@@ -269,14 +274,14 @@ impl Study {
             name: "recipes".into(),
             title: Words::new(
                 "What other recipes change, against the paper's",
-                "논문의 설정과 다른 설정의 차이",
+                "다른 학습 설정이 논문의 설정과 달라지는 점",
             ),
             note: Words::new(
                 "The difference is that of accuracies, less the same method with the paper's \
                  recipe. \"Gap closed\" is its share of the difference between the paper's \
                  vanilla and the paper's LoRA. Holm's correction counts all rows.",
-                "차이는 정확도에서 같은 방법을 논문의 설정으로 학습한 정확도를 뺀 값입니다. ‘메운 비율’은 그 값을 논문 설정의 \
-                 Vanilla와 LoRA의 차이로 나눈 것입니다. Holm 보정은 모든 행을 셉니다.",
+                "차이는 정확도에서 같은 방법을 논문의 설정으로 학습한 정확도를 뺀 값입니다. ‘메운 비율’은 그 값을 논문 설정에서의 \
+                 Vanilla와 LoRA의 격차로 나눈 것입니다. Holm 보정은 모든 행을 대상으로 합니다.",
             ),
             table,
         })
@@ -286,7 +291,7 @@ impl Study {
     pub fn cost_table(&self) -> StudyTable {
         let mut table = BilingualTable::new(
             [
-                Words::new("recipe", "설정"),
+                recipe_title(),
                 Words::new("reviews", "학습 데이터\n크기"),
                 Words::new("method", "방법"),
                 Words::new("time per\nepoch", "에폭당\n시간"),
@@ -294,7 +299,7 @@ impl Study {
                 Words::new("paper", "논문"),
                 Words::new("paper, of\nvanilla's", "논문의\nVanilla 대비"),
                 Words::new("whole run", "실험\n전체 시간"),
-                Words::new("trainable", "학습\n파라미터 수"),
+                Words::new("trainable", "학습 가능\n파라미터 수"),
                 Words::new("parameters", "전체\n파라미터 수"),
                 Words::new("peak MiB", "최대 메모리\n(MiB)"),
             ],
@@ -334,8 +339,8 @@ impl Study {
             "Means over seeds. Time per epoch is of training steps alone; AdapterFusion's is that of \
              its second stage, and the whole run has both, validation and test. The paper's times are \
              of one V100.",
-            "시드에 대한 평균입니다. 에폭당 시간은 학습 스텝만의 시간이고 AdapterFusion은 둘째 단계의 것입니다. 실험 전체 \
-             시간에는 두 단계와 검증, 테스트가 모두 들어갑니다. 논문의 시간은 V100 하나로 잰 것입니다.",
+            "시드에 대한 평균입니다. 에폭당 시간은 학습 스텝만의 시간이고 AdapterFusion은 2단계의 시간입니다. 실험 전체 \
+             시간에는 두 단계와 검증, 테스트가 모두 들어갑니다. 논문의 시간은 V100 한 장에서 잰 것입니다.",
         );
         let mut results = self.cells.iter().flat_map(|cell| cell.finished());
         if results.any(|run| {
@@ -344,8 +349,8 @@ impl Study {
             note.en += " Time per epoch was measured again with nothing beside it and every thread; \
                         that of the whole run is as it was, where other runs shared the machine: it \
                         compares no methods.";
-            note.ko += " 에폭당 시간은 다른 실험 없이 모든 스레드로 다시 잰 것입니다. 실험 전체 시간은 다른 실험과 기계를 나눠 \
-                        쓰던 때의 것이므로, 방법끼리 비교하는 값이 아닙니다.";
+            note.ko += " 에폭당 시간은 다른 작업 없이 모든 스레드를 써서 다시 쟀습니다. 실험 전체 시간은 다른 실험과 기계를 나눠 쓰며 \
+                        잰 것이어서 방법끼리 비교할 수 없습니다.";
         }
         StudyTable {
             name: "cost".into(),
@@ -359,7 +364,7 @@ impl Study {
     pub fn trouble_table(&self) -> Option<StudyTable> {
         let mut table = BilingualTable::new(
             [
-                Words::new("recipe", "설정"),
+                recipe_title(),
                 Words::new("method", "방법"),
                 Words::new("reviews", "학습 데이터\n크기"),
                 Words::new("seed", "시드"),
@@ -388,12 +393,12 @@ impl Study {
         }
         any.then(|| StudyTable {
             name: "trouble".into(),
-            title: Words::new("Runs to know of", "알아 둘 실험"),
+            title: Words::new("Runs to know of", "주의할 실험"),
             note: Words::new(
                 "\"At chance\": the interval of its accuracy reaches down to the share of the most \
                  frequent class. Such runs count like all others.",
-                "‘우연 수준’은 정확도의 신뢰구간이 가장 많은 클래스의 비율까지 내려온다는 뜻입니다. 이런 실험도 다른 실험과 \
-                 똑같이 셉니다.",
+                "‘우연 수준’은 정확도의 신뢰구간이 가장 많은 클래스의 비율까지 내려온다는 뜻입니다. 이런 실험도 \
+                 집계에서 제외하지 않았습니다.",
             ),
             table,
         })
@@ -434,6 +439,10 @@ impl Study {
     }
 }
 
+fn recipe_title() -> Words {
+    Words::new("recipe", "학습 설정")
+}
+
 fn accuracy() -> Words {
     Words::new("accuracy", "정확도")
 }
@@ -447,7 +456,7 @@ fn recall() -> Words {
 }
 
 fn bootstrap_interval() -> Words {
-    Words::new("95 % interval,\nbootstrap", "95 % 신뢰구간,\n부트스트랩")
+    Words::new("95 % interval,\nbootstrap", "95% 신뢰구간,\n부트스트랩")
 }
 
 fn holm_p() -> Words {
@@ -465,7 +474,7 @@ fn recipe(cell: &Cell) -> &str {
 fn size(size: Rows) -> Words {
     match size {
         Rows::All => Words::new("all", "전체"),
-        Rows::Exactly(size) => size.to_string().into(),
+        Rows::Exactly(size) => with_thousands(size).into(),
     }
 }
 
@@ -573,13 +582,39 @@ mod tests {
         assert!(markdown.contains("paper (mBERT, 150,000) accuracy"), "{markdown}");
         assert!(tables[0].note.en.contains("comparable in order, not in level"));
         let vanilla = row(&markdown, &["paper ", "Vanilla"]);
-        assert_eq!(vanilla[12..16], ["0.871", "0.864", "0.882", "0.869"]);
+        assert_eq!(vanilla[6], "0.871", "beside our accuracy and its interval");
+        assert_eq!([vanilla[11], vanilla[13], vanilla[15]], ["0.864", "0.882", "0.869"]);
         // 500 stand for 75,000, which the paper did not have.
         assert!(!tables[1].table.english().markdown().contains("paper (mBERT"));
         let cost = scaled.cost_table().table.english().markdown();
         // AdapterFusion: 749.5 of 1022.5 seconds in the paper, 0.73 here.
-        let fusion = row(&cost, &["paper ", "1000", "AdapterFusion"]);
+        let fusion = row(&cost, &["paper ", "1,000", "AdapterFusion"]);
         assert_eq!((fusion[5], fusion[6], fusion[7]), ("0.73", "12:30", "0.73"));
+    }
+
+    #[test]
+    fn a_title_separates_thousands_in_both_languages_and_the_plan_keeps_its_setting() {
+        let study = study(None);
+        let title = &study.quality_tables()[0].title;
+        assert!(title.en.ends_with(", 2,000 test reviews"), "{title:?}");
+        assert!(title.ko.ends_with(" 테스트 리뷰 2,000건"), "{title:?}");
+        assert!(study.cells[0].key.setting.ends_with(", 2000 test reviews"));
+        // As a plan of another version may have put it.
+        assert_eq!(study.setting("another model"), "another model".into());
+    }
+
+    #[test]
+    fn korean_has_no_space_before_a_percent_sign() {
+        let study = study(Some(150));
+        let mut percents = 0;
+        for StudyTable { title, note, table, .. } in study.tables() {
+            let cells = table.rows().iter().flatten().chain(table.header());
+            for Words { ko, .. } in cells.chain([&title, &note]) {
+                percents += ko.matches('%').count();
+                assert!(!ko.contains(" %"), "{ko}");
+            }
+        }
+        assert!(percents > 5, "{percents}");
     }
 
     #[test]
@@ -587,7 +622,7 @@ mod tests {
         let study = study(None);
         let markdown = study.markdown();
         assert_eq!(row(&markdown, &["| paper ", "LoRA r=64", "2 of 3"])[3], "2 of 3");
-        assert_eq!(row(&markdown, &["| lora-rate", "| at chance"])[3], "1000");
+        assert_eq!(row(&markdown, &["| lora-rate", "| at chance"])[3], "1,000");
         let rate = row(&markdown, &["lora-rate", "2, 1 at chance"]);
         // The mean has the run at chance in it: (0.5 + 0.684) / 2.
         let mean: f64 = rate[4].split(' ').next().unwrap().parse().unwrap();
@@ -601,7 +636,7 @@ mod tests {
         let alpha = row(&markdown, &["lora-alpha"]);
         assert_eq!(alpha[4], "alpha 1 → 128");
         assert!(alpha[8].ends_with(" %"), "{alpha:?}");
-        let tuned = row(&markdown, &["tuned", "1000", "LoRA"]);
+        let tuned = row(&markdown, &["tuned", "1,000", "LoRA"]);
         assert_eq!(tuned[4], "alpha 1 → 128; trains [] → [head]; learning_rate 2e-5 → 3e-4");
     }
 
