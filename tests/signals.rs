@@ -40,8 +40,19 @@ fn stopped_and_gone_on(world: &World, signal: &str, resume: &str, whole: &str) {
 
     let ran = world.nsmc(&train("run"));
     assert!(ran.success, "{}", ran.stderr);
-    let gone_on = format!("resumed: epoch {}, step {} of 12", step / 12 + 1, step % 12 + 1);
-    assert!(ran.stderr.contains(&gone_on), "not {gone_on}: {}", ran.stderr);
+    let epoch = step / 12 + 1;
+    let mut places = vec![(epoch, format!("step {} of 12", step % 12 + 1))];
+    if step.is_multiple_of(12) {
+        places.push((epoch - 1, "after its last step".into()));
+    }
+    let said = &ran.stderr;
+    let gone_on = |(epoch, place): &(usize, String)| {
+        let line = format!("resumed: epoch {epoch}, {place}\n");
+        let (_, then) = said.split_once(&line)?;
+        let progress = then.lines().find(|line| line.contains(" reviews, ")).unwrap();
+        Some(progress.contains(&format!(" {epoch}/20: ")))
+    };
+    assert_eq!(places.iter().find_map(gone_on), Some(true), "{signal}, {places:?}: {said}");
     assert_eq!(found(world, "run"), found(world, whole), "{signal}");
     assert!(world.nsmc(&["verify", "run"]).success);
     fs_err::remove_dir_all(world.path("run")).unwrap();
@@ -65,6 +76,60 @@ fn a_run_that_a_signal_stops_leaves_a_checkpoint_and_ends_with_the_same_numbers(
     let ran = world.nsmc(&train("run"));
     assert!(ran.success && ran.stderr.contains("resumed: "), "{}", ran.stderr);
     assert_eq!(found(&world, "run"), found(&world, "whole"));
+}
+
+/// Starts a training that says what it does in a file, and waits until it says something.
+fn start_until(world: &World, what: &str) -> Running {
+    let mut command = world.program("sh");
+    command.args(["-c", "exec \"$0\" \"$@\" 2> said", env!("CARGO_BIN_EXE_nsmc")]);
+    command.args(train("run"));
+    let mut process = Running::start(command);
+    let said = world.path("said");
+    process.until(what, || fs_err::read_to_string(&said).is_ok_and(|said| said.contains(what)));
+    process
+}
+
+#[test]
+fn a_run_that_a_signal_stops_in_its_validation_or_its_test_ends_with_the_same_numbers() {
+    let world = World::new();
+    // So many reviews, one at a time, that a signal comes before the last.
+    for file in ["train.txt", "test.txt"] {
+        let text = world.read(file);
+        let (header, rows) = text.split_once('\n').unwrap();
+        let copies = (0..4000 / rows.lines().count())
+            .flat_map(|copy| rows.lines().map(move |row| format!("{copy}-{row}\n")));
+        let copied: String = std::iter::once(format!("{header}\n")).chain(copies).collect();
+        world.write(file, copied);
+    }
+    let config = world
+        .config()
+        .replace("train_size = 200", "train_size = 1600")
+        .replace("validation_fraction = 0.1", "validation_fraction = 0.5")
+        .replace("num_train_epochs = 6", "num_train_epochs = 2")
+        .replace("eval_batch_size = 16", "eval_batch_size = 1");
+    assert!(world.train(&config, "whole").success);
+
+    let process = start_until(&world, "validation 1/2: ");
+    send(&process, &["TERM"]);
+    let code = process.end().code;
+    let said = world.read("said");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("the same command goes on") && !said.contains("panicked"), "{said}");
+    assert_eq!(newest_step(&world.path("run/resume")), Some(50), "{said}");
+    assert!(!world.path("run/metrics.jsonl").exists(), "it was validated: {said}");
+
+    let process = start_until(&world, "test: ");
+    send(&process, &["INT"]);
+    let code = process.end().code;
+    let said = world.read("said");
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.contains("resumed: epoch 1, after its last step\n"), "{said}");
+    assert!(said.contains("the same command goes on") && !said.contains("panicked"), "{said}");
+
+    let ran = world.nsmc(&train("run"));
+    assert!(ran.success, "{}", ran.stderr);
+    assert_eq!(found(&world, "run"), found(&world, "whole"));
+    assert!(world.nsmc(&["verify", "run"]).success);
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::corpus::cache_folder;
 use crate::method::bottleneck;
 use crate::output::print;
 use crate::run_directory::Mended;
-use crate::stop::{self, Lifeline};
+use crate::stop::Lifeline;
 use crate::stretches::Stretches;
 use crate::train::dashboard;
 use crate::{device, logging, provenance, run_directory};
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
     let (train, held_out) = (loader(split.train)?, loader(split.validation)?);
     let held_out = (0..held_out.num_batches(0)).map(|batch| held_out.batch(0, batch)).collect();
 
-    let interrupter = stop::interrupter()?;
+    let interrupter = lifeline.interrupter()?;
     let mut pretraining = Pretraining {
         config: config.clone(),
         train,

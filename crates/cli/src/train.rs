@@ -21,7 +21,7 @@ use crate::classifier::{Classifier, checkpoint, save};
 use crate::corpus::{Corpus, cache_folder};
 use crate::device::NamedDevice;
 use crate::output::{print_attention, print_tables};
-use crate::stop::{self, Lifeline};
+use crate::stop::Lifeline;
 use crate::stretches::{self, Stretches};
 use crate::{baseline, checksums, device, logging, method, provenance, run_directory};
 
@@ -121,7 +121,7 @@ fn train_and_test(
     };
     let (encoded, encoded_test) = (encode(&corpus.train)?, encode(&corpus.test)?);
 
-    let interrupter = stop::interrupter()?;
+    let interrupter = lifeline.interrupter()?;
     let trainer = Trainer {
         config,
         corpus: &corpus,

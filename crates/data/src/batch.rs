@@ -36,18 +36,14 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Divides the batch among devices: the reviews in their order, their numbers no more than one
-    /// apart. A batch of fewer reviews than devices leaves the last of them without a share.
+    /// Divides the batch among devices, a share for each in their order: the reviews in theirs, their
+    /// numbers no more than one apart. A batch of fewer reviews than devices leaves the last of them
+    /// without a share.
     pub fn shares(&self, devices: &[Device]) -> Vec<Self> {
-        let reviews = self.reviews.len();
         let mut shares = Vec::with_capacity(devices.len());
-        let (mut first, mut token) = (0, 0);
-        for (place, device) in devices.iter().enumerate() {
-            let end = reviews * (place + 1) / devices.len();
-            if end == first {
-                continue;
-            }
-            let lengths = self.lengths[first..end].to_vec();
+        let mut token = 0;
+        for (device, own) in devices.iter().zip(division(self.reviews.len(), devices.len())) {
+            let lengths = self.lengths[own.clone()].to_vec();
             let tokens = token..token + lengths.iter().sum::<usize>();
             let part = |tensor: &Tensor<1, Int>, range: &Range<usize>| {
                 tensor.clone().slice([range.clone()]).to_device(device)
@@ -56,14 +52,20 @@ impl Batch {
                 input_ids: part(&self.input_ids, &tokens),
                 position_ids: part(&self.position_ids, &tokens),
                 token_type_ids: part(&self.token_type_ids, &tokens),
-                labels: part(&self.labels, &(first..end)),
-                reviews: self.reviews[first..end].to_vec(),
+                labels: part(&self.labels, &own),
+                reviews: self.reviews[own].to_vec(),
                 lengths,
             });
-            (first, token) = (end, tokens.end);
+            token = tokens.end;
         }
         shares
     }
+}
+
+/// The reviews of the first device, of the second and so on; those after the last one here have none.
+fn division(reviews: usize, devices: usize) -> impl Iterator<Item = Range<usize>> {
+    let sharing = devices.min(reviews);
+    (0..sharing).map(move |place| reviews * place / sharing..reviews * (place + 1) / sharing)
 }
 
 /// Lays reviews end to end.
@@ -147,5 +149,24 @@ mod tests {
         assert_eq!(sizes(2), [2, 3]);
         assert_eq!(sizes(4), [1, 1, 1, 2]);
         assert_eq!(sizes(8), [1; 5]);
+    }
+
+    #[test]
+    fn the_devices_without_a_share_are_the_last() {
+        for devices in 1..=9 {
+            for reviews in 0..=40 {
+                // A device's place is that of its share: none before the last share is empty.
+                let ranges: Vec<Range<usize>> = division(reviews, devices).collect();
+                assert_eq!(ranges.len(), devices.min(reviews), "{reviews} on {devices}");
+                let least = (reviews / devices).max(1);
+                let mut next = 0;
+                for range in ranges {
+                    assert_eq!(range.start, next, "{reviews} on {devices}");
+                    assert!((least..=least + 1).contains(&range.len()), "{reviews} on {devices}");
+                    next = range.end;
+                }
+                assert_eq!(next, reviews, "{reviews} on {devices}");
+            }
+        }
     }
 }

@@ -16,6 +16,12 @@ pub enum TrainingError {
     /// There is nothing to train on.
     #[error("no reviews to train on: `data.train_size` leaves none beside the validation split")]
     NoReviews,
+    /// There is nothing to pre-train on, or nothing to measure it by.
+    #[error(
+        "no reviews to pre-train on, or none held out to measure it by: `corpus.held_out_fraction` \
+         leaves none for one of the two"
+    )]
+    NoCorpus,
     /// A CPU has no products in bfloat16 that would be faster.
     #[error(
         "`training.precision = \"bf16\"` is for GPUs alone; on a CPU leave it out, or \"float32\""
@@ -64,10 +70,10 @@ pub enum TrainingError {
     /// A value cannot be read from the device.
     #[error("cannot read a result from the device: {0}")]
     Device(String),
-    /// The best model is asked for, but no epoch was validated.
-    #[error("{folder}: no best checkpoint: there was no validation split", folder = folder.display())]
-    NoBest {
-        /// Where it should be.
-        folder: PathBuf,
-    },
+    /// The best model is asked for, but there is nothing to choose it by.
+    #[error(
+        "`training.selection = \"best\"` needs a validation split, and `data.validation_fraction` \
+         leaves it no review"
+    )]
+    NoBest,
 }

@@ -2,18 +2,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use burn::data::dataloader::DataLoader;
-use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::{AccuracyMetric, LearningRateMetric, LossMetric};
 use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use nsmc_data::ReviewLoader;
-use nsmc_experiment::{EpochRecord, TrainingConfig, read_sealed, seal, write_durably};
+use nsmc_experiment::{EpochRecord, Selection, TrainingConfig, read_sealed, seal, write_durably};
 use nsmc_peft::PeftModel;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoints, FITTED, Schedule, foreign, remove};
 use crate::kept::Kept;
+use crate::on_device::OnDevice;
 use crate::strategy::{METRICS, Outcome, RecipeStrategy, metrics};
 use crate::{AdamW, ClassificationTask, Dashboard, LinearSchedule, TrainingError, no_decay};
 
@@ -39,7 +39,8 @@ pub struct Fit {
     pub identity: String,
     /// What a person sees.
     pub dashboard: Dashboard,
-    /// Stops the training between two steps, with a checkpoint to go on from.
+    /// Stops the training between two steps or batches of the validation split, with a checkpoint to
+    /// go on from.
     pub interrupter: Interrupter,
 }
 
@@ -108,6 +109,9 @@ pub fn fit(
     if fit.train.num_items() == 0 {
         return Err(TrainingError::NoReviews);
     }
+    if fit.config.selection == Selection::Best && fit.validation.is_none() {
+        return Err(TrainingError::NoBest);
+    }
     if let Some(Finished { best_epoch, epochs, .. }) = Finished::read(&fit.folder, &fit.identity)? {
         remove(&fit.folder.join("resume"))?;
         let (path, lines) = (fit.folder.join(METRICS), metrics(&epochs));
@@ -120,9 +124,13 @@ pub fn fit(
     let steps = fit.train.num_batches() * config.num_train_epochs;
     let adamw = AdamW::new(config);
     let decays = config.weight_decay > 0.0;
-    let optimizer = move || match ModuleOptimizer::from(adamw) {
-        optimizer if decays => optimizer.with_group(no_decay(), adamw.without_decay(), None),
-        optimizer => optimizer,
+    let device = fit.device.clone();
+    let optimizer = move || {
+        let all = OnDevice::new(adamw, &device).for_all();
+        if !decays {
+            return all;
+        }
+        all.with_group(no_decay(), OnDevice::new(adamw.without_decay(), &device), None)
     };
     let schedule = LinearSchedule::new(config.learning_rate, config.warmup_ratio, steps);
 
@@ -145,7 +153,7 @@ pub fn fit(
         save_steps: config.save_steps,
         checkpoints,
         identity: fit.identity,
-        optimizer: Box::new(optimizer),
+        optimizer: Box::new(optimizer.clone()),
         schedule,
         save: Box::new(save),
         outcome: outcome.clone(),

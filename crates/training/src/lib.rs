@@ -14,6 +14,7 @@ mod input;
 mod kept;
 mod memory;
 mod metrics;
+mod on_device;
 mod precision;
 mod predict;
 mod pretraining;

@@ -5,9 +5,7 @@ use std::time::Instant;
 
 use burn::module::{Module, ParamGroup};
 use burn::optim::decay::WeightDecayConfig;
-use burn::optim::{
-    AdjustLrFn, GradientsAccumulator, GradientsParams, ModuleOptimizer, Muon, MuonConfig,
-};
+use burn::optim::{AdjustLrFn, GradientsAccumulator, GradientsParams, Muon, MuonConfig};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn::train::Interrupter;
 use nsmc_bert::{BertForMaskedLm, BertInput, NoHooks, Sequences};
@@ -20,6 +18,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoints, Schedule, record};
+use crate::on_device::OnDevice;
 use crate::writer::Writer;
 use crate::{AdamW, Dashboard, TrainingError, clip_grad_norm, losses, no_decay, step_seed};
 
@@ -123,6 +122,9 @@ pub fn pretrain<M: MaskedLanguageModel>(
     mut model: M,
     run: &Pretraining,
 ) -> Result<(M, Vec<PretrainingMetrics>), TrainingError> {
+    if run.train.num_reviews() == 0 || run.held_out.is_empty() {
+        return Err(TrainingError::NoCorpus);
+    }
     let recipe = run.config.training;
     let decay_start = recipe.num_train_steps - recipe.decay_steps;
     let schedule = Schedule { num_train_steps: recipe.num_train_steps, decay_start };
@@ -135,15 +137,17 @@ pub fn pretrain<M: MaskedLanguageModel>(
         epsilon: recipe.adam_epsilon,
         weight_decay: recipe.weight_decay,
     };
+    let device = &run.device;
     let new_optimizer = || {
-        let optimizer = ModuleOptimizer::from(adamw);
+        let optimizer = OnDevice::new(adamw, device).for_all();
         let optimizer = match recipe.optimizer {
             PretrainingOptimizer::Adamw => optimizer,
             PretrainingOptimizer::Muon => {
-                optimizer.with_group(encoder_matrices(), muon(recipe.weight_decay), None)
+                let muon = OnDevice::new(muon(recipe.weight_decay), device);
+                optimizer.with_group(encoder_matrices(), muon, None)
             }
         };
-        optimizer.with_group(no_decay(), adamw.without_decay(), None)
+        optimizer.with_group(no_decay(), OnDevice::new(adamw.without_decay(), device), None)
     };
     let mut optimizer = new_optimizer();
     let mut state = State::default();
@@ -153,9 +157,6 @@ pub fn pretrain<M: MaskedLanguageModel>(
         (optimizer, state) = (loaded.optimizer, loaded.state);
         tracing::info!(step = state.step, "gone on from a checkpoint");
         run.dashboard.say(&format!("resumed after step {}", state.step));
-    }
-    if run.train.num_reviews() == 0 || run.held_out.is_empty() {
-        return Err(TrainingError::NoReviews);
     }
     write_metrics(&run.folder, &state.metrics)?;
     let pools = share_threads(recipe.gradient_accumulation_steps)?;

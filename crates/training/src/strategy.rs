@@ -98,8 +98,22 @@ struct State {
     /// Time of those of its steps that are timed.
     timed_seconds: f64,
     timed_steps: usize,
+    /// Time of the others, each the first of a process; of those of older checkpoints, 0.
+    #[serde(default)]
+    untimed_seconds: f64,
     /// What is in `checkpoint/`.
     kept: Kept,
+}
+
+impl State {
+    /// The time of an epoch's steps, as if each had taken as long as those that are timed; what they
+    /// took, if none is.
+    fn train_seconds(&self, steps: usize) -> f64 {
+        match self.timed_steps {
+            0 => self.untimed_seconds,
+            timed => self.timed_seconds / timed as f64 * steps as f64,
+        }
+    }
 }
 
 /// What is trained, with its optimiser and where it stands.
@@ -154,6 +168,11 @@ impl SupervisedLearningStrategy<ClassificationTask> for RecipeStrategy {
         let mut result = self.resume(&mut training);
         training.replicas = Replicas::new(training.task(), &self.further_devices);
         let first = starting_epoch + training.state.epochs.len();
+        if first > starting_epoch {
+            // burn has told those who show progress that the first epoch begins.
+            let event = LearnerEvent::EndEpoch(first - 1);
+            interrupter.fail_on_error(event_processor.process_train(event));
+        }
         for epoch in first..=num_epochs {
             if !matches!(result, Ok(true)) {
                 break;
@@ -203,7 +222,11 @@ impl RecipeStrategy {
         let State { epochs, index, .. } = &training.state;
         let (epoch, steps) = (epochs.len() + 1, self.train.num_batches());
         tracing::info!(epoch, step = index, "gone on from a checkpoint");
-        self.dashboard.say(&format!("resumed: epoch {epoch}, step {} of {steps}", index + 1));
+        let place = match *index {
+            index if index == steps => "after its last step".to_owned(),
+            index => format!("step {} of {steps}", index + 1),
+        };
+        self.dashboard.say(&format!("resumed: epoch {epoch}, {place}"));
         Ok(true)
     }
 
@@ -232,7 +255,8 @@ impl RecipeStrategy {
         training.writer.begin(move || save(locked(&kept).clone()))
     }
 
-    /// Trains what is left of an epoch, from 1, validates and saves it. False if it was interrupted.
+    /// Trains what is left of an epoch, from 1, validates and saves it. False if it was interrupted,
+    /// after a checkpoint.
     fn epoch(
         &self,
         epoch: usize,
@@ -251,8 +275,15 @@ impl RecipeStrategy {
 
         if let Some(validation) = &self.validation {
             interrupter.fail_on_error(processor.process_valid(start(validation.num_items())));
-            let (loss, accuracy) =
-                self.validate(validation, training.task(), processor, interrupter)?;
+            let Some((loss, accuracy)) =
+                self.validate(validation, training.task(), processor, interrupter)?
+            else {
+                // Without a step since, the one that was gone on from says the same.
+                if training.own_steps > 0 {
+                    self.checkpoint(training)?;
+                }
+                return Ok(false);
+            };
             record.validation_loss = Some(loss);
             record.validation_accuracy = Some(accuracy);
             interrupter.fail_on_error(processor.process_valid(LearnerEvent::EndSplit(epoch)));
@@ -324,9 +355,10 @@ impl RecipeStrategy {
             if let Some(previous) = previous {
                 training.state.loss_sum += read(previous)?;
             }
-            if training.own_steps == 1 && steps > 1 {
+            if training.own_steps == 1 {
                 // The first step of a process compiles and tunes kernels.
                 self.sync()?;
+                training.state.untimed_seconds += started.elapsed().as_secs_f64();
                 started = Instant::now();
             } else {
                 training.state.timed_steps += 1;
@@ -358,12 +390,12 @@ impl RecipeStrategy {
             training.state.loss_sum += read(last)?;
         }
         self.sync()?;
-        let state = &training.state;
-        let seconds = state.timed_seconds + started.elapsed().as_secs_f64();
+        let state = &mut training.state;
+        state.timed_seconds += started.elapsed().as_secs_f64();
         Ok(Some(EpochRecord {
             epoch,
             steps,
-            train_seconds: seconds / state.timed_steps.max(1) as f64 * steps as f64,
+            train_seconds: state.train_seconds(steps),
             tokens: self.train.num_tokens(),
             train_loss: state.loss_sum / self.train.num_items() as f64,
             validation_loss: None,
@@ -393,14 +425,14 @@ impl RecipeStrategy {
         (item, norm)
     }
 
-    /// Mean loss and accuracy over the validation split, with dropout off.
+    /// Mean loss and accuracy over the validation split, with dropout off. None if it was interrupted.
     fn validate(
         &self,
         loader: &ReviewLoader,
         task: &ClassificationTask,
         processor: &mut SupervisedTrainingEventProcessor<ClassificationTask>,
         interrupter: &Interrupter,
-    ) -> Result<(f64, f64), TrainingError> {
+    ) -> Result<Option<(f64, f64)>, TrainingError> {
         let model = task.valid();
         let loader = loader.to_device(&self.device.clone().inner());
         let mut iterator = loader.iter();
@@ -408,6 +440,9 @@ impl RecipeStrategy {
         let mut pairs = Vec::with_capacity(loader.num_items());
         let mut iteration = 0;
         while let Some(batch) = iterator.next() {
+            if interrupter.should_stop() {
+                return Ok(None);
+            }
             let batch: Batch = batch.map_err(|error| TrainingError::Device(error.to_string()))?;
             iteration += 1;
             let model = model.clone();
@@ -425,7 +460,8 @@ impl RecipeStrategy {
             interrupter.fail_on_error(processor.process_valid(LearnerEvent::ProcessedItem(item)));
         }
         let reviews = pairs.len() as f64;
-        Ok((loss_sum / reviews, ConfusionMatrix::new(self.num_labels, pairs).accuracy()))
+        let accuracy = ConfusionMatrix::new(self.num_labels, pairs).accuracy();
+        Ok(Some((loss_sum / reviews, accuracy)))
     }
 
     /// Keeps a finished epoch: the checkpoints it makes last and best, its line of `metrics.jsonl`,
@@ -453,7 +489,7 @@ impl RecipeStrategy {
         }
         state.epochs.push(record);
         (state.index, state.loss_sum) = (0, 0.0);
-        (state.timed_seconds, state.timed_steps) = (0.0, 0);
+        (state.timed_seconds, state.timed_steps, state.untimed_seconds) = (0.0, 0, 0.0);
 
         let lines = metrics(&state.epochs);
         let finished = is_last.then(|| Finished {
@@ -517,4 +553,28 @@ fn locked<T>(value: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// The value of a tensor of one element.
 fn host(tensor: Tensor<1>) -> Result<f32, TrainingError> {
     tensor.try_into_scalar::<f32>().map_err(|error| TrainingError::Device(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epochs_time_is_that_of_its_timed_steps_and_of_all_where_none_is_timed() {
+        let mut state =
+            State { timed_seconds: 8.0, timed_steps: 2, untimed_seconds: 5.0, ..State::default() };
+        assert!((state.train_seconds(3) - 12.0).abs() < 1e-9);
+        (state.timed_seconds, state.timed_steps) = (1e-6, 0);
+        assert!((state.train_seconds(3) - 5.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_state_from_before_untimed_steps_had_a_time_is_read() {
+        let state = State { index: 4, timed_steps: 3, timed_seconds: 1.5, ..State::default() };
+        let text = toml::to_string(&state).unwrap();
+        let older = text.replace("untimed_seconds = 0.0\n", "");
+        assert_ne!(older, text);
+        let read: State = toml::from_str(&older).unwrap();
+        assert!(read.index == 4 && (read.train_seconds(2) - 1.0).abs() < 1e-9);
+    }
 }

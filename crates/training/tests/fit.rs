@@ -77,18 +77,40 @@ struct Trained {
     folder: tempfile::TempDir,
 }
 
-fn train(seed: u64, recipe: &TrainingConfig) -> Trained {
-    train_in(tempfile::tempdir().unwrap(), seed, recipe, false, 1)
+/// When a training is asked to stop.
+#[derive(Clone, Copy, PartialEq)]
+enum Stop {
+    Never,
+    /// Before it begins: it ends after a step or, if there is none left in its epoch, before that is
+    /// validated.
+    AtOnce,
+    /// When an epoch's model is saved.
+    AfterAnEpoch,
 }
 
-/// Trains in a folder, each batch on so many devices; `stop` ends it after the first step. With more
-/// than one there is no dropout: what it draws depends on which device comes first.
+fn train(seed: u64, recipe: &TrainingConfig) -> Trained {
+    train_in(tempfile::tempdir().unwrap(), seed, recipe, Stop::Never, 1)
+}
+
+/// Trains in a folder, each batch on so many devices. With more than one there is no dropout: what it
+/// draws depends on which device comes first.
 fn train_in(
     folder: tempfile::TempDir,
     seed: u64,
     recipe: &TrainingConfig,
-    stop: bool,
+    stop: Stop,
     devices: usize,
+) -> Trained {
+    train_with(folder, seed, recipe, stop, devices, 50)
+}
+
+fn train_with(
+    folder: tempfile::TempDir,
+    seed: u64,
+    recipe: &TrainingConfig,
+    stop: Stop,
+    devices: usize,
+    validated: usize,
 ) -> Trained {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let reviews = reviews();
@@ -112,16 +134,17 @@ fn train_in(
     let base = BertForSequenceClassification::new(&config, seed, &device.clone().autodiff());
     let saved_config = config.clone();
     let interrupter = Interrupter::new();
-    if stop {
+    if stop == Stop::AtOnce {
         interrupter.stop(None);
     }
+    let stopping = interrupter.clone();
     let fitted = fit(
         PeftModel::new(base, &config),
         Fit {
             config: recipe.clone(),
             seed,
             train: loader(0..100, Order::Shuffled { seed }),
-            validation: Some(loader(100..150, Order::ByLength)),
+            validation: (validated > 0).then(|| loader(100..100 + validated, Order::ByLength)),
             num_labels: 2,
             device: device.clone(),
             further_devices: vec![device.clone(); devices - 1],
@@ -130,7 +153,12 @@ fn train_in(
             dashboard: Dashboard::Silent,
             interrupter,
         },
-        move |model, folder| Ok(model.base.save_pretrained(folder, &saved_config)?),
+        move |model, folder| {
+            if stop == Stop::AfterAnEpoch {
+                stopping.stop(None);
+            }
+            Ok(model.base.save_pretrained(folder, &saved_config)?)
+        },
     );
     let checkpoint = folder.path().join("checkpoint/last");
     let mut trained = Trained { fitted, last: None, logits: Vec::new(), folder };
@@ -220,13 +248,25 @@ fn a_diverging_training_says_where_and_leaves_no_checkpoint_of_it() {
 fn a_training_that_is_stopped_again_and_again_ends_like_one_that_is_not() {
     let whole = train(4, &recipe());
     let expected = whole.fitted.as_ref().unwrap();
-    // 13 steps an epoch: one per stretch, one stretch for the end of the first epoch, two more steps.
+    // 13 steps an epoch: one per stretch.
     let mut folder = tempfile::tempdir().unwrap();
-    for _ in 0..16 {
-        let stopped = train_in(folder, 4, &recipe(), true, 1);
+    let stopped = |folder, stop| {
+        let stopped = train_in(folder, 4, &recipe(), stop, 1);
         let error = stopped.fitted.unwrap_err();
         assert!(matches!(error, TrainingError::Interrupted { .. }), "{error}");
-        folder = stopped.folder;
+        stopped.folder
+    };
+    for _ in 0..13 {
+        folder = stopped(folder, Stop::AtOnce);
+    }
+    let last_step = folder.path().join("resume/step-13/state.toml");
+    let state = fs_err::read_to_string(&last_step).unwrap();
+    // A validation that is stopped is not kept, and done again.
+    folder = stopped(folder, Stop::AtOnce);
+    assert_eq!(fs_err::read_to_string(&last_step).unwrap(), state);
+    assert!(!folder.path().join("metrics.jsonl").exists());
+    for stop in [Stop::AfterAnEpoch, Stop::AtOnce, Stop::AtOnce] {
+        folder = stopped(folder, stop);
     }
     assert!(folder.path().join("resume/step-15").is_dir());
     assert!(folder.path().join("checkpoint/best").is_dir());
@@ -234,7 +274,7 @@ fn a_training_that_is_stopped_again_and_again_ends_like_one_that_is_not() {
     // The newest is torn: the one before serves.
     let torn = folder.path().join("resume/step-15/optimizer.bpk");
     fs_err::write(&torn, &fs_err::read(&torn).unwrap()[..1000]).unwrap();
-    let resumed = train_in(folder, 4, &recipe(), false, 1);
+    let resumed = train_in(folder, 4, &recipe(), Stop::Never, 1);
     let fitted = resumed.fitted.unwrap();
     assert_eq!(resumed.last, whole.last);
     assert_eq!(resumed.logits, whole.logits);
@@ -246,26 +286,41 @@ fn a_training_that_is_stopped_again_and_again_ends_like_one_that_is_not() {
         fitted.epochs.iter().map(bits).collect()
     };
     assert_eq!(losses(&fitted), losses(expected));
+    // Of the first epoch's steps each was the first of its process, and none is timed.
+    assert!(fitted.epochs.iter().all(|epoch| epoch.train_seconds > 1e-4), "{fitted:?}");
     let lines = fs_err::read_to_string(resumed.folder.path().join("metrics.jsonl")).unwrap();
     assert_eq!(lines.lines().count(), 3);
 
     // It is done, and is not done again.
     assert!(!resumed.folder.path().join("resume").exists());
-    let again = train_in(resumed.folder, 4, &recipe(), true, 1);
+    let again = train_in(resumed.folder, 4, &recipe(), Stop::AtOnce, 1);
     assert_eq!(losses(&again.fitted.unwrap()), losses(expected));
 }
 
 #[test]
 fn a_training_on_several_devices_goes_on_where_it_was_stopped() {
     let train = |folder, stop| train_in(folder, 5, &recipe(), stop, 3);
-    let whole = train(tempfile::tempdir().unwrap(), false);
+    let whole = train(tempfile::tempdir().unwrap(), Stop::Never);
     let mut folder = tempfile::tempdir().unwrap();
     for _ in 0..3 {
-        let stopped = train(folder, true);
+        let stopped = train(folder, Stop::AtOnce);
         assert!(matches!(stopped.fitted, Err(TrainingError::Interrupted { .. })));
         folder = stopped.folder;
     }
-    let resumed = train(folder, false);
+    let resumed = train(folder, Stop::Never);
     assert!(whole.last.is_some() && resumed.last == whole.last);
     assert_eq!(resumed.logits, whole.logits);
+}
+
+#[test]
+fn the_best_epoch_of_a_training_without_validation_is_refused_before_its_first_step() {
+    let train = |selection| {
+        let recipe = TrainingConfig { selection, ..recipe() };
+        train_with(tempfile::tempdir().unwrap(), 6, &recipe, Stop::Never, 1, 0)
+    };
+    let refused = train(Selection::Best);
+    let message = refused.fitted.unwrap_err().to_string();
+    assert!(message.contains("`data.validation_fraction`"), "{message}");
+    assert_eq!(fs_err::read_dir(refused.folder.path()).unwrap().count(), 0);
+    assert_eq!(train(Selection::Last).fitted.unwrap().best_epoch, None);
 }

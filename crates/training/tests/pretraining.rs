@@ -74,6 +74,16 @@ type Trained = (BTreeMap<String, TensorData>, Vec<PretrainingMetrics>);
 
 /// Trains in `folder`; `stop` ends it after the first step.
 fn train(config: &PretrainingConfig, folder: &Path, stop: bool) -> Result<Trained, TrainingError> {
+    train_on(config, folder, stop, 0..100, 100..120)
+}
+
+fn train_on(
+    config: &PretrainingConfig,
+    folder: &Path,
+    stop: bool,
+    train: std::ops::Range<usize>,
+    held_out: std::ops::Range<usize>,
+) -> Result<Trained, TrainingError> {
     let reviews = reviews();
     let documents: Vec<&str> = reviews.iter().map(|review| review.document.as_str()).collect();
     let ModelConfig::Scratch(shape) = &config.model else { panic!() };
@@ -92,7 +102,7 @@ fn train(config: &PretrainingConfig, folder: &Path, stop: bool) -> Result<Traine
         PretrainingLoader::new(ids, encoded, indices.collect(), vocabulary, fraction, packing)
             .unwrap()
     };
-    let held_out = loader(100..120);
+    let held_out = loader(held_out);
     let device = Device::flex();
     let bert = BertConfig {
         vocab_size: tokenizer.vocab_size(),
@@ -118,7 +128,7 @@ fn train(config: &PretrainingConfig, folder: &Path, stop: bool) -> Result<Traine
     }
     let run = Pretraining {
         config: config.clone(),
-        train: loader(0..100),
+        train: loader(train),
         held_out: (0..held_out.num_batches(0)).map(|batch| held_out.batch(0, batch)).collect(),
         dropout: shape.hidden_dropout_prob > 0.0,
         device,
@@ -189,6 +199,18 @@ fn a_longer_training_goes_on_from_before_the_decay() {
     let other = PretrainingConfig { seed: 4, ..long };
     let message = train(&other, grown.path(), false).unwrap_err().to_string();
     assert!(message.contains("another configuration"), "{message}");
+}
+
+#[test]
+fn without_reviews_to_train_on_or_to_measure_by_it_does_not_begin() {
+    let folder = tempfile::tempdir().unwrap();
+    train(&config(), folder.path(), true).unwrap_err();
+    // What is there already does not matter.
+    let other = PretrainingConfig { seed: 4, ..config() };
+    for (training, held_out) in [(0..0, 100..120), (0..100, 0..0)] {
+        let error = train_on(&other, folder.path(), false, training, held_out).unwrap_err();
+        assert!(error.to_string().contains("`corpus.held_out_fraction`"), "{error}");
+    }
 }
 
 #[test]
