@@ -208,7 +208,7 @@ pub fn save_pretrained<M: Module>(
         path: path.clone(),
         message: error.to_string(),
     })?;
-    Ok(config.write(folder, architecture)?)
+    Ok(config.write_with(folder, architecture, dtype)?)
 }
 
 /// The name in transformers of the parameter at a path of this crate's modules, both without their

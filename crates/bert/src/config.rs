@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use burn::tensor::DType;
 use serde::{Deserialize, Serialize};
 
 use crate::{Activation, CheckpointError};
@@ -174,18 +175,28 @@ impl BertConfig {
         self.hidden_size / self.num_attention_heads
     }
 
-    /// Writes `config.json` into `folder` for transformers' class `architecture`; the file appears
-    /// whole or not at all.
+    /// Writes `config.json` into `folder` for transformers' class `architecture` with weights in
+    /// float32; the file appears whole or not at all.
     pub fn write(&self, folder: &Path, architecture: &str) -> std::io::Result<()> {
-        let json = serde_json::to_string_pretty(&self.to_json(architecture))
+        self.write_with(folder, architecture, DType::F32)
+    }
+
+    /// [`Self::write`] for weights of `dtype`.
+    pub(crate) fn write_with(
+        &self,
+        folder: &Path,
+        architecture: &str,
+        dtype: DType,
+    ) -> std::io::Result<()> {
+        let json = serde_json::to_string_pretty(&self.to_json(architecture, dtype))
             .expect("a configuration is representable in JSON");
         let partial = folder.join("config.json.partial");
         fs_err::write(&partial, json + "\n")?;
         fs_err::rename(partial, folder.join("config.json"))
     }
 
-    /// `config.json` for a model of transformers' class `architecture`.
-    pub(crate) fn to_json(&self, architecture: &str) -> serde_json::Value {
+    /// `config.json` for a model of transformers' class `architecture` with weights of `dtype`.
+    fn to_json(&self, architecture: &str, dtype: DType) -> serde_json::Value {
         let mut json =
             serde_json::to_value(self).expect("a configuration is representable in JSON");
         let label2id: BTreeMap<&String, usize> =
@@ -195,7 +206,7 @@ impl BertConfig {
             ("label2id", serde_json::json!(label2id)),
             ("model_type", "bert".into()),
             ("position_embedding_type", "absolute".into()),
-            ("torch_dtype", "float32".into()),
+            ("torch_dtype", torch_dtype(dtype).into()),
             ("use_cache", true.into()),
         ] {
             json[key] = value;
@@ -207,6 +218,16 @@ impl BertConfig {
             entries.remove("label2id");
         }
         json
+    }
+}
+
+fn torch_dtype(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F64 => "float64",
+        DType::F32 => "float32",
+        DType::F16 => "float16",
+        DType::BF16 => "bfloat16",
+        other => panic!("weights are floats, found {other:?}"),
     }
 }
 
@@ -239,7 +260,7 @@ mod tests {
         assert_eq!((config.vocab_size, config.head_size(), config.num_labels()), (119_547, 64, 2));
         assert_eq!(config.classifier_dropout, None);
         assert_eq!(config.id2label[&1], "LABEL_1");
-        let saved = config.to_json("BertForSequenceClassification").to_string();
+        let saved = config.to_json("BertForSequenceClassification", DType::F32).to_string();
         assert_eq!(read(&saved).unwrap(), config);
         // A number that a parser which does not care reads as the next one.
         let small = read(&MBERT.replace("1e-12", "1e-24")).unwrap();

@@ -40,16 +40,8 @@ pub enum CheckpointError {
         missing: Vec<String>,
         /// Tensors of the file that the model has no place for.
         surplus: Vec<String>,
-        /// Tensors of another shape or kind, in words.
+        /// Tensors of another shape or kind, or with a value that is not finite, in words.
         mismatched: Vec<String>,
-    },
-    /// A weight is NaN or infinite.
-    #[error("{path}: tensor `{name}` holds a value that is not finite: the checkpoint is broken", path = path.display())]
-    NotFinite {
-        /// The file.
-        path: PathBuf,
-        /// The tensor.
-        name: String,
     },
     /// The weights cannot be written.
     #[error("{path}: cannot write the weights: {message}", path = path.display())]

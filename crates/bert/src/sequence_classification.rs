@@ -33,12 +33,34 @@ impl BertForSequenceClassification {
     /// The model of a folder in Hugging Face layout (`model.safetensors` or `pytorch_model.bin`)
     /// with the classes of `config`. The folder may hold any BERT: heads for other tasks are left
     /// out, a classifier of tokens or of choices by the `architectures` of its `config.json` among
-    /// them. A classifier or a pooler of which nothing is there is new, drawn from `seed`.
+    /// them. A classifier or a pooler of which nothing is there is new, drawn from `seed`, and the log
+    /// says so.
     pub fn from_pretrained(
         folder: &Path,
         config: &BertConfig,
         seed: u64,
         device: &Device,
+    ) -> Result<Self, CheckpointError> {
+        Self::load(folder, config, seed, device, &["bert.pooler.", "classifier."])
+    }
+
+    /// The model of a folder that holds it whole, such as [`Self::save_pretrained`] writes: what is
+    /// missing is an error.
+    pub fn from_checkpoint(
+        folder: &Path,
+        config: &BertConfig,
+        device: &Device,
+    ) -> Result<Self, CheckpointError> {
+        Self::load(folder, config, 0, device, &[])
+    }
+
+    /// `optional` modules are new where nothing of them is there.
+    fn load(
+        folder: &Path,
+        config: &BertConfig,
+        seed: u64,
+        device: &Device,
+        optional: &[&str],
     ) -> Result<Self, CheckpointError> {
         let path = weights_file(folder)?;
         let mut tensors = read_tensors(&path)?;
@@ -46,12 +68,16 @@ impl BertForSequenceClassification {
         tensors.retain(|name, _| {
             name.starts_with("bert.") || (name.starts_with("classifier.") && !other_classifier)
         });
-        let absent = ["bert.pooler.", "classifier."].map(|module| {
-            Some(module).filter(|_| !tensors.keys().any(|name| name.starts_with(module)))
-        });
-        load_state_dict(Self::new(config, seed, device), tensors, &path, |name| {
-            absent.into_iter().flatten().any(|module| name.starts_with(module))
-        })
+        let mut new = optional.to_vec();
+        new.retain(|module| !tensors.keys().any(|name| name.starts_with(module)));
+        let model = load_state_dict(Self::new(config, seed, device), tensors, &path, |name| {
+            new.iter().any(|module| name.starts_with(module))
+        })?;
+        for module in new {
+            let module = module.trim_end_matches('.');
+            tracing::info!(weights = %path.display(), module, seed, "not there: its weights are new");
+        }
+        Ok(model)
     }
 
     /// Writes `config.json` and `model.safetensors` into `folder`, as transformers does.

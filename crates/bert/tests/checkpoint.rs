@@ -95,8 +95,14 @@ fn a_masked_language_model_survives_being_saved() {
     assert_eq!(classifier[query], state_dict(&model)[query]);
     assert_eq!(classifier["bert.pooler.dense.weight"], new["bert.pooler.dense.weight"]);
 
-    // In half precision it comes back rounded.
+    // In half precision it comes back rounded, and the config says so.
+    let declared = || {
+        let text = fs_err::read_to_string(folder.path().join("config.json")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["torch_dtype"].clone()
+    };
+    assert_eq!(declared(), "float32");
     model.save_pretrained(folder.path(), &config(), DType::F16).unwrap();
+    assert_eq!(declared(), "float16");
     let bytes = fs_err::read(folder.path().join("model.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     assert!(tensors.iter().all(|(_, tensor)| tensor.dtype() == Dtype::F16));
@@ -248,6 +254,28 @@ fn any_bert_is_a_base_and_what_it_lacks_is_new() {
     }
     assert_ne!(whole["classifier.weight"], new["classifier.weight"]);
     assert_ne!(whole["bert.pooler.dense.weight"], new["bert.pooler.dense.weight"]);
+}
+
+#[test]
+fn a_checkpoint_is_taken_whole_or_not_at_all() {
+    let device = Device::flex();
+    let load_whole = |folder: &Path| {
+        BertForSequenceClassification::from_checkpoint(folder, &config(), &device)
+            .map(|model| state_dict(&model))
+            .map_err(|error| error.to_string())
+    };
+    let whole = tempfile::tempdir().unwrap();
+    load(&base()).unwrap().save_pretrained(whole.path(), &config()).unwrap();
+    assert_eq!(load_whole(whole.path()).unwrap(), state_dict(&load(&base()).unwrap()));
+    for module in ["bert.pooler.", "classifier."] {
+        let folder = changed(|entries| entries.retain(|entry| !entry.0.starts_with(module)));
+        load(folder.path()).unwrap();
+        let message = load_whole(folder.path()).unwrap_err();
+        assert!(message.contains(&format!("missing (2):\n  {module}")), "{message}");
+    }
+    let other = written_by("BertForTokenClassification", |_| ());
+    let message = load_whole(other.path()).unwrap_err();
+    assert!(message.contains("missing (2):\n  classifier."), "{message}");
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Classifier {
             };
             PeftModel::new(base, &config).load_checkpoint(folder).with_context(checkpoint)?
         } else {
-            let base = BertForSequenceClassification::from_pretrained(folder, &config, 0, device)
+            let base = BertForSequenceClassification::from_checkpoint(folder, &config, device)
                 .with_context(checkpoint)?;
             PeftModel::new(base, &config)
         };

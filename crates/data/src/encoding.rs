@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -8,6 +9,9 @@ use crate::{BertTokenizer, DataError, Review};
 
 /// Part of the cache key: raised when the same key would mean other content.
 const CACHE_VERSION: &str = "1";
+
+/// The key of the data's hash in a cache file's header.
+const SHA256: &str = "sha256";
 
 /// The tokens of many reviews, laid end to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,18 +91,28 @@ impl EncodedReviews {
         let data = |name: &str, dtype| {
             tensors.tensor(name).ok().filter(|view| view.dtype() == dtype).map(|view| view.data())
         };
+        let (input_ids, ends, truncated) = (
+            data("input_ids", Dtype::U32)?,
+            data("ends", Dtype::U64)?,
+            data("truncated", Dtype::U64)?,
+        );
+        let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
+        let expected = header.metadata().as_ref()?.get(SHA256)?;
+        if *expected != digest([input_ids, ends, truncated]) {
+            return None;
+        }
         let words = |bytes: &[u8]| -> Vec<u64> {
             bytes
                 .chunks_exact(8)
                 .map(|word| u64::from_le_bytes(word.try_into().expect("chunks of eight")))
                 .collect()
         };
-        let input_ids: Vec<u32> = data("input_ids", Dtype::U32)?
+        let input_ids: Vec<u32> = input_ids
             .chunks_exact(4)
             .map(|word| u32::from_le_bytes(word.try_into().expect("chunks of four")))
             .collect();
-        let ends = words(data("ends", Dtype::U64)?);
-        let &[truncated] = words(data("truncated", Dtype::U64)?).as_slice() else {
+        let ends = words(ends);
+        let &[truncated] = words(truncated).as_slice() else {
             return None;
         };
         let ascending = ends.windows(2).all(|pair| pair[0] <= pair[1]);
@@ -118,15 +132,26 @@ impl EncodedReviews {
             ("ends", view(Dtype::U64, self.ends.len(), &ends)),
             ("truncated", view(Dtype::U64, 1, &truncated)),
         ];
-        let bytes = safetensors::serialize(tensors, None)
+        let sha256 = digest([&input_ids, &ends, &truncated]);
+        let header = HashMap::from([(SHA256.to_owned(), sha256)]);
+        let bytes = safetensors::serialize(tensors, Some(header))
             .map_err(|error| DataError::File { path: path.into(), message: error.to_string() })?;
         fs_err::create_dir_all(cache)?;
         // Another process may be writing the same file; each publishes a whole one.
         let mut file = tempfile::NamedTempFile::new_in(cache)?;
         std::io::Write::write_all(&mut file, &bytes)?;
-        file.persist(path).map_err(|error| error.error)?;
+        // A crash must not leave the name without the content.
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| DataError::File {
+            path: path.into(),
+            message: error.error.to_string(),
+        })?;
         Ok(())
     }
+}
+
+fn digest(data: [&[u8]; 3]) -> String {
+    hex(&data.into_iter().fold(Sha256::new(), Sha256::chain_update).finalize())
 }
 
 fn key(reviews: &[Review], tokenizer: &BertTokenizer, max_length: usize) -> String {
@@ -208,5 +233,15 @@ mod tests {
             assert_eq!(cached(), encoded);
             assert_eq!(fs_err::read(&path).unwrap(), bytes);
         }
+        for place in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[place] ^= 1;
+            assert_eq!(EncodedReviews::parse(&flipped), None, "byte {place}");
+        }
+        // As earlier versions wrote it.
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        fs_err::write(&path, safetensors::serialize(tensors.iter(), None).unwrap()).unwrap();
+        assert_eq!(cached(), encoded);
+        assert_eq!(fs_err::read(&path).unwrap(), bytes);
     }
 }

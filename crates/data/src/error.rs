@@ -68,6 +68,12 @@ pub enum DataError {
         /// How many were asked for.
         wanted: usize,
     },
+    /// No review is asked for.
+    #[error("expected a size of at least 1, found 0: there would be no {what}")]
+    NoSize {
+        /// What is counted.
+        what: &'static str,
+    },
     /// The tokenizer refused its files or a text.
     #[error("{context}: {source}")]
     Tokenizer {

@@ -42,6 +42,9 @@ const QUOTES: &str = "expected a quoted field to end with its quote, quotes in i
 const CARRIAGE_RETURN: &str = "expected a carriage return at the end of a line alone, found one at the \
                                end of a field";
 
+/// A blank line is a row to one reader and nothing to the other.
+const BLANK_LINE: &str = "blank line; remove it";
+
 /// Where the rows of a file start, after every row was found to have as many fields as the header.
 struct Structure {
     columns: Vec<String>,
@@ -53,8 +56,8 @@ struct Structure {
 /// Reads every row of a file with a header, in its order.
 ///
 /// A row with another number of fields than the header, a label that is not among
-/// [`Format::labels`], an id that occurs twice, bytes that are not UTF-8 and a missing column are
-/// errors that name the line.
+/// [`Format::labels`], an id that occurs twice, bytes that are not UTF-8, a blank line and a missing
+/// column are errors that name the line.
 pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataError> {
     let bytes = fs_err::read(path)?;
     let structure = if format.quoting {
@@ -79,15 +82,11 @@ pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataErr
         true => DataError::File { path: path.into(), message: format!("{QUOTES}: {source}") },
         false => DataError::Polars { path: path.into(), source },
     })?;
-    if frame.height() != structure.lines.len() {
-        return Err(DataError::File {
-            path: path.into(),
-            message: format!(
-                "the file has {} rows, but {} were read: is there a blank line?",
-                structure.lines.len(),
-                frame.height()
-            ),
-        });
+    let suspect = if format.quoting { QUOTES } else { CARRIAGE_RETURN };
+    let (rows, read) = (structure.rows.len(), frame.height());
+    if rows != read {
+        let message = format!("{suspect}: one reader finds {rows} rows, another {read}");
+        return Err(DataError::File { path: path.into(), message });
     }
     let texts = |name: &String| -> Result<Vec<String>, DataError> {
         let column = frame.column(name).and_then(|column| column.str().cloned());
@@ -104,7 +103,7 @@ pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataErr
             Some(row) => Err(DataError::Line {
                 path: path.into(),
                 line: structure.lines[row],
-                message: if format.quoting { QUOTES } else { CARRIAGE_RETURN }.into(),
+                message: suspect.into(),
             }),
         }
     };
@@ -195,6 +194,8 @@ fn plain_structure(path: &Path, bytes: &[u8], delimiter: u8) -> Result<Structure
         } else if fields == columns.len() {
             lines.push(line_number);
             rows.push(line.split(char::from(delimiter)).collect());
+        } else if line.is_empty() {
+            return Err(error(BLANK_LINE.into()));
         } else {
             return Err(error(fields_message(columns.len(), fields)));
         }
@@ -204,37 +205,49 @@ fn plain_structure(path: &Path, bytes: &[u8], delimiter: u8) -> Result<Structure
 
 /// With quoting a field may hold delimiters and line breaks.
 fn quoted_structure(path: &Path, bytes: &[u8], format: &Format) -> Result<Structure, DataError> {
+    let bytes = strip_bom(bytes);
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(format.delimiter)
         .flexible(true)
-        .from_reader(strip_bom(bytes));
-    let error =
-        |line: u64, message| DataError::Line { path: path.into(), line: line as usize, message };
-    let columns: Vec<String> = reader
-        .headers()
-        .map_err(|source| error(1, source.to_string()))?
-        .iter()
-        .map(str::to_owned)
-        .collect();
+        .has_headers(false)
+        .from_reader(bytes);
+    let mut columns: Vec<String> = Vec::new();
     let (mut lines, mut rows) = (Vec::new(), Vec::new());
     let mut record = csv::StringRecord::new();
     loop {
-        match reader.read_record(&mut record) {
-            Ok(false) => return Ok(Structure { columns, lines, rows }),
-            Ok(true) => {
-                let line = record.position().map_or(0, csv::Position::line);
-                if record.len() != columns.len() {
-                    return Err(error(line, fields_message(columns.len(), record.len())));
-                }
-                lines.push(line as usize);
-                rows.push(record.clone());
-            }
-            Err(source) => {
-                let line = source.position().map_or(0, csv::Position::line);
-                return Err(error(line, source.to_string()));
-            }
+        let error = |line, message| DataError::Line { path: path.into(), line, message };
+        let line = row_line(bytes, reader.position())
+            .map_err(|blank| error(blank, BLANK_LINE.to_owned()))?;
+        let read = reader.read_record(&mut record).map_err(|source| {
+            let message = match source.kind() {
+                // The source's own words name a line, too: the reader's.
+                csv::ErrorKind::Utf8 { err, .. } => format!("not valid UTF-8: {err}"),
+                _ => source.to_string(),
+            };
+            error(line, message)
+        })?;
+        if !read {
+            return Ok(Structure { columns, lines, rows });
+        }
+        if columns.is_empty() {
+            columns = record.iter().map(str::to_owned).collect();
+        } else if record.len() == columns.len() {
+            lines.push(line);
+            rows.push(record.clone());
+        } else {
+            return Err(error(line, fields_message(columns.len(), record.len())));
         }
     }
+}
+
+/// The line of the row that the reader comes to next, or of a blank line before it.
+fn row_line(bytes: &[u8], position: &csv::Position) -> Result<usize, usize> {
+    let (line, start) = (position.line() as usize, position.byte() as usize);
+    let skipped = bytes[start..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    let breaks = skipped.filter(|&&byte| byte == b'\n').count();
+    // A row ends for the reader at its carriage return, before the line break.
+    let own = usize::from(bytes[..start].ends_with(b"\r"));
+    if breaks > own { Err(line + own) } else { Ok(line + breaks) }
 }
 
 fn fields_message(expected: usize, found: usize) -> String {
@@ -357,7 +370,8 @@ mod tests {
         for (tail, expected) in [
             ("2\t좋다\n", ":3: expected 3 fields, as in the header, found 2"),
             ("2\t좋\t다\t1\n", ":3: expected 3 fields, as in the header, found 4"),
-            ("\n2\t좋다\t1\n", ":3: expected 3 fields, as in the header, found 1"),
+            ("\n2\t좋다\t1\n", ":3: blank line; remove it"),
+            ("\t\n", ":3: expected 3 fields, as in the header, found 2"),
             ("2\t좋다\t2\n", ":3: expected a label of \"0\", \"1\", found \"2\""),
             ("2\t좋다\t\n", ":3: expected a label of \"0\", \"1\", found \"\""),
             ("2\t좋다\r\t1\n", "found one at the end of a field"),
@@ -370,6 +384,39 @@ mod tests {
         bytes.extend(b"2\t\xec\xa2\t1\n");
         let message = read(bytes, &nsmc()).unwrap_err().to_string();
         assert!(message.contains(":3: not valid UTF-8"), "{message}");
+    }
+
+    #[test]
+    fn a_bad_row_of_a_quoted_file_is_named_by_its_line() {
+        let format = Format { delimiter: b',', quoting: true, ..nsmc() };
+        let repeated = "the id \"1\" stands on line 2 already";
+        for (text, expected) in [
+            ("1,가,1\n2,나,9\n", ":3: expected a label of"),
+            ("1,가,9\n", ":2: expected a label of"),
+            ("1,가,1\n2,나\n", ":3: expected 3 fields"),
+            ("1,\"가\n나\n\n\",1\n2,나,1\n1,다,1\n", &format!(":7: {repeated}")),
+            ("1,가,1\n\n2,나,1\n", ":3: blank line; remove it"),
+            ("1,가,1\n2,나,1\n\n", ":4: blank line; remove it"),
+            ("\n\n1,가,1\n", ":2: blank line; remove it"),
+        ] {
+            let text = format!("id,document,label\n{text}");
+            for text in [text.replace('\n', "\r\n"), format!("\u{feff}{text}"), text] {
+                let message = read(&text, &format).unwrap_err().to_string();
+                assert!(message.contains(expected), "{expected} is not in {message}: {text:?}");
+            }
+        }
+        for (text, expected) in [
+            ("id,text,label\r\n1,가,1\r\n", ":1: expected a column `document`"),
+            ("\r\nid,document,label\r\n1,가,1\r\n", ":1: blank line; remove it"),
+            ("id,document,label\r1,가,1\r2,나,1\r", ": expected a quoted field to end"),
+            ("id,document,label\r\n1,가,1\r\r\n2,나,1\r\n", ": expected a quoted field to end"),
+        ] {
+            let message = read(text, &format).unwrap_err().to_string();
+            assert!(message.contains(expected), "{expected} is not in {message}: {text:?}");
+        }
+        let broken = b"id,document,label\r\n1,a,1\r\n2,\xec\xa2,1\r\n";
+        let message = read(broken, &format).unwrap_err().to_string();
+        assert!(message.contains(":3: not valid UTF-8: invalid utf-8"), "{message}");
     }
 
     #[test]

@@ -16,8 +16,9 @@ pub struct Split {
 /// The validation split is the same for every `size`: `validation_fraction` of the whole file. Of the
 /// rest, `size · (1 - validation_fraction)` reviews are trained on, so that `size` counts the
 /// reviews a practitioner would have had to split. Both choices are stratified by class, those of
-/// different sizes are nested, and all are fixed by the reviews' ids alone: neither the order of the
-/// rows nor any generator of random numbers has a part in them.
+/// different sizes are nested, and all are fixed by the reviews' ids and classes: no generator of
+/// random numbers has a part in them, and the order of the rows none but where ids are made of the
+/// texts, which numbers equal texts in that order.
 pub fn split(
     reviews: &[Review],
     size: Option<usize>,
@@ -37,7 +38,7 @@ pub fn split(
     Ok(Split { train, validation })
 }
 
-/// Takes `size` reviews of a file, stratified and fixed by their ids, as ascending indices.
+/// Takes `size` reviews of a file, stratified and fixed as in [`split`], as ascending indices.
 pub fn subset(reviews: &[Review], size: Option<usize>) -> Result<Vec<usize>, DataError> {
     let size = check_size("test reviews", reviews, size)?;
     let all: Vec<usize> = (0..reviews.len()).collect();
@@ -78,7 +79,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Orders `indices` so that every prefix holds each class in its share, to the nearest review.
+/// Orders `indices` so that every prefix holds each class in its share: of two classes to half a
+/// review, of many to a few reviews.
 ///
 /// Within a class the order is that of a hash of the ids; the classes are interleaved evenly.
 fn stratified_order(reviews: &[Review], indices: &[usize], salt: &str) -> Vec<usize> {
@@ -109,6 +111,7 @@ fn check_size(
     let available = reviews.len();
     match size {
         None => Ok(available),
+        Some(0) => Err(DataError::NoSize { what }),
         Some(wanted) if wanted <= available => Ok(wanted),
         Some(wanted) => Err(DataError::Size { what, available, wanted }),
     }
@@ -190,9 +193,20 @@ mod tests {
     }
 
     #[test]
-    fn too_large_a_size_is_refused() {
+    fn a_size_of_too_many_reviews_or_of_none_is_refused() {
         let message = split(&reviews(), Some(1001), 0.1).unwrap_err().to_string();
         assert_eq!(message, "expected a size of at most 1000 training reviews, found 1001");
+        let message = split(&reviews(), Some(0), 0.1).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "expected a size of at least 1, found 0: there would be no training reviews"
+        );
+        let message = subset(&reviews(), Some(0)).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "expected a size of at least 1, found 0: there would be no test reviews"
+        );
+        assert_eq!(subset(&reviews(), Some(1)).unwrap().len(), 1);
     }
 
     #[test]

@@ -1,7 +1,9 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rayon::prelude::*;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
@@ -9,8 +11,8 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::utils::truncation::truncate_encodings;
 use tokenizers::{
-    AddedToken, EncodeInput, Model, PostProcessor, Tokenizer, TruncationDirection,
-    TruncationParams, TruncationStrategy,
+    AddedToken, EncodeInput, Model, NormalizerWrapper, PostProcessor, Tokenizer,
+    TruncationDirection, TruncationParams, TruncationStrategy,
 };
 
 use crate::DataError;
@@ -58,6 +60,18 @@ struct Settings {
     cls_token: SpecialToken,
     #[serde(default = "SpecialToken::mask")]
     mask_token: SpecialToken,
+}
+
+/// What `tokenizer_config.json` says that transformers puts above `tokenizer.json`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Declared {
+    tokenizer_class: Option<String>,
+    do_lower_case: Option<bool>,
+    strip_accents: Option<bool>,
+    tokenize_chinese_chars: Option<bool>,
+    added_tokens_decoder: Option<BTreeMap<String, SpecialToken>>,
+    additional_special_tokens: Option<Vec<SpecialToken>>,
 }
 
 fn yes() -> bool {
@@ -136,21 +150,93 @@ impl Settings {
 impl BertTokenizer {
     /// The tokenizer of a folder in Hugging Face layout: `tokenizer.json`, or else `vocab.txt` with
     /// `tokenizer_config.json`.
+    ///
+    /// Refused is a folder of which transformers would make other tokens: by another normalizer that
+    /// the config asks for, or by a token that the config or `added_tokens.json` adds.
     pub fn from_pretrained(folder: &Path) -> Result<Self, DataError> {
-        let whole = folder.join("tokenizer.json");
-        if whole.is_file() {
-            return Self::from_json(&whole);
-        }
-        let vocab = folder.join("vocab.txt");
-        if vocab.is_file() {
-            return Self::from_vocab(&vocab, &folder.join("tokenizer_config.json"));
-        }
-        Err(DataError::File {
-            path: folder.into(),
-            message:
-                "no tokenizer: expected tokenizer.json, or vocab.txt and tokenizer_config.json"
+        let config = folder.join("tokenizer_config.json");
+        let [whole, vocab] = ["tokenizer.json", "vocab.txt"].map(|name| folder.join(name));
+        let (tokenizer, file) = if whole.is_file() {
+            (Self::from_json(&whole)?, &whole)
+        } else if vocab.is_file() {
+            (Self::from_vocab(&vocab, &config)?, &vocab)
+        } else {
+            return Err(DataError::File {
+                path: folder.into(),
+                message: "no tokenizer: expected tokenizer.json, or vocab.txt and \
+                          tokenizer_config.json"
                     .into(),
-        })
+            });
+        };
+        let declared: Declared = read_json_if_there(&config)?;
+        tokenizer.check_normalizer(file, &declared, &config)?;
+        let added = folder.join("added_tokens.json");
+        let older: BTreeMap<String, u32> = read_json_if_there(&added)?;
+        let newer = declared.added_tokens_decoder.unwrap_or_default().into_values();
+        let newer = newer.chain(declared.additional_special_tokens.unwrap_or_default());
+        tokenizer.check_added(&added, older.into_keys())?;
+        tokenizer.check_added(&config, newer.map(|token| token.0))?;
+        Ok(tokenizer)
+    }
+
+    /// transformers' `BertTokenizerFast` makes the normalizer of `tokenizer.json` anew where the
+    /// config's switches are others; its base class does not.
+    fn check_normalizer(
+        &self,
+        file: &Path,
+        declared: &Declared,
+        config: &Path,
+    ) -> Result<(), DataError> {
+        let Some(NormalizerWrapper::BertNormalizer(own)) = self.tokenizer.get_normalizer() else {
+            return Ok(());
+        };
+        if declared.tokenizer_class.as_deref() == Some("PreTrainedTokenizerFast") {
+            return Ok(());
+        }
+        let accents = match declared.strip_accents {
+            Some(_) => "`strip_accents`",
+            None => "`strip_accents`, unset and so as `do_lower_case`,",
+        };
+        for (key, found, own_key, expected) in [
+            ("`do_lower_case`", declared.do_lower_case, "lowercase", own.lowercase),
+            (
+                accents,
+                declared.strip_accents.or(declared.do_lower_case),
+                "strip_accents",
+                own.strip_accents.unwrap_or(own.lowercase),
+            ),
+            (
+                "`tokenize_chinese_chars`",
+                declared.tokenize_chinese_chars,
+                "handle_chinese_chars",
+                own.handle_chinese_chars,
+            ),
+        ] {
+            if let Some(found) = found.filter(|&found| found != expected) {
+                let message = format!(
+                    "{key} is {found}, but in {} `{own_key}` is {expected}, and transformers takes \
+                     the former: correct the one that is wrong",
+                    file.display()
+                );
+                return Err(DataError::File { path: config.into(), message });
+            }
+        }
+        Ok(())
+    }
+
+    /// transformers finds an added token in the text before it splits that.
+    fn check_added(
+        &self,
+        path: &Path,
+        mut tokens: impl Iterator<Item = String>,
+    ) -> Result<(), DataError> {
+        let known = self.tokenizer.get_added_vocabulary().get_vocab();
+        let Some(token) = tokens.find(|token| !known.contains_key(token)) else { return Ok(()) };
+        let message = format!(
+            "`{token}` is an added token, of which the tokenizer made here would make its pieces: \
+             save the folder anew with transformers' fast tokenizer, whose tokenizer.json holds it"
+        );
+        Err(DataError::File { path: path.into(), message })
     }
 
     /// A tokenizer from `tokenizer.json`, whatever truncation and padding it asks for.
@@ -398,6 +484,14 @@ impl From<tokenizers::Encoding> for Encoding {
     }
 }
 
+fn read_json_if_there<T: Default + DeserializeOwned>(path: &Path) -> Result<T, DataError> {
+    if !path.is_file() {
+        return Ok(T::default());
+    }
+    serde_json::from_str(&fs_err::read_to_string(path)?)
+        .map_err(|error| DataError::File { path: path.into(), message: error.to_string() })
+}
+
 /// The library subtracts the tokens that it adds without looking.
 fn check_max_length(max_length: usize) -> Result<(), DataError> {
     if max_length >= ADDED_TOKENS[1] {
@@ -496,6 +590,109 @@ mod tests {
         refused(&[("tokenizer.json", "{\"version\": \"1.0\"")], "tokenizer.json");
         let decoder = "{\"version\": \"1.0\", \"decoder\": {\"type\": \"WordPiece\", 5}}";
         refused(&[("tokenizer.json", decoder)], "key must be a string");
+    }
+
+    /// A saved tokenizer whose files are changed, and how it is read.
+    fn changed(json: &[(&str, serde_json::Value)], files: &[(&str, &str)]) -> Result<(), String> {
+        let folder = tempfile::tempdir().unwrap();
+        BertTokenizer::train(&DOCUMENTS, 80).unwrap().save(folder.path(), 128).unwrap();
+        let path = folder.path().join("tokenizer.json");
+        if json.is_empty() {
+            fs_err::remove_file(&path).unwrap();
+        } else {
+            let mut whole: serde_json::Value =
+                serde_json::from_str(&fs_err::read_to_string(&path).unwrap()).unwrap();
+            for (key, value) in json {
+                whole["normalizer"][key] = value.clone();
+            }
+            fs_err::write(&path, whole.to_string()).unwrap();
+        }
+        for (name, text) in files {
+            fs_err::write(folder.path().join(name), text).unwrap();
+        }
+        BertTokenizer::from_pretrained(folder.path()).map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_config_by_which_transformers_makes_other_tokens_is_refused() {
+        let (lower, accents) = ("lowercase", "strip_accents");
+        let chinese = ("handle_chinese_chars", false.into());
+        for (normalizer, config, refused) in [
+            // What an unset `strip_accents` comes to, not how it is written.
+            ((lower, false.into()), r#""do_lower_case": false"#, None),
+            ((accents, false.into()), r#""do_lower_case": false, "strip_accents": null"#, None),
+            ((accents, false.into()), r#""do_lower_case": false"#, None),
+            ((lower, true.into()), r#""do_lower_case": true, "strip_accents": true"#, None),
+            ((lower, false.into()), "", None),
+            (
+                (lower, false.into()),
+                r#""do_lower_case": true, "tokenizer_class": "PreTrainedTokenizerFast""#,
+                None,
+            ),
+            (
+                (lower, false.into()),
+                r#""do_lower_case": true"#,
+                Some("`do_lower_case` is true, but in"),
+            ),
+            (
+                (lower, true.into()),
+                r#""do_lower_case": false, "tokenizer_class": "BertTokenizerFast""#,
+                Some("`do_lower_case` is false, but in"),
+            ),
+            (
+                (accents, true.into()),
+                r#""do_lower_case": false, "strip_accents": null"#,
+                Some("`strip_accents`, unset and so as `do_lower_case`, is false, but in"),
+            ),
+            (
+                (lower, true.into()),
+                r#""do_lower_case": true, "strip_accents": false"#,
+                Some("`strip_accents` is false, but in"),
+            ),
+            (chinese.clone(), r#""tokenize_chinese_chars": false"#, None),
+            (
+                chinese,
+                r#""tokenize_chinese_chars": true"#,
+                Some("`tokenize_chinese_chars` is true, but in"),
+            ),
+        ] {
+            let text = format!("{{{config}}}");
+            let read = changed(&[normalizer], &[("tokenizer_config.json", &text)]);
+            match (read, refused) {
+                (Ok(()), None) => {}
+                (Err(message), Some(expected)) => assert!(
+                    message.contains(&format!("tokenizer_config.json: {expected}"))
+                        && message.contains("tokenizer.json `"),
+                    "{message}"
+                ),
+                (read, _) => panic!("{config}: {read:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_added_token_that_would_be_split_is_refused() {
+        let decoder = |token: &str| {
+            format!(
+                r#"{{"do_lower_case": false, "added_tokens_decoder": {{"5": {{"content": "{token}"}}}}}}"#
+            )
+        };
+        let additional = r#"{"do_lower_case": false, "additional_special_tokens": ["<user>"]}"#;
+        for json in [&[][..], &[("lowercase", false.into())]] {
+            for (name, text, token) in [
+                ("added_tokens.json", r#"{"<user>": 80}"#, "<user>"),
+                // An entry of the vocabulary, which would be whole within a word, too.
+                ("added_tokens.json", r#"{"영화": 20}"#, "영화"),
+                ("tokenizer_config.json", &decoder("<user>"), "<user>"),
+                ("tokenizer_config.json", additional, "<user>"),
+            ] {
+                let message = changed(json, &[(name, text)]).unwrap_err();
+                assert!(message.contains(&format!("{name}: `{token}` is an added")), "{message}");
+                assert!(message.contains("save the folder anew"), "{message}");
+            }
+            changed(json, &[("added_tokens.json", r#"{"[MASK]": 4}"#)]).unwrap();
+            changed(json, &[("tokenizer_config.json", &decoder("[SEP]"))]).unwrap();
+        }
     }
 
     #[test]

@@ -19,9 +19,10 @@ fn cases() -> Value {
     serde_json::from_slice(&fs_err::read(fixture().join("cases.json")).unwrap()).unwrap()
 }
 
-fn tokenizers() -> [(&'static str, BertTokenizer); 2] {
+fn tokenizers() -> [(&'static str, BertTokenizer); 3] {
     let file = |name| fixture().join(name);
     [
+        ("the folder", BertTokenizer::from_pretrained(&fixture()).unwrap()),
         ("tokenizer.json", BertTokenizer::from_json(&file("tokenizer.json")).unwrap()),
         (
             "vocab.txt",

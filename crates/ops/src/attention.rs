@@ -427,41 +427,55 @@ mod tests {
 
     #[test]
     fn dropout_scales_what_it_keeps_and_the_gradient_sees_the_same_mask() {
+        const SEQUENCES: [(usize, usize); 2] = [(0, 9), (9, 30)];
+
         let device = Device::flex().autodiff();
-        let sequences = Sequences::unpadded(vec![9, 30], &device);
-        // Values that are the identity show the probabilities themselves.
-        let identity: Vec<f32> = (0..39)
-            .flat_map(|row| {
-                let position = if row < 9 { row } else { row - 9 };
-                (0..32).map(move |column| f32::from(u8::from(column == position)))
+        let sequences = Sequences::unpadded(SEQUENCES.map(|(_, length)| length).into(), &device);
+        // Two heads of values that are the identity show the probabilities themselves.
+        let identity: Vec<f32> = SEQUENCES
+            .iter()
+            .flat_map(|&(_, length)| 0..length)
+            .flat_map(|position| {
+                (0..64).map(move |column| f32::from(u8::from(column % 32 == position)))
             })
             .collect();
-        let value = burn::tensor::TensorData::new(identity, [39, 32]);
+        let value = burn::tensor::TensorData::new(identity, [39, 64]);
         let value = Tensor::<2>::from_data(value, &device).require_grad();
-        let query = Tensor::from_data(random([39, 32], 1.0, 1), &device);
-        let key = Tensor::from_data(random([39, 32], 1.0, 2), &device);
+        let query = Tensor::from_data(random([39, 64], 1.0, 1), &device);
+        let key = Tensor::from_data(random([39, 64], 1.0, 2), &device);
         let attend = |dropout| {
             let (query, key, value) = (query.clone(), key.clone(), value.clone());
             let dropout = DropoutConfig::new(dropout).init();
-            attention(query, key, value, &sequences, OutputRows::All, 1, &dropout)
+            attention(query, key, value, &sequences, OutputRows::All, 2, &dropout)
         };
         device.seed(3);
         let dropped = attend(0.25);
-        let all: Vec<f32> = attend(0.0).into_data().try_to_vec().unwrap();
-        let some: Vec<f32> = dropped.clone().into_data().try_to_vec().unwrap();
+        let all = floats(attend(0.0));
+        let some = floats(dropped.clone());
         let mut kept = 0;
         for (some, all) in some.iter().zip(&all).filter(|(_, all)| **all > 0.0) {
             assert!(*some == 0.0 || (some / all * 0.75 - 1.0).abs() < 1e-5, "{some} {all}");
             kept += usize::from(*some > 0.0);
         }
-        let scores = 9 * 9 + 30 * 30;
-        assert!((650..820).contains(&kept), "{kept} of {scores}");
-        // The sum over a key's column is the gradient of that key's value.
-        let gradient = value.grad(&dropped.sum().backward()).unwrap();
-        let gradient: Vec<f32> = gradient.into_data().try_to_vec().unwrap();
-        for position in 0..30 {
-            let expected: f32 = (9..39).map(|row| some[row * 32 + position]).sum();
-            assert!((gradient[(9 + position) * 32] - expected).abs() < 1e-5);
+        let scores = 2 * (9 * 9 + 30 * 30);
+        assert!((1_375..1_570).contains(&kept), "{kept} of {scores}");
+
+        let gradient = floats(value.grad(&dropped.sum().backward()).unwrap());
+        let mut patterns = Vec::new();
+        for ((first, length), head) in SEQUENCES.into_iter().flat_map(|s| [(s, 0), (s, 1)]) {
+            let place = |row: usize, column: usize| (first + row) * 64 + head * 32 + column;
+            // The sum over a key's column is the gradient of that key's value.
+            for position in 0..length {
+                let expected: f32 = (0..length).map(|row| some[place(row, position)]).sum();
+                assert!((gradient[place(position, 0)] - expected).abs() < 1e-5);
+            }
+            let scores = (0..length).flat_map(|row| (0..length).map(move |column| (row, column)));
+            let kept = scores.map(|(row, column)| some[place(row, column)] > 0.0);
+            patterns.push(kept.take(9 * 9).collect::<Vec<bool>>());
         }
+        // No head of a sequence drops what another one drops.
+        patterns.sort_unstable();
+        patterns.dedup();
+        assert_eq!(patterns.len(), 4);
     }
 }

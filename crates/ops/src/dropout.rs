@@ -14,7 +14,7 @@ use crate::storage::{has_kernel, update};
 /// the layer trains.
 ///
 /// What is dropped is a function of the device's random state (`Device::seed`) and of the element's
-/// place alone, so that the backward pass draws it again and no mask is kept.
+/// place alone. On `flex` the backward pass therefore draws it again; elsewhere it keeps the mask.
 pub fn dropout<const D: usize>(layer: &Dropout, x: Tensor<D>) -> Tensor<D> {
     let probability = probability(layer, &x);
     drop_elements(x, probability)
@@ -93,7 +93,6 @@ impl Mask {
         }
     }
 
-    /// Philox4x32-10 (Salmon et al., 2011) of 16 counters.
     #[inline(always)]
     fn draw(self, block: u32) -> [[u32; LANES]; 4] {
         let mut counter = [[0u32; LANES]; 4];
@@ -102,21 +101,26 @@ impl Mask {
         }
         counter[1] = [block; LANES];
         counter[2] = [self.stream; LANES];
-        let mut key = self.key;
-        for _ in 0..10 {
-            let [a, b, c, d] = counter;
-            for lane in 0..LANES {
-                let low = u64::from(a[lane]) * 0xd251_1f53;
-                let high = u64::from(c[lane]) * 0xcd9e_8d57;
-                counter[0][lane] = (high >> 32) as u32 ^ b[lane] ^ key[0];
-                counter[1][lane] = high as u32;
-                counter[2][lane] = (low >> 32) as u32 ^ d[lane] ^ key[1];
-                counter[3][lane] = low as u32;
-            }
-            key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
-        }
-        counter
+        philox(counter, self.key)
     }
+}
+
+/// Philox4x32-10 (Salmon et al., 2011) of 16 counters.
+#[inline(always)]
+fn philox(mut counter: [[u32; LANES]; 4], mut key: [u32; 2]) -> [[u32; LANES]; 4] {
+    for _ in 0..10 {
+        let [a, b, c, d] = counter;
+        for lane in 0..LANES {
+            let low = u64::from(a[lane]) * 0xd251_1f53;
+            let high = u64::from(c[lane]) * 0xcd9e_8d57;
+            counter[0][lane] = (high >> 32) as u32 ^ b[lane] ^ key[0];
+            counter[1][lane] = high as u32;
+            counter[2][lane] = (low >> 32) as u32 ^ d[lane] ^ key[1];
+            counter[3][lane] = low as u32;
+        }
+        key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
+    }
+    counter
 }
 
 #[derive(Debug)]
@@ -145,10 +149,31 @@ mod tests {
     #[test]
     fn the_generator_is_philox() {
         // The known answers of Random123's `kat_vectors`, philox4x32 10.
-        let mask = Mask { key: [0, 0], stream: 0, threshold: 0, scale: 1.0 };
-        let words = mask.draw(0);
-        let first: Vec<u32> = words.iter().map(|lanes| lanes[0]).collect();
-        assert_eq!(first, [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        let ones = u32::MAX;
+        for (counter, key, expected) in [
+            ([0; 4], [0; 2], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]),
+            ([ones; 4], [ones; 2], [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]),
+            (
+                [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
+                [0xa409_3822, 0x299f_31d0],
+                [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1],
+            ),
+        ] {
+            assert_eq!(
+                philox(counter.map(|word| [word; LANES]), key),
+                expected.map(|w| [w; LANES])
+            );
+        }
+    }
+
+    #[test]
+    fn lane_block_and_stream_are_the_counter_and_the_seed_is_the_key() {
+        let words = Mask::new(0.5, 0x0123_4567_89ab_cdef, 7).draw(3);
+        for lane in 0..LANES {
+            let counter = [lane as u32, 3, 7, 0].map(|word| [word; LANES]);
+            let expected = philox(counter, [0x89ab_cdef, 0x0123_4567]);
+            assert_eq!(words.map(|lanes| lanes[lane]), expected.map(|lanes| lanes[0]));
+        }
     }
 
     #[test]

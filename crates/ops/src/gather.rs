@@ -54,10 +54,11 @@ fn select_one_hot(table: Tensor<2>, ids: Tensor<1, Int>) -> Tensor<2> {
 }
 
 pub(crate) fn forward(table: FlexTensor, ids: &[usize]) -> FlexTensor {
-    let (_, width) = rows_and_width(&table);
+    let (entries, width) = rows_and_width(&table);
     let table = Elements::of(table);
     let mut rows = Vec::with_capacity(ids.len() * width);
     for &id in ids {
+        assert!(id < entries, "a table of {entries} rows has no row {id}");
         rows.extend_from_slice(&table.floats()[id * width..(id + 1) * width]);
     }
     new(rows, [ids.len(), width])
@@ -94,6 +95,14 @@ mod tests {
 
     use super::*;
     use crate::extension::tests::{check_gradients, random};
+
+    #[test]
+    #[should_panic(expected = "a table of 7 rows has no row 9")]
+    fn a_row_that_the_table_lacks_is_named() {
+        let device = Device::flex();
+        let table = Tensor::from_data(random([7, 19], 1.0, 5), &device);
+        gather(table, Tensor::from_data([4, 9], &device), None);
+    }
 
     #[test]
     fn the_kernel_is_the_composition() {

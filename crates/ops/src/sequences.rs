@@ -121,7 +121,8 @@ impl Sequences {
         self.first_rows.clone()
     }
 
-    /// Whether the next sequence begins where one ends; otherwise every sequence has `width` rows.
+    /// Whether rows are not positions: some sequence has fewer than `width` rows, and the next one
+    /// begins where it ends. Otherwise every sequence has `width`, be they padded or of one length.
     pub fn is_unpadded(&self) -> bool {
         self.unpadded.is_some()
     }

@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use super::corpus::normalize;
 use crate::split::hash;
 use crate::{DataError, Format, Review, Split, read_reviews};
 
@@ -25,7 +26,8 @@ impl From<CorpusReview> for Review {
 
 /// Reads a file that [`build_corpus`](super::build_corpus) wrote, in its order.
 ///
-/// A line that it would not have written is an error that names it, as is an id that occurs twice.
+/// A text that is empty or has other white space than single spaces within is an error that names its
+/// line, as are a rating that is not one of 1 to 10 and an id that occurs twice.
 pub fn read_corpus(path: &Path) -> Result<Vec<CorpusReview>, DataError> {
     let format = Format {
         id_column: Some("id".into()),
@@ -36,12 +38,19 @@ pub fn read_corpus(path: &Path) -> Result<Vec<CorpusReview>, DataError> {
         quoting: false,
     };
     let reviews = read_reviews(path, &format)?;
-    let corpus = reviews.into_iter().map(|review| CorpusReview {
-        id: review.id,
-        document: review.document,
-        rating: review.label as u8 + 1,
+    let corpus = reviews.into_iter().enumerate().map(|(index, review)| {
+        let document = review.document;
+        if document.is_empty() || normalize(&document) != document {
+            let message = format!(
+                "expected a text with single spaces for white space, as the corpus is built, \
+                 found {document:?}"
+            );
+            // Every line is a row, below the header.
+            return Err(DataError::Line { path: path.into(), line: index + 2, message });
+        }
+        Ok(CorpusReview { id: review.id, document, rating: review.label as u8 + 1 })
     });
-    Ok(corpus.collect())
+    corpus.collect()
 }
 
 /// The reviews whose ids are not among `ids`, in their order.
@@ -110,6 +119,10 @@ mod tests {
             ("2\t좋다\n", "corpus.txt:3: expected 3 fields, as in the header, found 2"),
             ("2\t좋다\t0\n", "found \"0\""),
             ("2\t좋다\t11\n", "corpus.txt:3: expected a label of \"1\","),
+            ("2\t\t1\n", "corpus.txt:3: expected a text with single spaces for white space"),
+            ("2\t별로\t1\n3\t정말  별로\t1\n", "corpus.txt:4: expected a text with single spaces"),
+            ("2\t별로\u{3000}별로\t1\n", "corpus.txt:3: expected a text with single spaces"),
+            ("2\t별로 \t1\n", "corpus.txt:3: expected a text with single spaces"),
             ("2\t별로\t1\n1\t별로\t1\n", "corpus.txt:4: the id \"1\" stands on line 2 already"),
         ] {
             let message = read(format!("{good}{tail}")).unwrap_err().to_string();
