@@ -46,6 +46,11 @@ fn a_configuration_with_mistakes_is_refused_with_all_of_them() {
     refused(&world, &bf16, &["`training.precision = \"bf16\"` is for GPUs alone"]);
     let half = config_with_precision(&world, "half");
     refused(&world, &half, &["`training.precision`: expected \"float32\" or \"bf16\""]);
+    let names = "label_names = [\"negative\", \"positive\"]";
+    let alike = world.config().replace(names, "label_names = [\"good\", \"good\"]");
+    refused(&world, &alike, &["`data.label_names`: expected an array of 2 different strings"]);
+    let profile = include_str!("../configs/mini.toml");
+    refused(&world, profile, &["config.toml", "found a profile", "`--profile NAME`"]);
     refused(&world, "seed = \n", &["config.toml: not valid TOML"]);
     let ran = world.nsmc(&["train", "--config", "none.toml", "--out", "run"]);
     assert!(!ran.success && ran.stderr.contains("none.toml"), "{}", ran.stderr);
@@ -223,4 +228,21 @@ fn a_setup_that_cannot_be_is_refused_before_anything_trains() {
     refused(&world, &world.config_with(&missing), &["`method.sources.ko` (ko)", "nowhere"]);
     let named = fusion.replace("name = \"nsmc\"", "name = \"a/b\"");
     refused(&world, &world.config_with(&named), &["`method.adapter.name`: expected letters"]);
+}
+
+#[test]
+fn a_share_that_would_leave_nothing_out_is_refused() {
+    let world = World::new();
+    let stars = ["stars", "--archive", "none", "--train", "none", "--test", "none", "--out", "out"];
+    for (flag, value) in [
+        ("--validation-fraction", "1.5"),
+        ("--validation-fraction", "-0.1"),
+        ("--validation-fraction", "nan"),
+        ("--test-fraction", "1"),
+        ("--corpus-sha256", "가나다라마바"),
+    ] {
+        let ran = world.nsmc(&[&stars[..], &[&format!("{flag}={value}")]].concat());
+        assert!(ran.stderr.contains(flag) && ran.stderr.contains("expected"), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+    }
 }

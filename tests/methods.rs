@@ -91,7 +91,12 @@ fn train(world: &World, method: &str, run: &str) -> RunRecord {
 }
 
 fn export(world: &World, run: &str, format: &str, out: &str) {
-    let ran = world.nsmc(&["export", "--run", run, "--format", format, "--out", out]);
+    let mut arguments = vec!["export", "--run", run, "--out", out];
+    // The first layout of a method need not be asked for.
+    if matches!(format, "merged" | "loralib") {
+        arguments.extend(["--format", format]);
+    }
+    let ran = world.nsmc(&arguments);
     assert!(ran.success, "{}", ran.stderr);
     assert!(ran.stdout.contains(out), "{}", ran.stdout);
 }
@@ -164,7 +169,7 @@ fn lora_is_trained_exported_and_taken_up_again() {
     assert!(!ran.success && ran.stderr.contains("adapter_config.json: expected the layers, ranks"));
 
     let ran = world.nsmc(&["export", "--run", "run", "--format", "adapterhub", "--out", "no"]);
-    assert!(!ran.success && ran.stderr.contains("peft, loralib or merged"), "{}", ran.stderr);
+    assert!(!ran.success && ran.stderr.contains("peft, loralib, merged"), "{}", ran.stderr);
     let ran = world.nsmc(&["export", "--run", "run", "--format", "peft", "--out", "peft"]);
     assert!(!ran.success && ran.stderr.contains("is there already"), "{}", ran.stderr);
 }

@@ -66,15 +66,34 @@ fn texts_are_classified_from_the_command_line_a_file_and_standard_input() {
         let logit: f64 = line[4].parse().unwrap();
         assert!((logit - answer["logits"]["positive"].as_f64().unwrap()).abs() < 1e-6);
     }
+    let arguments = ["predict", "--run", "run", "--output", "tsv", "--text", "정말\n최고\r\t영화"];
+    let table = world.nsmc(&arguments).stdout;
+    assert!(table.ends_with("\t정말 최고  영화\n") && table.lines().count() == 2, "{table}");
 }
 
 #[test]
 fn a_folder_that_is_no_run_is_refused() {
     let world = World::new();
     let ran = world.nsmc(&["predict", "--run", "nowhere", "--text", "x"]);
-    assert!(!ran.success && ran.stderr.contains("nowhere/record.json"), "{}", ran.stderr);
-    let ran = world.nsmc(&["predict", "--run", "nowhere"]);
-    assert!(!ran.success && ran.stderr.contains("--text"), "{}", ran.stderr);
+    let expected = "nowhere: expected the directory of a finished run, found no record.json in it";
+    assert!(!ran.success && ran.stderr.contains(expected), "{}", ran.stderr);
+    for (texts, expected) in [
+        (&[][..], "--text <TEXT>|--input <FILE>"),
+        (&["--text", "x", "--input", "y"], "cannot be used with"),
+    ] {
+        let ran = world.nsmc(&[&["predict", "--run", "nowhere"], texts].concat());
+        assert!(!ran.success && ran.stderr.contains(expected), "{}", ran.stderr);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_error_that_cannot_be_said_is_an_exit_code() {
+    let world = World::new();
+    let mut command = world.command(&["predict", "--run", "nowhere", "--text", "x"]);
+    command.stdout(std::process::Stdio::null());
+    command.stderr(fs_err::OpenOptions::new().write(true).open("/dev/full").unwrap().into_file());
+    assert_eq!(command.status().unwrap().code(), Some(1));
 }
 
 #[test]

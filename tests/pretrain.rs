@@ -136,6 +136,9 @@ fn a_pre_training_that_is_killed_again_and_again_ends_with_the_same_model() {
     // What it made is a base to fine-tune, and knows what it was trained on.
     let ran = world.nsmc(&["fill-mask", "--model", "whole/model", "--text", "정말 [MASK] 최고"]);
     assert!(ran.success && ran.stdout.contains("\"position\":2"), "{} {}", ran.stdout, ran.stderr);
+    let ran = world.nsmc(&["fill-mask", "--model", "whole/model", "--text", "정말 최고"]);
+    let expected = "expected a text with [MASK] in it, found \"정말 최고\"";
+    assert!(!ran.success && ran.stderr.contains(expected), "{}", ran.stderr);
     let other = world.read("pretraining.toml").replace("seed = 5", "seed = 6");
     world.write("pretraining.toml", other);
     let ran = world.nsmc(&["pretrain", "--config", "pretraining.toml", "--out", "whole"]);

@@ -4,9 +4,9 @@ use clap::builder::TypedValueParser as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use nsmc_experiment::Precision;
 
-/// Tasks around the runs.
+/// Fetch data, compare fine-tuning methods, and make tables and reports of the runs.
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", version, about)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -2,15 +2,16 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::builder::TypedValueParser;
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgGroup, Parser, Subcommand, ValueEnum};
 use nsmc_experiment::Precision;
 
 /// sha256 of the documented corpus, as in datasets/manifest.toml.
 const NSMC_CORPUS: &str = "d8efd51fb27659cb95fd529ca9c8664b8e07a8ef313a551a2a0c256e88f3a380";
 
-/// Fine-tune BERT on sentiment data, and use what was trained.
+/// Fine-tune BERT classifiers (fully, with adapters, AdapterFusion or LoRA), and test, compare, use and
+/// export them.
 #[derive(Parser)]
-#[command(name = "nsmc", version, about)]
+#[command(name = "nsmc", version)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -46,6 +47,15 @@ pub(crate) enum Command {
     Bench(Bench),
 }
 
+fn sha256(text: &str) -> Result<String, String> {
+    let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if digits && text.len() == 64 {
+        Ok(text.into())
+    } else {
+        Err("expected 64 lowercase hex digits".into())
+    }
+}
+
 #[derive(clap::Args)]
 pub(crate) struct Stars {
     /// The archive of NSMC's repository.
@@ -58,7 +68,7 @@ pub(crate) struct Stars {
     #[arg(long, value_name = "FILE")]
     pub(crate) test: PathBuf,
     /// sha256 of the corpus that is built of them.
-    #[arg(long, value_name = "HEX", default_value = NSMC_CORPUS)]
+    #[arg(long, value_name = "HEX", default_value = NSMC_CORPUS, value_parser = sha256)]
     pub(crate) corpus_sha256: String,
     /// Share of NSMC's training file that runs validate on.
     #[arg(long, default_value_t = 0.1)]
@@ -188,18 +198,22 @@ pub(crate) struct Evaluate {
     /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
     #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
+    /// Keep tokens here instead of in the user's cache folder.
+    #[arg(long, value_name = "DIR", env = "NSMC_CACHE")]
+    pub(crate) cache: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
+#[command(group = ArgGroup::new("texts").required(true).args(["text", "input"]))]
 pub(crate) struct Predict {
     /// A run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) run: PathBuf,
     /// A text; may be given more than once.
-    #[arg(long, required_unless_present = "input")]
+    #[arg(long)]
     pub(crate) text: Vec<String>,
     /// A file with one text per line, or - for standard input.
-    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
     /// Form of the answer.
     #[arg(long, value_enum, default_value = "jsonl")]
@@ -233,9 +247,10 @@ pub(crate) struct Export {
     /// A run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) run: PathBuf,
-    /// Whose layout.
+    /// Whose layout; if not given, hf for a run of vanilla or head, peft for LoRA, adapterhub for
+    /// adapters and AdapterFusion.
     #[arg(long, value_enum)]
-    pub(crate) format: Layout,
+    pub(crate) format: Option<Layout>,
     /// The folder to make.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,

@@ -20,7 +20,7 @@ pub(crate) fn run(args: &Evaluate, verbosity: u8) -> Result<()> {
     let device = device::choose(args.device)?.device;
     let corpus = Corpus::read(&config.data)?;
     let classifier = Classifier::of_run(&args.run, &record, &device)?;
-    let cache = cache_folder(None);
+    let cache = cache_folder(args.cache.as_deref());
     let encoded = EncodedReviews::encode_cached(
         &corpus.test,
         &classifier.tokenizer,
@@ -40,6 +40,18 @@ pub(crate) fn run(args: &Evaluate, verbosity: u8) -> Result<()> {
 fn print_difference(predictions: &Predictions, saved: &Predictions) -> Result<()> {
     if predictions == saved {
         return print("The saved predictions come back to the last bit.");
+    }
+    let reviews = |predictions: &Predictions| -> Vec<_> {
+        let rows = predictions.rows.iter();
+        rows.map(|row| (row.id.clone(), row.label, row.in_training)).collect()
+    };
+    if reviews(predictions) != reviews(saved) {
+        return print(format_args!(
+            "The saved predictions are of other reviews: {} of them with their ids and labels, {} \
+             tested now.",
+            saved.rows.len(),
+            predictions.rows.len()
+        ));
     }
     let pairs = || predictions.rows.iter().zip(&saved.rows);
     let largest = pairs()

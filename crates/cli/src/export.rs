@@ -1,7 +1,8 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Result, bail, ensure};
 use burn::tensor::Device;
+use clap::ValueEnum;
 use nsmc_experiment::{MethodConfig, ModelConfig, RunRecord, sync_folder};
 use nsmc_peft::{LoraLayer, PeftModel};
 
@@ -17,55 +18,55 @@ const BASE: &str = "base";
 pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
     let record = run_directory::record(&args.run)?;
-    check_layout(args.format, &record)?;
+    let layout = layout(args.format, &record)?;
     if args.out.exists() {
         let empty = args.out.is_dir() && fs_err::read_dir(&args.out)?.next().is_none();
         ensure!(empty, "{}: is there already; give another with `--out`", args.out.display());
         fs_err::remove_dir(&args.out)?;
     }
     let classifier = Classifier::of_run(&args.run, &record, &Device::flex())?;
-    let incoming = partial(&args.out);
-    if incoming.exists() {
-        fs_err::remove_dir_all(&incoming)?;
-    }
-    fs_err::create_dir_all(&incoming)?;
-    let base = write(args, &record, &classifier, &incoming)?;
+    let parent = args.out.parent().filter(|parent| *parent != Path::new(""));
+    let parent = parent.unwrap_or(Path::new("."));
+    fs_err::create_dir_all(parent)?;
+    let room = tempfile::Builder::new().prefix(".export-").tempdir_in(parent)?;
+    // A temporary folder is closed to other users; one in it is not.
+    let incoming = room.path().join("model");
+    fs_err::create_dir(&incoming)?;
+    let base = write(layout, args, &record, &classifier, &incoming)?;
     sync_folder(&incoming)?;
     fs_err::rename(&incoming, &args.out)?;
     print(args.out.display())?;
-    print(how_to_load(args, &base, &classifier)?)
+    print(how_to_load(layout, args, &base, &classifier)?)
 }
 
-/// The name of a folder that is being written.
-fn partial(folder: &Path) -> PathBuf {
-    let mut name = folder.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    folder.with_file_name(name)
-}
-
-fn check_layout(layout: Layout, record: &RunRecord) -> Result<()> {
+/// The layout that was asked for, if the run's method has it, or else the method's first.
+fn layout(asked: Option<Layout>, record: &RunRecord) -> Result<Layout> {
     let method = &record.config.method;
-    let (fits, layouts) = match method {
-        MethodConfig::Vanilla | MethodConfig::HeadOnly(_) => (matches!(layout, Layout::Hf), "hf"),
-        MethodConfig::Lora(_) => (
-            matches!(layout, Layout::Peft | Layout::Loralib | Layout::Merged),
-            "peft, loralib or merged",
-        ),
+    let layouts: &[Layout] = match method {
+        MethodConfig::Vanilla | MethodConfig::HeadOnly(_) => &[Layout::Hf],
+        MethodConfig::Lora(_) => &[Layout::Peft, Layout::Loralib, Layout::Merged],
+        MethodConfig::Adapter(_) | MethodConfig::AdapterFusion(_) => &[Layout::Adapterhub],
         MethodConfig::Majority | MethodConfig::Tfidf(_) => {
             bail!("a run of the baseline `{}` has no model to write", method.name())
         }
-        MethodConfig::Adapter(_) | MethodConfig::AdapterFusion(_) => {
-            (matches!(layout, Layout::Adapterhub), "adapterhub")
-        }
     };
-    if !fits {
-        bail!("`--format`: a run of the method `{}` can be written as {layouts}", method.name());
-    }
-    Ok(())
+    let layout = asked.unwrap_or(layouts[0]);
+    ensure!(
+        layouts.contains(&layout),
+        "`--format`: a run of the method `{}` can be written as {}",
+        method.name(),
+        layouts
+            .iter()
+            .filter_map(|layout| Some(layout.to_possible_value()?.get_name().to_owned()))
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
+    Ok(layout)
 }
 
 /// Writes the model into `folder`, and returns the name or the folder of the model beneath it.
 fn write(
+    layout: Layout,
     args: &Export,
     record: &RunRecord,
     classifier: &Classifier,
@@ -90,7 +91,7 @@ fn write(
         Some(_) => Ok(()),
     };
     let base = on_hub.clone().unwrap_or_else(|| args.out.join(BASE).display().to_string());
-    match args.format {
+    match layout {
         Layout::Hf => whole(model, folder)?,
         Layout::Merged => {
             let merged = PeftModel::new(model.merged()?, config);
@@ -114,12 +115,17 @@ fn write(
     Ok(base)
 }
 
-fn how_to_load(args: &Export, base: &str, classifier: &Classifier) -> Result<String> {
+fn how_to_load(
+    layout: Layout,
+    args: &Export,
+    base: &str,
+    classifier: &Classifier,
+) -> Result<String> {
     let out = args.out.display();
     let labels = classifier.config.num_labels();
     let model =
         format!("BertForSequenceClassification.from_pretrained(\"{base}\", num_labels={labels})");
-    Ok(match args.format {
+    Ok(match layout {
         Layout::Hf | Layout::Merged => {
             format!("BertForSequenceClassification.from_pretrained(\"{out}\")")
         }

@@ -1,4 +1,4 @@
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use nsmc_bert::{BertConfig, BertForMaskedLm, BertInput};
 use nsmc_data::BertTokenizer;
@@ -17,6 +17,13 @@ pub(crate) fn run(args: &FillMask, verbosity: u8) -> Result<()> {
     let config = BertConfig::read(&args.model.join("config.json"))?;
     let base = BertForMaskedLm::from_pretrained(&args.model, &config, &device)?;
     let tokenizer = BertTokenizer::from_pretrained(&args.model)?;
+    ensure!(
+        tokenizer.vocab_size() <= config.vocab_size,
+        "{}: the tokenizer has {} entries, the model's embeddings {}",
+        args.model.display(),
+        tokenizer.vocab_size(),
+        config.vocab_size
+    );
     let load = |folder| {
         AdaptedMaskedLm::load(base.clone(), &config, folder)
             .with_context(|| format!("the adapter {}", folder.display()))
@@ -27,8 +34,13 @@ pub(crate) fn run(args: &FillMask, verbosity: u8) -> Result<()> {
         None => base.logits(input, rows),
     };
     let mask = tokenizer.token_to_id("[MASK]").context("the tokenizer has no [MASK]")?;
-    for encoding in tokenizer.encode(&args.text, config.max_position_embeddings)? {
+    let encodings = tokenizer.encode(&args.text, config.max_position_embeddings)?;
+    for (text, encoding) in args.text.iter().zip(encodings) {
         let ids = encoding.input_ids;
+        ensure!(
+            ids.contains(&mask),
+            "`--text`: expected a text with [MASK] in it, found \"{text}\""
+        );
         let rows: Vec<i32> = (0..ids.len() as i32).collect();
         let rows = Tensor::from_data(TensorData::new(rows, [ids.len()]), &device);
         let logits = logits(&BertInput::from_ids(std::slice::from_ref(&ids), &device), rows);

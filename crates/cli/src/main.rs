@@ -33,6 +33,7 @@ mod stretches;
 mod train;
 mod verify;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -67,8 +68,9 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the one place that tells a person what went wrong")]
+/// Tells a person what went wrong.
 fn report(error: &anyhow::Error) {
     tracing::error!("{error:#}");
-    eprintln!("error: {error:#}");
+    // Where stderr is closed or full, the exit code is all that can be said.
+    let _ = writeln!(std::io::stderr(), "error: {error:#}");
 }

@@ -84,6 +84,10 @@ impl<W: Write> Answers<W> {
         let logits: Vec<f32> = logits.try_into_vec_as().context("the logits")?;
         let probabilities: Vec<f32> =
             probabilities.try_into_vec_as().context("the probabilities")?;
+        anyhow::ensure!(
+            logits.iter().all(|logit| logit.is_finite()),
+            "the model answers with a logit that is not a finite number"
+        );
         let width = self.labels.len();
         for ((text, logits), probabilities) in
             texts.iter().zip(logits.chunks(width)).zip(probabilities.chunks(width))
@@ -106,8 +110,8 @@ impl<W: Write> Answers<W> {
                 Form::Tsv => {
                     let mut fields = vec![self.labels[class].clone()];
                     fields.extend(probabilities.iter().chain(logits).map(f32::to_string));
-                    // A text is one line; a tab in it would be a column.
-                    fields.push(text.replace('\t', " "));
+                    // A tab would be a column, a line break a row.
+                    fields.push(text.replace(['\t', '\n', '\r'], " "));
                     writeln!(self.out, "{}", fields.join("\t"))?;
                 }
             }

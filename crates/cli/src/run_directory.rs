@@ -139,7 +139,13 @@ pub(crate) fn write_config(folder: &Path, toml: &str) -> Result<()> {
 
 /// The record of a run, with the places of its files as the run directory's configuration has them.
 pub(crate) fn record(folder: &Path) -> Result<RunRecord> {
-    let mut record = RunRecord::read(&folder.join("record.json"))?;
+    let path = folder.join("record.json");
+    ensure!(
+        path.is_file(),
+        "{}: expected the directory of a finished run, found no record.json in it",
+        folder.display()
+    );
+    let mut record = RunRecord::read(&path)?;
     let path = folder.join(CONFIG);
     if path.is_file() {
         let config = ExperimentConfig::read(&path)?;

@@ -12,11 +12,15 @@ use crate::pretrain::{corpus, nsmc};
 /// Makes a data set of the crawl's stars and prints what a profile's `[data]` says of it.
 pub(crate) fn run(args: &Stars, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
-    ensure!(
-        (0.0..1.0).contains(&args.test_fraction),
-        "`--test-fraction`: expected a share below 1, found {}",
-        args.test_fraction
-    );
+    for (flag, share) in [
+        ("--validation-fraction", args.validation_fraction),
+        ("--test-fraction", args.test_fraction),
+    ] {
+        ensure!(
+            (0.0..1.0).contains(&share),
+            "`{flag}`: expected a share from 0 to below 1, found {share}"
+        );
+    }
     let config = CorpusConfig {
         archive: args.archive.clone(),
         test: args.test.clone(),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::document::{Node, Value};
 use crate::method::read_method;
 use crate::reader::{FromNode, Reader};
-use crate::{ConfigError, Document, MethodConfig, sha256_hex};
+use crate::{ConfigError, Document, MethodConfig, Problem, sha256_hex};
 
 /// The most encoder layers there may be.
 pub(crate) const MAX_LAYERS: usize = 256;
@@ -243,6 +243,18 @@ impl ExperimentConfig {
 
     /// Reads a complete document. Every key is known and required.
     pub fn from_document(document: &Document) -> Result<Self, ConfigError> {
+        if let Some(key) =
+            ["grid", "override"].into_iter().find(|key| !document.keys(key).is_empty())
+        {
+            return Err(ConfigError::Problems(vec![Problem {
+                origin: document.root.origin.clone(),
+                key: key.into(),
+                message:
+                    "expected one run's configuration, found a profile: `cargo xtask train` and \
+                          `cargo xtask reproduce` run it with `--profile NAME`"
+                        .into(),
+            }]));
+        }
         let mut reader = Reader::new(&document.root);
         let seed = reader.get("seed");
         let recipe = if reader.has("recipe") { reader.get("recipe") } else { String::new() };
@@ -415,16 +427,22 @@ fn read_scratch(model: &mut Reader<'_>) -> ScratchModel {
     scratch
 }
 
+fn are_different(names: &[String]) -> bool {
+    names.iter().enumerate().all(|(index, name)| !names[..index].contains(name))
+}
+
 fn read_data(data: &mut Reader<'_>) -> DataConfig {
     let labels: Vec<String> = data.get_if(
         "labels",
         "an array of 2 to 1000 different strings, the labels as they stand in the file",
         |labels: &Vec<String>| {
-            (2..=DataConfig::MAX_LABELS).contains(&labels.len())
-                && labels.iter().enumerate().all(|(index, label)| !labels[..index].contains(label))
+            (2..=DataConfig::MAX_LABELS).contains(&labels.len()) && are_different(labels)
         },
     );
-    let per_label = format!("an array of {} strings, one per label", labels.len());
+    let per_label = match labels.len() {
+        0 => "an array of different strings, one per label".into(),
+        count => format!("an array of {count} different strings, one per label"),
+    };
     let read_file = |file: &mut Reader<'_>| DataFile {
         path: PathBuf::from(file.get::<String>("path")),
         sha256: file.sha256("sha256"),
@@ -442,8 +460,9 @@ fn read_data(data: &mut Reader<'_>) -> DataConfig {
         id_column: data.get("id_column"),
         text_column: data.get("text_column"),
         label_column: data.get("label_column"),
-        label_names: data
-            .get_if("label_names", &per_label, |names: &Vec<String>| names.len() == labels.len()),
+        label_names: data.get_if("label_names", &per_label, |names: &Vec<String>| {
+            names.len() == labels.len() && are_different(names)
+        }),
         delimiter: data.get_if("delimiter", "one ASCII character", |text: &String| {
             text.len() == 1 && text.is_ascii()
         }),

@@ -229,7 +229,8 @@ impl Catalog<'_> {
                             key: "model.name".into(),
                             message: format!(
                                 "expected a model of models/manifest.toml ({}) or a folder with \
-                                 model.safetensors or pytorch_model.bin, found \"{name}\"",
+                                 model.safetensors or pytorch_model.bin, found \"{name}\"; \
+                                 another model of the hub is put into such a folder first",
                                 known.join(", ")
                             ),
                         }])

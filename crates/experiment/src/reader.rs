@@ -67,15 +67,21 @@ impl<'a> Reader<'a> {
         self.entries.and_then(|entries| entries.get(name))
     }
 
+    fn know(&mut self, name: &str) {
+        if !self.known.iter().any(|known| known == name) {
+            self.known.push(name.into());
+        }
+    }
+
     /// Whether the key is there. Makes it a known key.
     pub(crate) fn has(&mut self, name: &str) -> bool {
-        self.known.push(name.into());
+        self.know(name);
         self.node(name).is_some()
     }
 
     /// The node of a required key.
     fn required(&mut self, name: &str, expected: &str) -> Option<&'a Node> {
-        self.known.push(name.into());
+        self.know(name);
         let node = self.node(name);
         if node.is_none() && self.entries.is_some() {
             let message = format!("missing: expected {expected}");

@@ -62,7 +62,7 @@ pub struct LoraMethod {
     pub use_dora: bool,
     /// Which biases of the base train.
     pub bias: LoraBias,
-    /// What trains beside LoRA.
+    /// What trains besides LoRA.
     pub trains: Vec<Part>,
     /// Trained LoRA to start from: a folder of PEFT's, or a state dict of loralib.
     #[serde(skip_serializing_if = "Option::is_none")]
