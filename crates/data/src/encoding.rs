@@ -8,7 +8,7 @@ use crate::split::hex;
 use crate::{BertTokenizer, DataError, Review};
 
 /// Part of the cache key: raised when the same key would mean other content.
-const CACHE_VERSION: &str = "1";
+const CACHE_VERSION: &str = "2";
 
 /// The key of the data's hash in a cache file's header.
 const SHA256: &str = "sha256";
