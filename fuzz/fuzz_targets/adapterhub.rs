@@ -28,7 +28,7 @@ thread_local! {
     };
 }
 
-/// The first byte says which of the files the rest is.
+// The first byte says which of the files the rest is.
 fuzz_target!(|input: &[u8]| {
     let Some((&kind, json)) = input.split_first() else { return };
     let folder = place().empty();

@@ -10,7 +10,7 @@ use nsmc_data::Review;
 use nsmc_data::pretraining::{build_corpus, read_corpus};
 use nsmc_fuzz::{place, split};
 
-/// The input is a gzip file (`g`), a tar archive (`t`), or up to four JSON files in one.
+// The input is a gzip file (`g`), a tar archive (`t`), or up to four JSON files in one.
 fuzz_target!(|input: &[u8]| {
     let Some((&kind, content)) = input.split_first() else { return };
     let archive = match kind {
