@@ -139,6 +139,10 @@ fn a_pre_training_that_is_killed_again_and_again_ends_with_the_same_model() {
     let ran = world.nsmc(&["fill-mask", "--model", "whole/model", "--text", "정말 최고"]);
     let expected = "expected a text with [MASK] in it, found \"정말 최고\"";
     assert!(!ran.success && ran.stderr.contains(expected), "{}", ran.stderr);
+    world.write("whole/model/tokenizer.json", include_str!("../models/mini/tokenizer.json"));
+    let ran = world.nsmc(&["fill-mask", "--model", "whole/model", "--text", "[MASK]"]);
+    let expected = "the tokenizer has 8000 entries, the model's embeddings";
+    assert!(!ran.success && ran.stderr.contains(expected), "{}", ran.stderr);
     let other = world.read("pretraining.toml").replace("seed = 5", "seed = 6");
     world.write("pretraining.toml", other);
     let ran = world.nsmc(&["pretrain", "--config", "pretraining.toml", "--out", "whole"]);

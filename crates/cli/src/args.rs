@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use clap::builder::TypedValueParser;
 use clap::{ArgAction, ArgGroup, Parser, Subcommand, ValueEnum};
-use nsmc_experiment::Precision;
+use nsmc_experiment::{Precision, is_sha256};
 
 /// sha256 of the documented corpus, as in datasets/manifest.toml.
 const NSMC_CORPUS: &str = "d8efd51fb27659cb95fd529ca9c8664b8e07a8ef313a551a2a0c256e88f3a380";
@@ -48,12 +48,7 @@ pub(crate) enum Command {
 }
 
 fn sha256(text: &str) -> Result<String, String> {
-    let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if digits && text.len() == 64 {
-        Ok(text.into())
-    } else {
-        Err("expected 64 lowercase hex digits".into())
-    }
+    is_sha256(text).then(|| text.into()).ok_or_else(|| "expected 64 lowercase hex digits".into())
 }
 
 #[derive(clap::Args)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use nsmc_experiment::{sha256_file, sha256_hex, write_durably};
+use nsmc_experiment::{is_sha256, sha256_file, sha256_hex, write_durably};
 
 use crate::{run_directory, stretches};
 
@@ -50,9 +50,8 @@ pub(crate) fn read(run: &Path) -> Result<Option<Checksums>> {
     }
     let text = fs_err::read_to_string(&path)?;
     let line = |(index, line): (usize, &str)| {
-        let found = line.split_once("  ").filter(|(hash, path)| {
-            hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()) && !path.is_empty()
-        });
+        let found = line.split_once("  ");
+        let found = found.filter(|(hash, path)| is_sha256(hash) && !path.is_empty());
         let (hash, path) = found.with_context(|| {
             format!("{}:{}: expected a sha256 and a path", path.display(), index + 1)
         })?;

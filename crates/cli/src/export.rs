@@ -32,11 +32,11 @@ pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     // A temporary folder is closed to other users; one in it is not.
     let incoming = room.path().join("model");
     fs_err::create_dir(&incoming)?;
-    let base = write(layout, args, &record, &classifier, &incoming)?;
+    let base = write(layout, &args.out, &record, &classifier, &incoming)?;
     sync_folder(&incoming)?;
     fs_err::rename(&incoming, &args.out)?;
     print(args.out.display())?;
-    print(how_to_load(layout, args, &base, &classifier)?)
+    print(how_to_load(layout, &args.out, &base, &classifier)?)
 }
 
 /// The layout that was asked for, if the run's method has it, or else the method's first.
@@ -64,10 +64,11 @@ fn layout(asked: Option<Layout>, record: &RunRecord) -> Result<Layout> {
     Ok(layout)
 }
 
-/// Writes the model into `folder`, and returns the name or the folder of the model beneath it.
+/// Writes the model into `folder`, which will be `out`, and returns the name or the folder of the model
+/// beneath it.
 fn write(
     layout: Layout,
-    args: &Export,
+    out: &Path,
     record: &RunRecord,
     classifier: &Classifier,
     folder: &Path,
@@ -90,7 +91,7 @@ fn write(
         None => whole(model, &folder.join(BASE)),
         Some(_) => Ok(()),
     };
-    let base = on_hub.clone().unwrap_or_else(|| args.out.join(BASE).display().to_string());
+    let base = on_hub.clone().unwrap_or_else(|| out.join(BASE).display().to_string());
     match layout {
         Layout::Hf => whole(model, folder)?,
         Layout::Merged => {
@@ -115,13 +116,8 @@ fn write(
     Ok(base)
 }
 
-fn how_to_load(
-    layout: Layout,
-    args: &Export,
-    base: &str,
-    classifier: &Classifier,
-) -> Result<String> {
-    let out = args.out.display();
+fn how_to_load(layout: Layout, out: &Path, base: &str, classifier: &Classifier) -> Result<String> {
+    let out = out.display();
     let labels = classifier.config.num_labels();
     let model =
         format!("BertForSequenceClassification.from_pretrained(\"{base}\", num_labels={labels})");

@@ -101,6 +101,11 @@ pub fn git_blob_sha1(path: &Path) -> std::io::Result<String> {
     Ok(hex(&digest))
 }
 
+/// Whether a text is a sha256 as this project writes them: 64 lowercase hex digits.
+pub fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// The sha256 of `bytes` as 64 lowercase hex digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))

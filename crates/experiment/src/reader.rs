@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
 
 use crate::document::{Node, Value};
-use crate::{ConfigError, Origin, Problem};
+use crate::{ConfigError, Origin, Problem, is_sha256};
 
 /// Reads one table, collecting every mistake in it.
 ///
@@ -107,9 +107,7 @@ impl<'a> Reader<'a> {
 
     /// A required sha256.
     pub(crate) fn sha256(&mut self, name: &str) -> String {
-        self.get_if(name, "64 lowercase hex digits", |text: &String| {
-            text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        })
+        self.get_if(name, "64 lowercase hex digits", |text: &String| is_sha256(text))
     }
 
     /// A required value that passes `valid`; `expected` says what that means.
