@@ -8,12 +8,6 @@ use burn_flex::FlexTensor;
 use crate::extension::FlexKernels;
 use crate::storage::{Elements, has_kernel, new, rows_and_width};
 
-/// Elements of a table whose product with a one-hot row should cost less than to add up that row by
-/// itself: by their operations and the time of one access to memory, not measured.
-const SMALL_TABLE: usize = 1 << 22;
-/// Elements of a one-hot matrix that fit beside a model: 2 GiB.
-const ONE_HOT: usize = 1 << 29;
-
 /// The rows of `table` with these numbers; the row `ignored` gets no gradient, as the padding row of
 /// PyTorch's `nn.Embedding`.
 ///
@@ -30,27 +24,17 @@ pub fn gather(table: Tensor<2>, ids: Tensor<1, Int>, ignored: Option<usize>) -> 
 }
 
 fn composed(table: Tensor<2>, ids: Tensor<1, Int>, ignored: Option<usize>) -> Tensor<2> {
-    let [entries, width] = table.dims();
-    let small = entries * width <= SMALL_TABLE && entries * ids.dims()[0] <= ONE_HOT;
-    let rows = if small && table.is_require_grad() {
-        select_one_hot(table, ids.clone())
+    let rows = if table.is_tracked() {
+        // The values of `select`. Its gradient is added up by burn's kernels for GPUs one row after
+        // the other; that of `gather` by atomic additions, all at once and in no fixed order.
+        let places = [ids.dims()[0], table.dims()[1]];
+        table.gather(0, ids.clone().unsqueeze_dim::<2>(1).expand(places))
     } else {
         table.select(0, ids.clone())
     };
     let Some(ignored) = ignored else { return rows };
     let ignored: Tensor<2, Bool> = ids.equal_elem(ignored as i64).unsqueeze_dim(1);
     rows.clone().mask_where(ignored.expand(rows.dims()), rows.detach())
-}
-
-/// The values of `select`, with the gradient as a matrix product: that of `select` is added up one row
-/// after the other by burn's kernels for GPUs.
-fn select_one_hot(table: Tensor<2>, ids: Tensor<1, Int>) -> Tensor<2> {
-    let rows = table.clone().detach().select(0, ids.clone());
-    let entries = Tensor::<1, Int>::arange(0..table.dims()[0] as i64, &ids.device());
-    let one_hot = ids.unsqueeze_dim::<2>(1).equal(entries.unsqueeze_dim(0)).float();
-    let product = one_hot.matmul(table);
-    // Exactly 0, whatever the product was rounded to.
-    rows + (product.clone() - product.detach())
 }
 
 pub(crate) fn forward(table: FlexTensor, ids: &[usize]) -> FlexTensor {

@@ -8,6 +8,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use crate::extension::FlexKernels;
+use crate::linear::{of_each_part, parts};
 use crate::math::{sum, sum2};
 use crate::parallel::{self, vectorized};
 use crate::storage::{Elements, has_kernel, new, rows_and_width, update};
@@ -83,9 +84,26 @@ fn add_layer_norm(
 }
 
 fn composed(x: Tensor<2>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    let parts = parts(x.dims()[0]);
+    composed_in_parts(x, gamma, beta, epsilon, parts)
+}
+
+fn composed_in_parts(
+    x: Tensor<2>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+    parts: usize,
+) -> Tensor<2> {
     let (variance, mean) = x.clone().var_mean_bias(1);
     let normalized = (x - mean) / (variance + epsilon).sqrt();
-    normalized * gamma.unsqueeze() + beta.unsqueeze()
+    if parts == 1 {
+        return normalized * gamma.unsqueeze() + beta.unsqueeze();
+    }
+    let [rows, width] = normalized.dims();
+    let normalized = normalized.reshape([parts, rows / parts, width]);
+    let output = normalized * of_each_part(gamma, parts) + of_each_part(beta, parts);
+    output.reshape([rows, width])
 }
 
 /// What the gradient needs.
@@ -285,5 +303,15 @@ mod tests {
                 },
             );
         }
+    }
+
+    #[test]
+    fn parts_change_nothing() {
+        let inputs = [random([12, 33], 2.0, 1), random([1, 33], 1.5, 2), random([1, 33], 1.0, 3)];
+        let of = |inputs: &[Tensor<2>], parts| {
+            let vector = |index: usize| inputs[index].clone().flatten(0, 1);
+            composed_in_parts(inputs[0].clone(), vector(1), vector(2), EPSILON, parts)
+        };
+        check_gradients(&inputs, |inputs| of(inputs, 4), |inputs| of(inputs, 1));
     }
 }

@@ -3,6 +3,7 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops};
 use burn::backend::{Dispatch, Flex};
+use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
@@ -12,6 +13,11 @@ use crate::matrix::{Output, View, multiply_parallel};
 use crate::parallel;
 use crate::precision::product;
 use crate::storage::{Elements, has_kernel, new, rows_and_width};
+
+/// Padded batches have a multiple of 16 rows.
+const PARTS: usize = 16;
+/// A batch of fine-tuning has fewer.
+const MANY_ROWS: usize = 4096;
 
 /// `x · W + b`.
 ///
@@ -26,11 +32,45 @@ pub fn linear(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
 }
 
 fn composed(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
-    let output = product(x, layer.weight.val());
-    match &layer.bias {
-        Some(bias) => output + bias.val().unsqueeze(),
-        None => output,
+    let parts = parts(x.dims()[0]);
+    composed_in_parts(x, layer.weight.val(), layer.bias.as_ref().map(Param::val), parts)
+}
+
+fn composed_in_parts(
+    x: Tensor<2>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    parts: usize,
+) -> Tensor<2> {
+    let ([rows, width], [_, out]) = (x.dims(), weight.dims());
+    if parts == 1 {
+        let output = product(x, weight);
+        return match bias {
+            Some(bias) => output + bias.unsqueeze(),
+            None => output,
+        };
     }
+    let output = product(x.reshape([parts, rows / parts, width]), weight.unsqueeze::<3>());
+    let output = match bias {
+        Some(bias) => output + of_each_part(bias, parts),
+        None => output,
+    };
+    output.reshape([rows, out])
+}
+
+/// Parts in which burn's kernels compute this many rows.
+///
+/// A parameter's gradient is a sum over rows. Where a batch has very many of them and the parameter is
+/// small, a GPU adds them up on few of its processors; those of each part, and then of all parts, on
+/// as many times more.
+pub(crate) fn parts(rows: usize) -> usize {
+    if rows >= MANY_ROWS && rows.is_multiple_of(PARTS) { PARTS } else { 1 }
+}
+
+/// A parameter of every row's, for each part: `[parts, 1, width]`.
+pub(crate) fn of_each_part(parameter: Tensor<1>, parts: usize) -> Tensor<3> {
+    let width = parameter.dims()[0];
+    parameter.unsqueeze::<3>().expand([parts, 1, width])
 }
 
 fn linear_kernel(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
@@ -296,6 +336,25 @@ mod tests {
                     linear_kernel(inputs[0].clone(), weight(inputs), bias)
                 },
                 |inputs| affine(inputs, weight(inputs)),
+            );
+        }
+    }
+
+    #[test]
+    fn parts_change_nothing() {
+        assert_eq!([parts(4080), parts(4096), parts(4100)], [1, 16, 1]);
+        let inputs = [random([12, 19], 1.0, 1), random([19, 23], 1.0, 2), random([1, 23], 1.0, 3)];
+        for bias in [false, true] {
+            check_gradients(
+                &inputs[..if bias { 3 } else { 2 }],
+                |inputs| {
+                    let bias = inputs.get(2).map(|bias| bias.clone().flatten(0, 1));
+                    composed_in_parts(inputs[0].clone(), inputs[1].clone(), bias, 4)
+                },
+                |inputs| {
+                    let output = inputs[0].clone().matmul(inputs[1].clone());
+                    inputs.get(2).map_or(output.clone(), |bias| output + bias.clone())
+                },
             );
         }
     }

@@ -1,6 +1,7 @@
 //! Masked-language-model pre-training (Devlin et al., 2019), resumable at any step.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Instant;
 
 use burn::module::{Module, ParamGroup};
@@ -162,67 +163,78 @@ pub fn pretrain<M: MaskedLanguageModel>(
     let pools = share_threads(recipe.gradient_accumulation_steps)?;
     let mut writer = Writer::default();
 
-    while state.step < recipe.num_train_steps {
-        writer.check()?;
-        let batches = next_batches(&run.train, &recipe, &mut state);
-        let started = Instant::now();
-        let (gradients, loss) = gradients(&model, &batches, run, state.step, &pools)?;
-        let (gradients, norm) = clip_grad_norm(&model, gradients, recipe.max_grad_norm);
-        let learning_rate = warmup_stable_decay(&recipe, state.step);
-        let grad_norm = norm
-            .try_into_scalar::<f32>()
-            .map_err(|error| TrainingError::Device(error.to_string()))?;
-        if !loss.is_finite() || !grad_norm.is_finite() {
-            return Err(TrainingError::Diverged {
-                step: state.step + 1,
-                steps: recipe.num_train_steps,
-                epoch: state.epoch + 1,
-                loss: loss as f32,
-                grad_norm,
-                learning_rate,
-                reviews: batches.iter().flat_map(|batch| run.train.ids(&batch.reviews)).collect(),
-            });
-        }
-        model = optimizer.step(learning_rate, model, gradients);
-        state.seconds += started.elapsed().as_secs_f64();
-        state.step += 1;
-        state.tokens += batches.iter().map(|batch| batch.input_ids.len()).sum::<usize>();
-        state.loss_sum += loss;
-        state.loss_steps += 1;
+    std::thread::scope(|scope| {
+        // Those of the next step are made while one is computed.
+        let (sender, prepared) = sync_channel(0);
+        let (epoch, batch) = (state.epoch, state.batch);
+        scope.spawn(move || send_batches(&run.train, &recipe, epoch, batch, &sender));
+        while state.step < recipe.num_train_steps {
+            writer.check()?;
+            let started = Instant::now();
+            let batches;
+            (batches, state.epoch, state.batch) = prepared.recv().expect("batches have no end");
+            let (gradients, loss) = gradients(&model, &batches, run, state.step, &pools)?;
+            let (gradients, norm) = clip_grad_norm(&model, gradients, recipe.max_grad_norm);
+            let learning_rate = warmup_stable_decay(&recipe, state.step);
+            let grad_norm = norm
+                .try_into_scalar::<f32>()
+                .map_err(|error| TrainingError::Device(error.to_string()))?;
+            if !loss.is_finite() || !grad_norm.is_finite() {
+                return Err(TrainingError::Diverged {
+                    step: state.step + 1,
+                    steps: recipe.num_train_steps,
+                    epoch: state.epoch + 1,
+                    loss: loss as f32,
+                    grad_norm,
+                    learning_rate,
+                    reviews: batches
+                        .iter()
+                        .flat_map(|batch| run.train.ids(&batch.reviews))
+                        .collect(),
+                });
+            }
+            model = optimizer.step(learning_rate, model, gradients);
+            state.seconds += started.elapsed().as_secs_f64();
+            state.step += 1;
+            state.tokens += batches.iter().map(|batch| batch.input_ids.len()).sum::<usize>();
+            state.loss_sum += loss;
+            state.loss_steps += 1;
 
-        let last = state.step == recipe.num_train_steps;
-        if state.step.is_multiple_of(run.config.evaluation.evaluate_every) || last {
-            let (held_out_loss, held_out_accuracy) = evaluate(&model.valid(), run)?;
-            let line = PretrainingMetrics {
-                step: state.step,
-                tokens: state.tokens,
-                seconds: state.seconds,
-                train_loss: state.loss_sum / state.loss_steps as f64,
-                held_out_loss,
-                held_out_accuracy,
-            };
-            (state.loss_sum, state.loss_steps) = (0.0, 0);
-            run.dashboard.say(&summary(&line, &recipe));
-            state.metrics.push(line);
-            write_metrics(&run.folder, &state.metrics)?;
+            let last = state.step == recipe.num_train_steps;
+            if state.step.is_multiple_of(run.config.evaluation.evaluate_every) || last {
+                let (held_out_loss, held_out_accuracy) = evaluate(&model.valid(), run)?;
+                let line = PretrainingMetrics {
+                    step: state.step,
+                    tokens: state.tokens,
+                    seconds: state.seconds,
+                    train_loss: state.loss_sum / state.loss_steps as f64,
+                    held_out_loss,
+                    held_out_accuracy,
+                };
+                (state.loss_sum, state.loss_steps) = (0.0, 0);
+                run.dashboard.say(&summary(&line, &recipe));
+                state.metrics.push(line);
+                write_metrics(&run.folder, &state.metrics)?;
+            }
+            let stop = run.interrupter.should_stop();
+            let due = state.step.is_multiple_of(run.config.evaluation.save_every);
+            if due || last || stop || state.step == decay_start {
+                // Before the copies are made: there are those of one checkpoint at a time.
+                writer.finish()?;
+                let (weights, moments) = (model.clone().into_record(), optimizer.to_record());
+                let (checkpoints, state) = (checkpoints.clone(), state.clone());
+                writer.begin(move || checkpoints.save(weights, moments, state.step, &state))?;
+            }
+            if stop && !last {
+                writer.finish()?;
+                let reason =
+                    format!("after step {}; the same command goes on from there", state.step);
+                return Err(TrainingError::Interrupted { reason });
+            }
         }
-        let stop = run.interrupter.should_stop();
-        let due = state.step.is_multiple_of(run.config.evaluation.save_every);
-        if due || last || stop || state.step == decay_start {
-            // Before the copies are made: there are those of one checkpoint at a time.
-            writer.finish()?;
-            let (weights, moments) = (model.clone().into_record(), optimizer.to_record());
-            let (checkpoints, state) = (checkpoints.clone(), state.clone());
-            writer.begin(move || checkpoints.save(weights, moments, state.step, &state))?;
-        }
-        if stop && !last {
-            writer.finish()?;
-            let reason = format!("after step {}; the same command goes on from there", state.step);
-            return Err(TrainingError::Interrupted { reason });
-        }
-    }
-    writer.finish()?;
-    Ok((model.valid(), state.metrics))
+        writer.finish()?;
+        Ok((model.valid(), state.metrics))
+    })
 }
 
 /// The weights of the encoder's linear layers; LayerNorm's are named `gamma` and `beta`.
@@ -237,22 +249,31 @@ fn muon(weight_decay: f64) -> Muon {
         .build()
 }
 
-/// The batches of the next step; the state goes on to the one after.
-fn next_batches(
+/// The batches of one step, with epoch and index of the batch after them.
+type StepBatches = (Vec<PretrainingBatch>, usize, usize);
+
+/// Sends the batches of one step after the other, from a batch of an epoch on, until nobody receives.
+fn send_batches(
     loader: &PretrainingLoader,
     recipe: &PretrainingRecipe,
-    state: &mut State,
-) -> Vec<PretrainingBatch> {
-    let mut batches = Vec::with_capacity(recipe.gradient_accumulation_steps);
-    while batches.len() < recipe.gradient_accumulation_steps {
-        if state.batch >= loader.num_batches(state.epoch) {
-            state.epoch += 1;
-            state.batch = 0;
+    mut epoch: usize,
+    mut batch: usize,
+    sender: &SyncSender<StepBatches>,
+) {
+    loop {
+        let mut batches = Vec::with_capacity(recipe.gradient_accumulation_steps);
+        while batches.len() < recipe.gradient_accumulation_steps {
+            if batch >= loader.num_batches(epoch) {
+                epoch += 1;
+                batch = 0;
+            }
+            batches.push(loader.batch(epoch, batch));
+            batch += 1;
         }
-        batches.push(loader.batch(state.epoch, state.batch));
-        state.batch += 1;
+        if sender.send((batches, epoch, batch)).is_err() {
+            return;
+        }
     }
-    batches
 }
 
 /// The gradients and the loss of a step: the mean over the masked tokens of all of its batches.
