@@ -260,7 +260,7 @@ mod tests {
         let workspace = &world.workspace;
         let profile = workspace.profile("mini").unwrap();
         let options = crate::offline::with_data(workspace, &profile, &world.options).unwrap();
-        assert_eq!(options.set.len(), 3, "{:?}", options.set);
+        assert_eq!(options.set.len(), 6, "{:?}", options.set);
         let made = grid::Plan::make(workspace, &profile, &[0, 1], &options).unwrap();
         let config = &made.jobs[0].run.config;
         assert_eq!(config.data.dataset, "sample");

@@ -208,7 +208,10 @@ pub fn save_pretrained<M: Module>(
         path: path.clone(),
         message: error.to_string(),
     })?;
-    Ok(config.write_with(folder, architecture, dtype)?)
+    config.write_with(folder, architecture, dtype)?;
+    // The store makes a file that its owner alone can read.
+    let permissions = fs_err::metadata(folder.join("config.json"))?.permissions();
+    Ok(fs_err::set_permissions(path, permissions)?)
 }
 
 /// The name in transformers of the parameter at a path of this crate's modules, both without their

@@ -101,6 +101,9 @@ fn a_masked_language_model_survives_being_saved() {
         serde_json::from_str::<serde_json::Value>(&text).unwrap()["torch_dtype"].clone()
     };
     assert_eq!(declared(), "float32");
+    // Whoever may read one file may read both.
+    let permissions = |name| fs_err::metadata(folder.path().join(name)).unwrap().permissions();
+    assert_eq!(permissions("model.safetensors"), permissions("config.json"));
     model.save_pretrained(folder.path(), &config(), DType::F16).unwrap();
     assert_eq!(declared(), "float16");
     let bytes = fs_err::read(folder.path().join("model.safetensors")).unwrap();

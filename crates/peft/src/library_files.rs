@@ -83,10 +83,12 @@ pub(crate) fn write_safetensors(
         (name.as_str(), view.expect("the shape fits the data"))
     });
     let header = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(views, Some(header), path).map_err(|error| {
+    // `serialize_to_file` would make a file that its owner alone can read.
+    let bytes = safetensors::serialize(views, Some(header)).map_err(|error| {
         PeftError::Checkpoint(CheckpointError::Write {
             path: path.into(),
             message: error.to_string(),
         })
-    })
+    })?;
+    Ok(fs_err::write(path, bytes)?)
 }

@@ -69,13 +69,15 @@ fn send(event: &ProgressEvent) {
 pub struct Progress {
     label: String,
     total: usize,
+    /// Whether nothing has been done yet that is shown.
+    fresh: bool,
     shown: Shown,
 }
 
 enum Shown {
     Bar(ProgressBar),
     Json { sent: Option<Instant> },
-    Lines { started: Instant, tenths: usize },
+    Lines { started: Instant, first: usize, tenths: usize },
     Nothing,
 }
 
@@ -90,17 +92,19 @@ impl Progress {
                 let style = ProgressStyle::with_template(template).expect("the template is valid");
                 Shown::Bar(bar.with_style(style))
             }
-            Dashboard::Lines => Shown::Lines { started: Instant::now(), tenths: 0 },
+            Dashboard::Lines => Shown::Lines { started: Instant::now(), first: 0, tenths: 0 },
             Dashboard::Json => Shown::Json { sent: None },
             Dashboard::Tui | Dashboard::Silent => Shown::Nothing,
         };
-        Self { label: label.into(), total, shown }
+        Self { label: label.into(), total, fresh: true, shown }
     }
 
     /// `done` reviews are done, with this mean loss, if it is known.
     pub fn update(&mut self, done: usize, loss: Option<f64>) {
         let (label, total) = (&self.label, self.total);
         let message = loss.map(|loss| format!("loss {loss:.4}")).unwrap_or_default();
+        // What was done before a training went on tells nothing of its speed.
+        let goes_on = std::mem::take(&mut self.fresh) && done < total;
         match &mut self.shown {
             Shown::Json { sent } => {
                 let due = sent.is_none_or(|sent| sent.elapsed() >= BETWEEN_EVENTS);
@@ -112,13 +116,18 @@ impl Progress {
             Shown::Bar(bar) => {
                 bar.set_position(done as u64);
                 bar.set_message(message);
+                if goes_on {
+                    bar.reset_eta();
+                }
             }
-            Shown::Lines { started, tenths } => {
+            Shown::Lines { started, first, tenths } => {
                 let reached = (done * 10).checked_div(total).unwrap_or(10);
-                if reached > *tenths {
+                if goes_on {
+                    (*started, *first, *tenths) = (Instant::now(), done, reached);
+                } else if reached > *tenths {
                     *tenths = reached;
                     let seconds = started.elapsed().as_secs_f64();
-                    let rate = done as f64 / seconds.max(1e-9);
+                    let rate = done.saturating_sub(*first) as f64 / seconds.max(1e-9);
                     let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
                     write_line(&format!(
                         "{label}: {done}/{total} reviews, {rate:.0}/s, {left:.0} s left  {message}"
