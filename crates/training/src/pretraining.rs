@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use burn::module::{Module, ParamGroup};
 use burn::optim::decay::WeightDecayConfig;
-use burn::optim::{AdjustLrFn, GradientsAccumulator, GradientsParams, Muon, MuonConfig};
+use burn::optim::{
+    AdjustLrFn, GradientsAccumulator, GradientsParams, ModuleOptimizer, Muon, MuonConfig,
+};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn::train::Interrupter;
 use nsmc_bert::{BertForMaskedLm, BertInput, NoHooks, Sequences};
@@ -131,25 +133,7 @@ pub fn pretrain<M: MaskedLanguageModel>(
     let schedule = Schedule { num_train_steps: recipe.num_train_steps, decay_start };
     let folder = run.folder.join("checkpoint");
     let checkpoints = Checkpoints::new(folder.clone(), run.config.identity(), schedule);
-    let adamw = AdamW {
-        flavour: Optimizer::AdamwTorch,
-        beta1: recipe.adam_beta1,
-        beta2: recipe.adam_beta2,
-        epsilon: recipe.adam_epsilon,
-        weight_decay: recipe.weight_decay,
-    };
-    let device = &run.device;
-    let new_optimizer = || {
-        let optimizer = OnDevice::new(adamw, device).for_all();
-        let optimizer = match recipe.optimizer {
-            PretrainingOptimizer::Adamw => optimizer,
-            PretrainingOptimizer::Muon => {
-                let muon = OnDevice::new(muon(recipe.weight_decay), device);
-                optimizer.with_group(encoder_matrices(), muon, None)
-            }
-        };
-        optimizer.with_group(no_decay(), OnDevice::new(adamw.without_decay(), device), None)
-    };
+    let new_optimizer = || new_optimizer(&recipe, &run.device);
     let mut optimizer = new_optimizer();
     let mut state = State::default();
     if let Some(loaded) = checkpoints.load(new_optimizer, |_| Ok(true))? {
@@ -235,6 +219,25 @@ pub fn pretrain<M: MaskedLanguageModel>(
         writer.finish()?;
         Ok((model.valid(), state.metrics))
     })
+}
+
+fn new_optimizer(recipe: &PretrainingRecipe, device: &Device) -> ModuleOptimizer {
+    let adamw = AdamW {
+        flavour: Optimizer::AdamwTorch,
+        beta1: recipe.adam_beta1,
+        beta2: recipe.adam_beta2,
+        epsilon: recipe.adam_epsilon,
+        weight_decay: recipe.weight_decay,
+    };
+    let optimizer = OnDevice::new(adamw, device).for_all();
+    let optimizer = match recipe.optimizer {
+        PretrainingOptimizer::Adamw => optimizer,
+        PretrainingOptimizer::Muon => {
+            let muon = OnDevice::new(muon(recipe.weight_decay), device);
+            optimizer.with_group(encoder_matrices(), muon, None)
+        }
+    };
+    optimizer.with_group(no_decay(), OnDevice::new(adamw.without_decay(), device), None)
 }
 
 /// The weights of the encoder's linear layers; LayerNorm's are named `gamma` and `beta`.
