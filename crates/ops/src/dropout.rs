@@ -145,6 +145,7 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
+    use crate::extension::tests::seeded;
 
     #[test]
     fn the_generator_is_philox() {
@@ -179,7 +180,7 @@ mod tests {
     #[test]
     fn the_gradient_is_that_of_the_same_mask() {
         let device = Device::flex().autodiff();
-        device.seed(7);
+        let _guard = seeded(&device, 7);
         let x = Tensor::<2>::ones([301, 257], &device).require_grad();
         let y = dropout(&DropoutConfig::new(0.3).init(), x.clone());
         let gradient = x.grad(&(y.clone() * 2.0).sum().backward()).unwrap();
@@ -198,7 +199,7 @@ mod tests {
         let draw = || -> Vec<f32> {
             drop_elements(Tensor::<1>::ones([1000], &device), 0.5).into_data().try_to_vec().unwrap()
         };
-        device.seed(1);
+        let _guard = seeded(&device, 1);
         let (first, second) = (draw(), draw());
         device.seed(1);
         assert_eq!((draw(), draw()), (first.clone(), second.clone()));

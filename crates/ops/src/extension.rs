@@ -325,7 +325,17 @@ impl<C: CheckpointStrategy> FlexKernels for Autodiff<Flex, C> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
     use burn::tensor::{Device, Tensor, TensorData, Tolerance};
+
+    /// Seeds what a device draws from, which all tests share: others that draw wait for the guard.
+    pub(crate) fn seeded(device: &Device, seed: u64) -> MutexGuard<'static, ()> {
+        static DRAWING: Mutex<()> = Mutex::new(());
+        let guard = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
+        device.seed(seed);
+        guard
+    }
 
     /// Numbers between `-size` and `size`; the same for the same seed.
     pub(crate) fn random(shape: [usize; 2], size: f32, seed: u64) -> TensorData {
