@@ -155,9 +155,10 @@ pub(crate) struct Options {
 
 #[derive(clap::Args)]
 pub(crate) struct Pretrain {
-    /// A file in configs/pretraining/, without its extension.
-    #[arg(long, default_value = "mini")]
-    pub(crate) profile: String,
+    /// A file in configs/pretraining/, without its extension; if not given, `mini` on a GPU and
+    /// `mini-cpu` on a CPU.
+    #[arg(long)]
+    pub(crate) profile: Option<String>,
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) device: DeviceChoice,

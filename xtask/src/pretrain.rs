@@ -13,10 +13,15 @@ use crate::workspace::Workspace;
 /// The data set whose crawl is pre-trained on.
 const DATASET: &str = "nsmc";
 
+/// A model of the same shape either way: what a GPU makes in minutes, or what a CPU makes in hours.
+fn default_profile(cuda: bool) -> &'static str {
+    if cuda { "mini" } else { "mini-cpu" }
+}
+
 pub(crate) fn run(workspace: &Workspace, args: &Pretrain) -> Result<()> {
-    let name = format!("{}.toml", args.profile);
-    let profile = workspace.root.join("configs/pretraining").join(name);
-    ensure!(profile.is_file(), "`--profile {}`: {} is no file", args.profile, profile.display());
+    let name = args.profile.as_deref().unwrap_or(default_profile(args.device.is_cuda()));
+    let profile = workspace.root.join("configs/pretraining").join(format!("{name}.toml"));
+    ensure!(profile.is_file(), "`--profile {name}`: {} is no file", profile.display());
     let datasets = workspace.datasets()?;
     let entry = datasets.datasets.get(DATASET).context("datasets/manifest.toml: no nsmc")?;
     let raw = entry.raw.as_ref().context("datasets/manifest.toml: no [nsmc.raw]")?;
@@ -27,8 +32,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Pretrain) -> Result<()> {
     let (archive, test) = (folder.join(&raw.name), folder.join(&entry.test.name));
     let (root, sha256) = (&workspace.root, &raw.corpus_sha256);
     let config = PretrainingConfig::read_profile(&profile, root, &archive, &test, sha256)?;
-    let out =
-        args.out.clone().unwrap_or_else(|| format!("runs/pretraining-{}", args.profile).into());
+    let out = args.out.clone().unwrap_or_else(|| format!("runs/pretraining-{name}").into());
     let out = workspace.folder(&out);
     let nsmc = Nsmc::build(workspace, args.device)?;
     fs_err::create_dir_all(&out)?;
@@ -48,4 +52,29 @@ pub(crate) fn run(workspace: &Workspace, args: &Pretrain) -> Result<()> {
     let outcome = nsmc.run(workspace, &arguments);
     fs_err::remove_file(resolved)?;
     outcome
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::path::Path;
+
+    use nsmc_experiment::ModelConfig;
+
+    use super::*;
+
+    #[test]
+    fn both_default_profiles_are_there_and_make_the_same_model() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let shapes = [true, false].map(|cuda| {
+            let name = format!("configs/pretraining/{}.toml", default_profile(cuda));
+            let (archive, test) = (Path::new("archive"), Path::new("test"));
+            let sha256 = "0".repeat(64);
+            let config =
+                PretrainingConfig::read_profile(&root.join(name), root, archive, test, &sha256);
+            let ModelConfig::Scratch(shape) = config.unwrap().model else { panic!() };
+            shape
+        });
+        assert_eq!(shapes[0], shapes[1]);
+    }
 }
