@@ -90,5 +90,7 @@ pub(crate) fn write_safetensors(
             message: error.to_string(),
         })
     })?;
-    Ok(fs_err::write(path, bytes)?)
+    let partial = path.with_extension("partial");
+    fs_err::write(&partial, bytes)?;
+    Ok(fs_err::rename(partial, path)?)
 }
