@@ -77,8 +77,26 @@ pub struct Progress {
 enum Shown {
     Bar(ProgressBar),
     Json { sent: Option<Instant> },
-    Lines { started: Instant, first: usize, tenths: usize },
+    Lines { pace: Pace, tenths: usize },
     Nothing,
+}
+
+/// How fast reviews are done. What was done before a training went on tells nothing of it.
+struct Pace {
+    started: Instant,
+    first: usize,
+}
+
+impl Pace {
+    fn from(first: usize) -> Self {
+        Self { started: Instant::now(), first }
+    }
+
+    /// Reviews per second, and the seconds that are left, `elapsed` after the start.
+    fn at(&self, done: usize, total: usize, elapsed: Duration) -> (f64, f64) {
+        let rate = done.saturating_sub(self.first) as f64 / elapsed.as_secs_f64().max(1e-9);
+        (rate, total.saturating_sub(done) as f64 / rate.max(1e-9))
+    }
 }
 
 impl Progress {
@@ -92,7 +110,7 @@ impl Progress {
                 let style = ProgressStyle::with_template(template).expect("the template is valid");
                 Shown::Bar(bar.with_style(style))
             }
-            Dashboard::Lines => Shown::Lines { started: Instant::now(), first: 0, tenths: 0 },
+            Dashboard::Lines => Shown::Lines { pace: Pace::from(0), tenths: 0 },
             Dashboard::Json => Shown::Json { sent: None },
             Dashboard::Tui | Dashboard::Silent => Shown::Nothing,
         };
@@ -103,7 +121,6 @@ impl Progress {
     pub fn update(&mut self, done: usize, loss: Option<f64>) {
         let (label, total) = (&self.label, self.total);
         let message = loss.map(|loss| format!("loss {loss:.4}")).unwrap_or_default();
-        // What was done before a training went on tells nothing of its speed.
         let goes_on = std::mem::take(&mut self.fresh) && done < total;
         match &mut self.shown {
             Shown::Json { sent } => {
@@ -120,15 +137,13 @@ impl Progress {
                     bar.reset_eta();
                 }
             }
-            Shown::Lines { started, first, tenths } => {
+            Shown::Lines { pace, tenths } => {
                 let reached = (done * 10).checked_div(total).unwrap_or(10);
                 if goes_on {
-                    (*started, *first, *tenths) = (Instant::now(), done, reached);
+                    (*pace, *tenths) = (Pace::from(done), reached);
                 } else if reached > *tenths {
                     *tenths = reached;
-                    let seconds = started.elapsed().as_secs_f64();
-                    let rate = done.saturating_sub(*first) as f64 / seconds.max(1e-9);
-                    let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
+                    let (rate, left) = pace.at(done, total, pace.started.elapsed());
                     write_line(&format!(
                         "{label}: {done}/{total} reviews, {rate:.0}/s, {left:.0} s left  {message}"
                     ));
@@ -269,4 +284,30 @@ impl EvaluationProgressLogger for TrainingProgress {
     fn end_test(&mut self) {}
     fn end_global_progress(&mut self) {}
     fn log_event_evaluation(&mut self, _: String) {}
+}
+
+#[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the numbers are exact in binary")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_done_before_a_training_went_on_is_not_its_pace() {
+        let mut lines = Progress::start(Dashboard::Lines, "epoch 2/3", 1_000);
+        lines.update(600, None);
+        lines.update(640, None);
+        let Shown::Lines { pace, tenths } = &lines.shown else { panic!("lines were asked for") };
+        assert_eq!((pace.first, *tenths), (600, 6));
+        assert_eq!(pace.at(800, 1_000, Duration::from_secs(4)), (50.0, 4.0));
+        assert_eq!(pace.at(600, 1_000, Duration::ZERO).0, 0.0);
+    }
+
+    #[test]
+    fn a_bar_begins_to_count_where_a_training_goes_on() {
+        let mut shown = Progress::start(Dashboard::Bar, "epoch 2/3", 1_000_000);
+        shown.update(999_000, None);
+        let Shown::Bar(bar) = &shown.shown else { panic!("a bar was asked for") };
+        assert_eq!(bar.position(), 999_000);
+        assert!(bar.per_sec() < 1_000.0, "{}", bar.per_sec());
+    }
 }
