@@ -179,11 +179,14 @@ fn not_the_papers(profile: &str, set: &[String], report: &Path) -> Option<String
 
 /// The rows of a profile's tables: its runs without those that only choose a configuration.
 fn plan_of(plan: &grid::Plan) -> Plan {
-    let rows = plan.rows().into_iter();
+    let rows = plan.rows().into_iter().map(|(job, recipe)| PlannedRun {
+        recipe: recipe.into(),
+        ..PlannedRun::of(&plan.jobs[job].run.config)
+    });
     Plan {
         profile: plan.profile.name.clone(),
         paper_scale: plan.profile.paper_scale,
-        runs: rows.map(|job| PlannedRun::of(&plan.jobs[job].run.config)).collect(),
+        runs: rows.collect(),
     }
 }
 

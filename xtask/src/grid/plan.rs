@@ -26,9 +26,24 @@ pub(crate) struct Job {
     pub(crate) waits_for: Vec<usize>,
     /// The cell's place in the profile: tables are in its order.
     pub(crate) place: usize,
+    /// Other cells that the run stands for, of recipes that mean the same by it: place and recipe.
+    pub(crate) also: Vec<(usize, String)>,
 }
 
 impl Job {
+    fn new(cell: Cell, run: Run, waits_for: Vec<usize>, place: usize) -> Self {
+        Self { cell, run, waits_for, place, also: Vec::new() }
+    }
+
+    /// Takes in a cell whose run is this one. No recipe says anything of a baseline.
+    fn stands_for(&mut self, same: &Self) {
+        let (own, recipe) = (&self.run.config, &same.run.config.recipe);
+        let known = own.recipe == *recipe || self.also.iter().any(|(_, other)| other == recipe);
+        if !known && !own.method.is_baseline() {
+            self.also.push((same.place, recipe.clone()));
+        }
+    }
+
     /// The run's name; of one that waits for trials, as much of it as is known.
     pub(crate) fn shown_id(&self) -> String {
         let id = self.run.config.run_id();
@@ -69,7 +84,7 @@ pub(crate) enum State {
 impl Plan {
     /// The baselines, then every cell with every seed: all cells with the first seed, then all with the next, so that a
     /// grid that is stopped has whole tables; before a cell, the trials that it waits for. A
-    /// configuration that stands in the profile twice is run once.
+    /// configuration that stands in the profile twice is run once, and is a row of each recipe.
     pub(crate) fn make(
         workspace: &Workspace,
         profile: &Profile,
@@ -80,10 +95,12 @@ impl Plan {
         let mut known = HashMap::new();
         let mut add = |plan: &mut Self, job: Job| {
             let key = (job.run.config.identity(), job.waits_for.clone());
-            *known.entry(key).or_insert_with(|| {
-                plan.jobs.push(job);
-                plan.jobs.len() - 1
-            })
+            let place = *known.entry(key).or_insert(plan.jobs.len());
+            match plan.jobs.get_mut(place) {
+                Some(same) => same.stands_for(&job),
+                None => plan.jobs.push(job),
+            }
+            place
         };
         if let Some(trials) = &profile.trials {
             ensure!(
@@ -98,7 +115,7 @@ impl Plan {
         for (place, cell) in (profile.cells.len()..).zip(&profile.baselines) {
             let Some(&seed) = seeds.first() else { continue };
             let run = Run::resolve(workspace, profile, cell, seed, options)?;
-            add(&mut plan, Job { cell: cell.clone(), run, waits_for: Vec::new(), place });
+            add(&mut plan, Job::new(cell.clone(), run, Vec::new(), place));
         }
         for &seed in seeds {
             for (place, cell) in profile.cells.iter().enumerate() {
@@ -106,12 +123,12 @@ impl Plan {
                 if let Some(trials) = &profile.trials {
                     for trial in trials.before(cell) {
                         let run = Run::resolve(workspace, profile, &trial, trials.seed, options)?;
-                        let job = Job { cell: trial, run, waits_for: Vec::new(), place };
+                        let job = Job::new(trial, run, Vec::new(), place);
                         waits_for.push(add(&mut plan, job));
                     }
                 }
                 let run = Run::resolve(workspace, profile, cell, seed, options)?;
-                let job = Job { cell: cell.clone(), run, waits_for, place };
+                let job = Job::new(cell.clone(), run, waits_for, place);
                 let job = plan.settled(workspace, options, job)?;
                 add(&mut plan, job);
             }
@@ -167,13 +184,16 @@ impl Plan {
         failed
     }
 
-    /// The places of the jobs in the order of the tables: cells as in the profile, each with its
+    /// The rows of the tables, each a job's place and a recipe: cells as in the profile, each with its
     /// seeds, and no trials.
-    pub(crate) fn rows(&self) -> Vec<usize> {
-        let mut rows: Vec<usize> =
-            (0..self.jobs.len()).filter(|&job| !self.jobs[job].cell.trial).collect();
-        rows.sort_by_key(|&job| self.jobs[job].place);
-        rows
+    pub(crate) fn rows(&self) -> Vec<(usize, &str)> {
+        let mut rows = Vec::new();
+        for (index, job) in self.jobs.iter().enumerate().filter(|(_, job)| !job.cell.trial) {
+            rows.push((job.place, (index, job.run.config.recipe.as_str())));
+            rows.extend(job.also.iter().map(|(place, recipe)| (*place, (index, recipe.as_str()))));
+        }
+        rows.sort_by_key(|(place, _)| *place);
+        rows.into_iter().map(|(_, row)| row).collect()
     }
 
     /// The job with the choice of its trials, if they are done.

@@ -347,7 +347,7 @@ fn a_plan_has_trials_before_the_cells_that_wait_for_them_and_whole_tables_first(
     assert_eq!(plan.jobs[4].waits_for, [2, 3]);
     assert_eq!(plan.jobs[4].state(), State::Waits);
     // Tables have a cell's seeds together, and no trials.
-    assert_eq!(plan.rows(), [0, 6, 1, 7, 4, 8, 5, 9]);
+    assert_eq!(rows(&plan), [0, 6, 1, 7, 4, 8, 5, 9]);
 }
 
 #[test]
@@ -359,8 +359,30 @@ fn a_baseline_is_run_once_for_each_choice_of_data_and_stands_last_in_the_tables(
     assert_eq!(plan.jobs.len(), 12, "ten runs, and two sizes for all recipes and seeds");
     let ids: Vec<String> = plan.jobs[..2].iter().map(|job| job.run.config.run_id()).collect();
     assert!(ids[0].starts_with("majority-100-") && ids[1].starts_with("majority-50-"), "{ids:?}");
-    assert_eq!(plan.rows(), [2, 8, 3, 9, 6, 10, 7, 11, 0, 1]);
+    assert_eq!(rows(&plan), [2, 8, 3, 9, 6, 10, 7, 11, 0, 1]);
     assert!(plan.jobs[0].run.needs() == ["toy"], "it reads no model");
+}
+
+fn rows(plan: &Plan) -> Vec<usize> {
+    plan.rows().into_iter().map(|(job, _)| job).collect()
+}
+
+#[test]
+fn a_run_that_two_recipes_mean_is_made_once_and_is_a_row_of_both() {
+    let world = World::new();
+    // The second recipe says what the first has.
+    let profile = PROFILE
+        .split("[trials]")
+        .next()
+        .unwrap()
+        .replace("[recipe.tuned.training]\nweight_decay = 0.1\n", "")
+        .replace("\"training.warmup_ratio\" = 0.1", "\"training.warmup_ratio\" = 0.0");
+    world.write("configs/toy.toml", &profile);
+    let plan = world.plan();
+    assert_eq!(plan.jobs.len(), 4, "{:?}", plan.rows());
+    let shown = [(0, "plain"), (2, "plain"), (1, "plain"), (3, "plain")];
+    let tuned = shown.map(|(job, _)| (job, "tuned"));
+    assert_eq!(plan.rows(), [shown, tuned].concat());
 }
 
 #[test]

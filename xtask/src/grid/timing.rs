@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use nsmc_experiment::RunRecord;
 use serde_json::Value;
 
-use crate::grid::plan::{Plan, State};
+use crate::grid::plan::{Job, Plan, State};
 use crate::grid::schedule::ERROR;
 use crate::grid::stop::Stop;
 use crate::holder::{Attempt, Holder, PATIENCE, patiently};
@@ -13,18 +13,19 @@ use crate::say;
 use crate::train::Run;
 use crate::workspace::Workspace;
 
-/// The rows of the tables whose runs shared the machine and were not timed again since.
+/// The runs in the tables that shared the machine and were not timed again since.
 pub(crate) fn to_time(plan: &Plan, threads: usize) -> Vec<usize> {
     let shared = |&job: &usize| {
-        let run = &plan.jobs[job].run;
+        let Job { run, cell, .. } = &plan.jobs[job];
         plan.jobs[job].state() == State::Done
+            && !cell.trial
             && !run.config.method.is_baseline()
             && RunRecord::read(&run.folder.join("record.json")).is_ok_and(|record| {
                 let alone = record.results.and_then(|results| results.epoch_seconds_alone);
                 record.threads <= threads && alone.is_none()
             })
     };
-    plan.rows().into_iter().filter(shared).collect()
+    (0..plan.jobs.len()).filter(shared).collect()
 }
 
 /// How the measurements of a grid ended.
