@@ -43,7 +43,7 @@ fn a_configuration_with_mistakes_is_refused_with_all_of_them() {
         ],
     );
     let bf16 = config_with_precision(&world, "bf16");
-    refused(&world, &bf16, &["`training.precision = \"bf16\"` is for GPUs alone"]);
+    refused(&world, &bf16, &["`training.precision`: products in bf16 are for GPUs alone"]);
     let half = config_with_precision(&world, "half");
     refused(&world, &half, &["`training.precision`: expected \"float32\" or \"bf16\""]);
     let names = "label_names = [\"negative\", \"positive\"]";

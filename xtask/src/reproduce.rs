@@ -51,7 +51,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
 
     let threads = (at_once > 1).then_some(threads);
     let mut ended = Ended::default();
-    if plan.is_open() || !shared(&plan, threads).is_empty() {
+    if plan.is_open() || !shared(&plan, threads, &options).is_empty() {
         let failed = plan.fetch(workspace, &options);
         let nsmc = Nsmc::build(workspace, options.device)?;
         let starting = Starting {
@@ -77,8 +77,8 @@ struct Ended {
 }
 
 /// The runs whose times are those of runs that shared the machine; none if each has it to itself.
-fn shared(plan: &Plan, threads: Option<usize>) -> Vec<usize> {
-    threads.map_or_else(Vec::new, |threads| to_time(plan, threads))
+fn shared(plan: &Plan, threads: Option<usize>, options: &Options) -> Vec<usize> {
+    threads.map_or_else(Vec::new, |threads| to_time(plan, threads, options.device.is_cuda()))
 }
 
 /// Runs what of a plan is open on this machine, and measures again what shared it, all with the
@@ -100,7 +100,7 @@ fn here(
         plan.jobs.len()
     );
     let mut timed = Timed::default();
-    let shared = shared(plan, threads);
+    let shared = shared(plan, threads, options);
     if !shared.is_empty() {
         say(&format!("timing {} runs again, one at a time", shared.len()));
         // On one GPU: whatever else runs on the machine, is beside it.

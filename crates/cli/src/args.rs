@@ -371,7 +371,7 @@ pub(crate) enum InputLayout {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DeviceChoice {
-    /// A CUDA GPU if this program was built for one, the CPU otherwise.
+    /// A CUDA GPU if this program was built for one and one is here, the CPU otherwise.
     Auto,
     /// The CPU.
     Cpu,

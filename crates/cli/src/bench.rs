@@ -36,7 +36,7 @@ pub(crate) const ADAMW: AdamW = AdamW {
 pub(crate) fn train(args: &BenchTrain, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
     let named = device::choose(args.device)?;
-    set_precision(args.precision, &named.device)?;
+    set_precision(args.precision, &named.device).context("`--precision`")?;
     let device = named.device.clone().autodiff();
     let batches = read_lengths(&args.lengths)?;
     let (shape, config) = config(args.shape);
@@ -44,6 +44,7 @@ pub(crate) fn train(args: &BenchTrain, verbosity: u8) -> Result<()> {
     let trainable = model.parameter_counts().trainable;
     let mut optimizer = ModuleOptimizer::from(ADAMW);
     let mut times = Vec::new();
+    let mut memory: Option<f64> = None;
     let (mut samples, mut tokens) = (0, 0);
     for step in 0..args.warmup + args.steps {
         let lengths = &batches[step % batches.len()];
@@ -59,6 +60,7 @@ pub(crate) fn train(args: &BenchTrain, verbosity: u8) -> Result<()> {
         });
         let loss = loss.try_into_scalar::<f32>().context("the loss")?;
         device.sync().context("the device")?;
+        memory = memory.into_iter().chain(peak_memory_mib(&named.device)).reduce(f64::max);
         if step >= args.warmup {
             times.push(started.elapsed().as_secs_f64());
             samples += lengths.len();
@@ -80,7 +82,7 @@ pub(crate) fn train(args: &BenchTrain, verbosity: u8) -> Result<()> {
         "samples_per_s": round(samples as f64 / total, 3),
         "tokens_per_s": round(tokens as f64 / total, 1),
         "step_s": round(median, 4),
-        "peak_rss_mib": peak_memory_mib(&named.device).map(f64::round),
+        "peak_rss_mib": memory.map(f64::round),
         "nsmc": env!("CARGO_PKG_VERSION"),
     });
     print(line)

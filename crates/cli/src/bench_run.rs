@@ -25,9 +25,19 @@ pub(crate) fn run(args: &BenchRun, verbosity: u8) -> Result<()> {
     let path = args.run.join("record.json");
     ensure!(path.is_file(), "{}: no finished run: it has no record.json", args.run.display());
     let _lock = args.record.then(|| run_directory::lock(&args.run)).transpose()?;
-    let config = &run_directory::record(&args.run)?.config;
+    let record = run_directory::record(&args.run)?;
+    let config = &record.config;
     let named = device::choose(args.device)?;
-    set_precision(config.training.precision, &named.device)?;
+    ensure!(
+        !args.record || record.gpus() == named.gpus(),
+        "{}: the run computed on {}, and the time of another device is not put into its record: \
+         expected as many GPUs, found {}; choose with `--device`, or leave `--record` out",
+        args.run.display(),
+        record.device,
+        named.name
+    );
+    set_precision(config.training.precision, &named.device)
+        .context("the run's `training.precision`; `--device cuda` measures it")?;
     let device = named.device.clone().autodiff();
 
     let corpus = Corpus::read(&config.data)?;

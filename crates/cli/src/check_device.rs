@@ -30,7 +30,7 @@ pub(crate) fn run(args: &CheckDevice, verbosity: u8) -> Result<()> {
     for method in [Trained::Vanilla, Trained::Lora, Trained::Adapter, Trained::Adapterfusion] {
         let compute = |device: &Device| compute(method, &config, &batches, args.steps, device);
         // For the device alone; the CPU's kernels are float32's.
-        set_precision(args.precision, &checked.device)?;
+        set_precision(args.precision, &checked.device).context("`--precision`")?;
         let (expected, found) = (compute(&reference.device)?, compute(&checked.device)?);
         ensure!(
             expected.gradients.keys().eq(found.gradients.keys()),

@@ -1,7 +1,10 @@
+use std::io::Write as _;
+
 use anyhow::Result;
 use burn::tensor::Device;
 #[cfg(feature = "cuda")]
 use burn::tensor::DeviceType;
+use nsmc_experiment::gpus;
 
 use crate::args::DeviceChoice;
 #[cfg(feature = "cuda")]
@@ -13,11 +16,24 @@ pub(crate) struct NamedDevice {
     pub(crate) name: String,
 }
 
+impl NamedDevice {
+    /// How many GPUs it is, as [`nsmc_experiment::RunRecord::gpus`].
+    pub(crate) fn gpus(&self) -> usize {
+        gpus(&self.name)
+    }
+}
+
 /// The one place where a backend is chosen.
 pub(crate) fn choose(choice: DeviceChoice) -> Result<NamedDevice> {
     match choice {
         DeviceChoice::Cpu => Ok(cpu()),
-        DeviceChoice::Auto => Ok(cuda(0).unwrap_or_else(|_| cpu())),
+        DeviceChoice::Auto => Ok(cuda(0).unwrap_or_else(|error| {
+            if cfg!(feature = "cuda") {
+                // A run's log is not open yet, and its record names the device.
+                let _ = writeln!(std::io::stderr(), "warning: computing on the CPU: {error:#}");
+            }
+            cpu()
+        })),
         DeviceChoice::Cuda(index) => cuda(index),
     }
 }

@@ -16,7 +16,7 @@ use nsmc_experiment::{
 use nsmc_peft::PeftModel;
 use nsmc_training::{Dashboard, Fit, Fitted, Progress, fit, predict, set_precision};
 
-use crate::args::Train;
+use crate::args::{DeviceChoice, Train};
 use crate::classifier::{Classifier, checkpoint, save};
 use crate::corpus::{Corpus, cache_folder};
 use crate::device::NamedDevice;
@@ -28,8 +28,15 @@ use crate::{baseline, checksums, device, logging, method, provenance, run_direct
 pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
     let lifeline = Lifeline::watch(args.stop_with_stdin);
     let config = ExperimentConfig::read(&args.config)?;
-    let (device, further_devices) = device::choose_several(args.device, &args.devices)?;
-    set_precision(config.training.precision, &device.device)?;
+    let (device, further_devices) = if config.method.is_baseline() {
+        // It has no tensors.
+        (device::choose(DeviceChoice::Cpu)?, Vec::new())
+    } else {
+        let chosen = device::choose_several(args.device, &args.devices)?;
+        let device = &chosen.0.device;
+        set_precision(config.training.precision, device).context("`training.precision`")?;
+        chosen
+    };
     let _lock = run_directory::lock(&args.out)?;
     let mended = run_directory::open(&args.out, &config)?;
     logging::start(verbosity, Some(&args.out.join("log.txt")))?;

@@ -54,7 +54,9 @@ pub use pretraining::{
 pub use profile::{Catalog, Profile};
 pub use progress::ProgressEvent;
 pub use provenance::{Provenance, Stretch};
-pub use record::{EpochRecord, FusionAttention, RunRecord, RunResults, RunStatus, StageRecord};
+pub use record::{
+    EpochRecord, FusionAttention, RunRecord, RunResults, RunStatus, StageRecord, gpus,
+};
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -25,7 +25,7 @@ pub struct RunRecord {
     /// records, whose times are those of the last.
     #[serde(default)]
     pub stretches: Vec<Stretch>,
-    /// The device, in words.
+    /// The device, in words; [`RunRecord::gpus`] reads them.
     pub device: String,
     /// Threads that the CPU backend may use.
     pub threads: usize,
@@ -105,8 +105,10 @@ pub struct FusionAttention {
 }
 
 impl FusionAttention {
-    /// Whether it has a weight for each of its adapters, and names a layer that a model may have.
+    /// Whether it has a weight for each of its adapters, which add up to 1, and names a layer that a
+    /// model may have.
     pub fn check(&self) -> Result<(), String> {
+        const ROUNDING: f64 = 1e-3;
         let Self { adapters, layer, mean, mean_first_token, .. } = self;
         let fits = |weights: &[f64]| weights.len() == adapters.len();
         if adapters.is_empty() || !fits(mean) || !fits(mean_first_token) {
@@ -120,8 +122,21 @@ impl FusionAttention {
         if *layer >= MAX_LAYERS {
             return Err(format!("layer {layer}: expected a layer below {MAX_LAYERS}"));
         }
+        for weights in [mean, mean_first_token] {
+            let sum: f64 = weights.iter().sum();
+            // So that it is wrong of a sum that is no number, too.
+            let is_one = (sum - 1.0).abs() < ROUNDING;
+            if !is_one {
+                return Err(format!("layer {layer}: expected weights that add up to 1, found {sum}"));
+            }
+        }
         Ok(())
     }
+}
+
+/// How many CUDA GPUs a device's name is of: `CUDA GPU 0, NVIDIA H100 (burn-cuda) + CUDA GPU 1 …`.
+pub fn gpus(device: &str) -> usize {
+    device.matches("CUDA GPU ").count()
 }
 
 /// How a run ended.
@@ -169,6 +184,11 @@ impl RunResults {
 }
 
 impl RunRecord {
+    /// How many CUDA GPUs it computed on; 0 for a CPU.
+    pub fn gpus(&self) -> usize {
+        gpus(&self.device)
+    }
+
     /// Writes `record.json`; it appears whole or not at all.
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
         write_durably(path, self.to_json())

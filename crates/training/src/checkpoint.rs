@@ -12,6 +12,8 @@ const WEIGHTS: &str = "weights.bpk";
 const OPTIMIZER: &str = "optimizer.bpk";
 // TOML, for serde_json reads a float back to within its last bit alone.
 const STATE: &str = "state.toml";
+/// A checkpoint before it gets its name.
+const INCOMING: &str = "incoming";
 /// The checkpoint before the learning rate fell: a longer training goes on from there.
 const STABLE: &str = "stable";
 /// In the folder of a training that is done: what it found.
@@ -71,7 +73,7 @@ impl Checkpoints {
         step: usize,
         state: &S,
     ) -> Result<(), TrainingError> {
-        let incoming = self.folder.join("incoming");
+        let incoming = self.folder.join(INCOMING);
         make_durably(&self.folder)?;
         remove(&incoming)?;
         make(&incoming)?;
@@ -115,6 +117,7 @@ impl Checkpoints {
         optimizer: impl Fn() -> ModuleOptimizer,
         usable: impl Fn(&S) -> std::io::Result<bool>,
     ) -> Result<Option<Loaded<S>>, TrainingError> {
+        self.finish_saving::<S>()?;
         let mut candidates: Vec<PathBuf> =
             self.steps()?.into_iter().rev().map(|(_, folder)| folder).collect();
         candidates.push(self.folder.join(STABLE));
@@ -144,6 +147,19 @@ impl Checkpoints {
         Ok(None)
     }
 
+    /// Names a checkpoint that was whole when its training was cut off. The one of its name may be gone
+    /// already: two are made at the step that ends an epoch, before validation and after it.
+    fn finish_saving<S: DeserializeOwned>(&self) -> Result<(), TrainingError> {
+        let incoming = self.folder.join(INCOMING);
+        match whole::<S>(&incoming)? {
+            Ok(manifest) if manifest.identity == self.identity => {
+                let named = self.folder.join(format!("step-{}", manifest.step));
+                Ok(rename_folder_durably(&incoming, &named)?)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Removes the checkpoints of a training that is done.
     pub(crate) fn remove(&self) -> std::io::Result<()> {
         remove(&self.folder)
@@ -168,25 +184,34 @@ impl Checkpoints {
 
 /// What a checkpoint says of itself; none, with a warning, if it is not whole.
 fn read<S: DeserializeOwned>(folder: &Path) -> Result<Option<Manifest<S>>, TrainingError> {
-    let damaged = |name: &str| {
-        let file = folder.join(name);
-        tracing::warn!(file = %file.display(), "damaged or missing: its checkpoint is passed over");
-        Ok(None)
-    };
+    match whole(folder)? {
+        Ok(manifest) => Ok(Some(manifest)),
+        Err(name) => {
+            let file = folder.join(name);
+            tracing::warn!(file = %file.display(), "damaged or missing: its checkpoint is passed over");
+            Ok(None)
+        }
+    }
+}
+
+/// What a checkpoint says of itself, or which of its files is not what it was.
+fn whole<S: DeserializeOwned>(
+    folder: &Path,
+) -> Result<Result<Manifest<S>, &'static str>, TrainingError> {
     let path = folder.join(STATE);
     let text = if path.is_file() { read_sealed(&path)? } else { None };
     let Some(manifest) = text.and_then(|text| toml::from_str::<Manifest<S>>(&text).ok()) else {
-        return damaged(STATE);
+        return Ok(Err(STATE));
     };
     for (name, sha256) in
         [(WEIGHTS, &manifest.weights_sha256), (OPTIMIZER, &manifest.optimizer_sha256)]
     {
         let path = folder.join(name);
         if !path.is_file() || sha256_file(&path)? != *sha256 {
-            return damaged(name);
+            return Ok(Err(name));
         }
     }
-    Ok(Some(manifest))
+    Ok(Ok(manifest))
 }
 
 /// The identities that the files of trainings in a run directory say they are of, as far as these
@@ -370,6 +395,35 @@ mod tests {
         save(&checkpoints, 2);
         assert_eq!(load(&checkpoints), Some(2));
         assert!(!file(10, "").exists() && !file(12, "").exists());
+    }
+
+    /// The second checkpoint of the step that ends an epoch takes the place of the first: a kill in
+    /// between finds the first gone and the second without its name.
+    #[test]
+    fn a_whole_checkpoint_that_was_not_named_yet_is_gone_on_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = checkpoints(folder.path(), "one");
+        let [incoming, four, eight] =
+            ["incoming", "step-4", "step-8"].map(|name| folder.path().join("resume").join(name));
+        save(&checkpoints, 8);
+        fs_err::rename(&eight, &incoming).unwrap();
+        assert_eq!(load(&checkpoints), Some(8));
+        assert!(eight.is_dir() && !incoming.exists());
+        // The one of its name is there still, or half of it.
+        save(&checkpoints, 4);
+        save(&checkpoints, 8);
+        fs_err::rename(&eight, &incoming).unwrap();
+        fs_err::create_dir(&eight).unwrap();
+        assert_eq!(load(&checkpoints), Some(8));
+        // Of another training, or not whole, it is none.
+        fs_err::rename(&eight, &incoming).unwrap();
+        let other = super::tests::checkpoints(folder.path(), "two");
+        fs_err::rename(&four, folder.path().join("aside")).unwrap();
+        assert_eq!(load(&other), None);
+        fs_err::rename(folder.path().join("aside"), &four).unwrap();
+        fs_err::write(incoming.join(WEIGHTS), "half").unwrap();
+        assert_eq!(load(&checkpoints), Some(4));
+        assert!(incoming.is_dir() && !eight.exists());
     }
 
     #[test]

@@ -23,9 +23,7 @@ pub enum TrainingError {
     )]
     NoCorpus,
     /// A CPU has no products in bfloat16 that would be faster.
-    #[error(
-        "`training.precision = \"bf16\"` is for GPUs alone; on a CPU leave it out, or \"float32\""
-    )]
+    #[error("products in bf16 are for GPUs alone; on a CPU leave the key out, or \"float32\"")]
     NoBf16,
     /// The loss or the gradient is no longer a number.
     #[error(

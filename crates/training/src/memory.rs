@@ -1,7 +1,7 @@
 use burn::tensor::Device;
 
-/// The largest memory held so far, in MiB: what the device's pool reserves, or for a CPU the
-/// process's peak resident memory. None where neither can be read.
+/// The memory held, in MiB: for a CPU the process's largest so far, for a GPU what the device's pool
+/// reserves at this moment, of which a caller keeps the largest. None where neither can be read.
 pub fn peak_memory_mib(device: &Device) -> Option<f64> {
     const MIB: f64 = (1 << 20) as f64;
     match device.memory_pool_usage() {

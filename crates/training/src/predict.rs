@@ -1,11 +1,12 @@
 use burn::data::dataloader::DataLoader;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use nsmc_bert::SublayerSite;
 use nsmc_data::ReviewLoader;
 use nsmc_experiment::FusionAttention;
 use nsmc_peft::{FusionWeights, PeftModel};
 
-use crate::{TrainingError, among_the_threads, bert_input};
+use crate::input::laid_out;
+use crate::{TrainingError, among_the_threads};
 
 /// What a model says of reviews.
 #[derive(Clone, Debug, Default)]
@@ -32,12 +33,12 @@ pub fn predict(
     let mut tokens = 0;
     for batch in loader.iter() {
         let batch = batch.map_err(|error| TrainingError::Device(error.to_string()))?;
-        let (input, model) = (bert_input(&batch), model.clone());
+        let ((input, token_rows), model) = (laid_out(&batch), model.clone());
         let logits = if fused {
             let first_rows = input.sequences.first_rows();
             let forward = move || model.forward_with_fusion_weights(&input);
             let (logits, weights) = among_the_threads(device, forward);
-            predicted.attend(weights, &first_rows)?;
+            predicted.attend(weights, &first_rows, token_rows.as_ref())?;
             tokens += batch.lengths.iter().sum::<usize>();
             logits
         } else {
@@ -61,11 +62,13 @@ pub fn predict(
 }
 
 impl Predicted {
-    /// Adds a batch's weights to the sums.
+    /// Adds a batch's weights to the sums: those of `token_rows`, or of all rows if there are no
+    /// others.
     fn attend(
         &mut self,
         weights: Vec<FusionWeights>,
-        first_rows: &Tensor<1, burn::tensor::Int>,
+        first_rows: &Tensor<1, Int>,
+        token_rows: Option<&Tensor<1, Int>>,
     ) -> Result<(), TrainingError> {
         let sums = |weights: Tensor<2>| -> Result<Vec<f64>, TrainingError> {
             let sums = weights.sum_dim(0).try_into_vec_as::<f32>();
@@ -95,8 +98,45 @@ impl Predicted {
                 &mut attention.mean_first_token,
                 sums(weights.clone().select(0, first_rows.clone()))?,
             );
-            add(&mut attention.mean, sums(weights)?);
+            let of_tokens = match token_rows {
+                Some(rows) => weights.select(0, rows.clone()),
+                None => weights,
+            };
+            add(&mut attention.mean, sums(of_tokens)?);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    /// Two sequences of three and one tokens, padded to four rows each, as on a GPU.
+    #[test]
+    fn padding_is_no_token_that_a_fusion_attends_from() {
+        let device = Device::flex();
+        let rows = |rows: &[i32]| Tensor::<1, Int>::from_ints(rows, &device);
+        let (first_rows, token_rows) = (rows(&[0, 4]), rows(&[0, 1, 2, 4]));
+        let weights = |firsts: &[f32]| {
+            let pairs: Vec<f32> = firsts.iter().flat_map(|&first| [first, 1.0 - first]).collect();
+            vec![FusionWeights {
+                fusion: "ko,nsmc".into(),
+                site: SublayerSite::FeedForward(2),
+                weights: Tensor::<1>::from_floats(&*pairs, &device).reshape([firsts.len(), 2]),
+            }]
+        };
+        let mut padded = Predicted::default();
+        let with_padding = weights(&[0.25, 0.5, 0.75, 0.25, 1.0, 1.0, 1.0, 1.0]);
+        padded.attend(with_padding, &first_rows, Some(&token_rows)).unwrap();
+        let mut unpadded = Predicted::default();
+        unpadded.attend(weights(&[0.25, 0.5, 0.75, 1.0]), &rows(&[0, 3]), None).unwrap();
+        for predicted in [&padded, &unpadded] {
+            let [attention] = predicted.attention.as_slice() else { panic!("one fusion") };
+            assert_eq!(attention.mean, [2.5, 1.5], "of four tokens");
+            assert_eq!(attention.mean_first_token, [1.25, 0.75]);
+            assert_eq!((attention.layer, attention.place.as_str()), (2, "output"));
+        }
     }
 }

@@ -167,7 +167,6 @@ struct TrainingProgress {
     epochs: usize,
     epoch: usize,
     split: Option<Progress>,
-    done: usize,
     loss_id: Option<MetricId>,
     loss: MeanLoss,
 }
@@ -200,7 +199,6 @@ impl TrainingProgress {
             epochs: 0,
             epoch: 1,
             split: None,
-            done: 0,
             loss_id: None,
             loss: MeanLoss::default(),
         }
@@ -238,12 +236,10 @@ impl TrainingProgressLogger for TrainingProgress {
         let what = if split.starts_with("train") { "epoch" } else { "validation" };
         let label = format!("{what} {}/{}", self.epoch, self.epochs);
         self.split = Some(Progress::start(self.dashboard, &label, total));
-        self.done = 0;
         self.loss = MeanLoss::default();
     }
 
     fn update_split(&mut self, done: usize) {
-        self.done = done;
         if let Some(split) = &mut self.split {
             split.update(done, self.loss.mean());
         }

@@ -57,7 +57,7 @@ impl Speeds {
                     continue;
                 };
                 if let Some(speed) = Speed::of(&record) {
-                    let cuda = record.device.starts_with("CUDA");
+                    let cuda = record.gpus() > 0;
                     measured.entry(key(&record.config, cuda)).or_default().push(speed);
                 }
             }
@@ -140,7 +140,7 @@ fn key(config: &ExperimentConfig, cuda: bool) -> Key {
 impl Speed {
     fn of(record: &RunRecord) -> Option<Self> {
         let results = record.results.as_ref()?;
-        let threads = if record.device.starts_with("CUDA") { 1 } else { record.threads.max(1) };
+        let threads = if record.gpus() > 0 { 1 } else { record.threads.max(1) };
         let reviews = results.train_reviews.max(1) as f64;
         let per_review = |epochs: &[EpochRecord]| {
             let seconds: Vec<f64> = epochs.iter().map(|epoch| epoch.train_seconds).collect();

@@ -635,8 +635,20 @@ fn runs_that_shared_the_machine_are_timed_again_once() {
         fs_err::create_dir_all(path.parent().unwrap()).unwrap();
         RunRecord { threads, ..record(config, [0.5, 0.5]) }.write(&path).unwrap();
     }
+    // Of this grid, but made on a GPU, and on two.
+    for (job, device) in [
+        (6, "CUDA GPU 0, NVIDIA H100 (burn-cuda)"),
+        (7, "CUDA GPU 0 (burn-cuda) + CUDA GPU 1 (burn-cuda)"),
+    ] {
+        let run = &plan.jobs[job].run;
+        fs_err::create_dir_all(&run.folder).unwrap();
+        let record = record(&run.config, [0.5, 0.5]);
+        let record = RunRecord { device: device.into(), threads: 1, ..record };
+        record.write(&run.folder.join("record.json")).unwrap();
+    }
+    assert_eq!(to_time(&plan, 1, true), [6]);
     // The second had the machine to itself, the third is a trial, the others are not done.
-    let shared = to_time(&plan, 1);
+    let shared = to_time(&plan, 1, false);
     assert_eq!(shared, [0]);
     let nsmc = Nsmc::at(world.path("nsmc"));
     let timed = time(&world.workspace, &nsmc, &plan, &shared, &Stop::default());
@@ -646,7 +658,7 @@ fn runs_that_shared_the_machine_are_timed_again_once() {
         RunRecord::read(&path).unwrap().results.unwrap().epoch_seconds().unwrap()
     };
     assert_eq!([seconds(0), seconds(1)].map(f64::to_bits), [1.5f64, 3.5].map(f64::to_bits));
-    assert!(to_time(&plan, 1).is_empty());
+    assert!(to_time(&plan, 1, false).is_empty());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use nsmc_experiment::RunRecord;
 use serde_json::Value;
 
-use crate::grid::plan::{Job, Plan, State};
+use crate::grid::plan::{Plan, State};
 use crate::grid::schedule::ERROR;
 use crate::grid::stop::Stop;
 use crate::holder::{Attempt, Holder, PATIENCE, patiently};
@@ -13,19 +13,28 @@ use crate::say;
 use crate::train::Run;
 use crate::workspace::Workspace;
 
-/// The runs in the tables that shared the machine and were not timed again since.
-pub(crate) fn to_time(plan: &Plan, threads: usize) -> Vec<usize> {
+/// The runs in the tables that shared the machine and were not timed again since, of those that
+/// computed on one device of the kind that is at hand.
+pub(crate) fn to_time(plan: &Plan, threads: usize, cuda: bool) -> Vec<usize> {
     let shared = |&job: &usize| {
-        let Job { run, cell, .. } = &plan.jobs[job];
+        let run = &plan.jobs[job].run;
         plan.jobs[job].state() == State::Done
-            && !cell.trial
             && !run.config.method.is_baseline()
             && RunRecord::read(&run.folder.join("record.json")).is_ok_and(|record| {
-                let alone = record.results.and_then(|results| results.epoch_seconds_alone);
-                record.threads <= threads && alone.is_none()
+                let results = record.results.as_ref();
+                let alone = results.and_then(|results| results.epoch_seconds_alone);
+                let here = record.gpus() == usize::from(cuda);
+                here && record.threads <= threads && alone.is_none()
             })
     };
-    (0..plan.jobs.len()).filter(shared).collect()
+    // A run that is a row of two recipes is timed once.
+    let mut jobs = Vec::new();
+    for (job, _) in plan.rows() {
+        if !jobs.contains(&job) {
+            jobs.push(job);
+        }
+    }
+    jobs.into_iter().filter(shared).collect()
 }
 
 /// How the measurements of a grid ended.
