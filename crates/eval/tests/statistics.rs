@@ -3,7 +3,8 @@
 
 use nsmc_eval::statistics::{
     Agreement, BootstrapDifference, McNemar, McNemarTest, Resampling, SeedPairing, SeedSummary,
-    StatisticsError, bootstrap_difference, holm, sign_flip_p, wilson_interval,
+    StatisticsError, Term, bootstrap_contrast, bootstrap_difference, holm, sign_flip_p,
+    wilson_interval,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -132,6 +133,64 @@ fn bootstrap_intervals_are_those_of_drawing_every_index() {
         let certain = number("standard_error") == 0.0;
         assert_eq!(other == found, certain, "another seed draws otherwise");
     });
+}
+
+#[test]
+fn a_contrast_is_of_the_methods_weighed_and_varies_with_seeds_as_they_do() {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let mut runs = |accuracies: &[f64]| -> Vec<Vec<bool>> {
+        let run = |&share: &f64| (0..400).map(|_| rng.random_bool(share)).collect();
+        accuracies.iter().map(run).collect()
+    };
+    let (changed, from, to) =
+        (runs(&[0.7, 0.75]), runs(&[0.6, 0.5, 0.62]), runs(&[0.85, 0.8]));
+    let resampling = Resampling { resamples: 4000, seed: 1 };
+    let beyond = |from: &[Vec<bool>], to: &[Vec<bool>], pairing| {
+        let terms = [(2, &*changed), (-1, from), (-1, to)];
+        let terms = terms.map(|(weight, runs)| Term { weight, runs });
+        bootstrap_contrast(&terms, 2, pairing, resampling).unwrap()
+    };
+    // The middle of two that are the same is either.
+    for pairing in [SeedPairing::Paired, SeedPairing::Independent] {
+        let middle = beyond(&to, &to, pairing);
+        let expected = bootstrap_difference(&changed, &to, pairing, resampling).unwrap();
+        assert!((middle.difference - expected.difference).abs() < 1e-12);
+        if pairing == SeedPairing::Paired {
+            assert!((middle.standard_error - expected.standard_error).abs() < 1e-12);
+            assert!((middle.interval.low - expected.interval.low).abs() < 1e-12);
+        }
+    }
+
+    let accuracies = |runs: &[Vec<bool>]| -> Vec<f64> {
+        let share = |run: &Vec<bool>| run.iter().filter(|right| **right).count() as f64 / 400.0;
+        runs.iter().map(share).collect()
+    };
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let of_mean = |values: &[f64]| {
+        let squares: f64 = values.iter().map(|value| (value - mean(values)).powi(2)).sum();
+        squares / (values.len() - 1) as f64 / values.len() as f64
+    };
+    let [a, b, c] = [&changed, &from, &to].map(|runs| accuracies(runs));
+    let difference = mean(&a) - f64::midpoint(mean(&b), mean(&c));
+    let of_seeds = of_mean(&a) + (of_mean(&b) + of_mean(&c)) / 4.0;
+    let of_review = |runs: &[Vec<bool>], review: usize| {
+        runs.iter().filter(|run| run[review]).count() as f64 / runs.len() as f64
+    };
+    let values: Vec<f64> = (0..400)
+        .map(|review| {
+            let ends = f64::midpoint(of_review(&from, review), of_review(&to, review));
+            of_review(&changed, review) - ends
+        })
+        .collect();
+    let of_reviews = of_mean(&values) * 399.0 / 400.0;
+    let found = beyond(&from, &to, SeedPairing::Independent);
+    assert!((found.difference - difference).abs() < 1e-12, "{found:?}");
+    let error = (of_seeds + of_reviews).sqrt();
+    assert!((found.standard_error - error).abs() < 1e-12, "{found:?}, {error}");
+    // Student's t with some three degrees of freedom lies between the normal and that with one.
+    for end in [found.difference - found.interval.low, found.interval.high - found.difference] {
+        assert!((1.96 * error..12.7 * error).contains(&end), "{found:?}");
+    }
 }
 
 /// Of many experiments with three seeds, and reviews that matter less than they do, the intervals hold

@@ -12,7 +12,8 @@ use self::member::ids;
 use crate::Table;
 use crate::statistics::{
     Agreement, BootstrapDifference, Interval, McNemar, Resampling, SeedPairing, SeedSummary,
-    StatisticsError, bootstrap_difference, holm, sign_flip_p, wilson_interval,
+    StatisticsError, Term, bootstrap_contrast, bootstrap_difference, holm, sign_flip_p,
+    wilson_interval,
 };
 
 /// A method: one trained model per seed.
@@ -270,6 +271,21 @@ pub(crate) fn compare(
     let mcnemar = McNemar::new(&agreement);
     let bootstrap = bootstrap_difference(&a.right, &b.right, pairing, resampling)?;
     Ok(Pair { first: 0, second: 0, pairing, bootstrap, seeds, agreement, mcnemar, holm_p: 1.0 })
+}
+
+/// How far `changed` lies beyond the middle of `from` and `to`: `changed - (from + to) / 2` of mean
+/// accuracies.
+pub(crate) fn beyond_middle(
+    changed: &Matched,
+    [from, to]: [&Matched; 2],
+    resampling: Resampling,
+) -> Result<BootstrapDifference, StatisticsError> {
+    let same = |other: &Matched| changed.seeds.is_some() && changed.seeds == other.seeds;
+    let paired = same(from) && same(to);
+    let pairing = if paired { SeedPairing::Paired } else { SeedPairing::Independent };
+    let terms = [(2, changed), (-1, from), (-1, to)];
+    let terms = terms.map(|(weight, method)| Term { weight, runs: &method.right });
+    bootstrap_contrast(&terms, 2, pairing, resampling)
 }
 
 pub(crate) fn p_value(p: f64) -> String {

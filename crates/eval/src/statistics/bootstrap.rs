@@ -67,17 +67,46 @@ pub fn bootstrap_difference(
     pairing: SeedPairing,
     resampling: Resampling,
 ) -> Result<BootstrapDifference, StatisticsError> {
-    let reviews = check(first, second, pairing, resampling)?;
-    // A review's difference in units of one prediction in one pair of seeds.
-    let widest = first.len() * second.len();
+    let terms = [Term { weight: 1, runs: first }, Term { weight: -1, runs: second }];
+    bootstrap_contrast(&terms, 1, pairing, resampling)
+}
+
+/// A method in a linear contrast.
+#[derive(Clone, Copy, Debug)]
+pub struct Term<'a> {
+    /// What its mean accuracy is multiplied by.
+    pub weight: i64,
+    /// `[seed][review]`: whether a review was predicted rightly.
+    pub runs: &'a [Vec<bool>],
+}
+
+/// [`bootstrap_difference`] of a linear contrast of several methods, `Σ weight · accuracy / divisor`:
+/// all are tested on the reviews that are drawn. Paired seeds vary together, a contrast a seed;
+/// of unpaired ones each method's variance counts by its weight's square.
+pub fn bootstrap_contrast(
+    terms: &[Term<'_>],
+    divisor: u32,
+    pairing: SeedPairing,
+    resampling: Resampling,
+) -> Result<BootstrapDifference, StatisticsError> {
+    let reviews = check(terms, pairing, resampling)?;
+    // A review's value in units of one prediction in one choice of seeds, undivided.
+    let unit: usize = terms.iter().map(|term| term.runs.len()).product();
+    let reach = |sign: i64| -> i64 {
+        terms.iter().map(|term| (sign * term.weight).max(0)).sum::<i64>() * unit as i64
+    };
+    let widest = reach(1).max(reach(-1)) as usize;
     let mut counts = vec![0; 2 * widest + 1];
     for review in 0..reviews {
-        let right = |seeds: &[Vec<bool>]| seeds.iter().filter(|seed| seed[review]).count();
-        let value = widest + right(first) * second.len() - right(second) * first.len();
-        counts[value] += 1;
+        let value = terms.iter().map(|Term { weight, runs }| {
+            let right = runs.iter().filter(|run| run[review]).count();
+            weight * (right * unit / runs.len()) as i64
+        });
+        counts[(widest as i64 + value.sum::<i64>()) as usize] += 1;
     }
-    let scale = widest as f64 * reviews as f64;
-    let seeds = seed_level(first, second, pairing);
+    let whole = unit as f64 * f64::from(divisor);
+    let scale = whole * reviews as f64;
+    let seeds = seed_level(terms, f64::from(divisor), pairing);
     let student = seeds.map(|Level { freedom, .. }| {
         StudentT::new(freedom).expect("two seeds or more leave degrees of freedom")
     });
@@ -92,9 +121,10 @@ pub fn bootstrap_difference(
         .collect();
     differences.sort_unstable_by(f64::total_cmp);
 
-    let difference = mean_accuracy(first) - mean_accuracy(second);
+    let means = terms.iter().map(|term| term.weight as f64 * mean_accuracy(term.runs));
+    let difference = means.sum::<f64>() / f64::from(divisor);
     let squares = counts.iter().enumerate().map(|(index, &count)| {
-        let value = (index as f64 - widest as f64) / widest as f64;
+        let value = (index as f64 - widest as f64) / whole;
         (value - difference).powi(2) * count as f64
     });
     let of_reviews = squares.sum::<f64>() / (reviews as f64).powi(2);
@@ -117,14 +147,17 @@ struct Level {
 }
 
 /// None where no method has two seeds that differ.
-fn seed_level(first: &[Vec<bool>], second: &[Vec<bool>], pairing: SeedPairing) -> Option<Level> {
-    let accuracies = |seeds: &[Vec<bool>]| -> Vec<f64> {
-        seeds.iter().map(|seed| mean_accuracy(std::slice::from_ref(seed))).collect()
-    };
-    let (first, second) = (accuracies(first), accuracies(second));
-    let samples = match pairing {
-        SeedPairing::Paired => vec![first.iter().zip(second).map(|(a, b)| a - b).collect()],
-        SeedPairing::Independent => vec![first, second],
+fn seed_level(terms: &[Term<'_>], divisor: f64, pairing: SeedPairing) -> Option<Level> {
+    let weighed = terms.iter().map(|Term { weight, runs }| -> Vec<f64> {
+        let accuracy = |run| *weight as f64 * mean_accuracy(std::slice::from_ref(run)) / divisor;
+        runs.iter().map(accuracy).collect()
+    });
+    let samples: Vec<Vec<f64>> = match pairing {
+        SeedPairing::Paired => weighed
+            .reduce(|sums, more| sums.iter().zip(more).map(|(sum, more)| sum + more).collect())
+            .into_iter()
+            .collect(),
+        SeedPairing::Independent => weighed.collect(),
     };
     let (mut variance, mut by_freedom) = (0.0, 0.0);
     for values in samples.iter().filter(|values| values.len() > 1) {
@@ -142,21 +175,24 @@ fn seed_level(first: &[Vec<bool>], second: &[Vec<bool>], pairing: SeedPairing) -
 
 /// Checks the input and gives the number of reviews.
 fn check(
-    first: &[Vec<bool>],
-    second: &[Vec<bool>],
+    terms: &[Term<'_>],
     pairing: SeedPairing,
     resampling: Resampling,
 ) -> Result<usize, StatisticsError> {
-    if first.is_empty() || second.is_empty() {
+    let Some(first) = terms.first().map(|term| term.runs) else {
+        return Err(StatisticsError::Empty("method"));
+    };
+    if terms.iter().any(|term| term.runs.is_empty()) {
         return Err(StatisticsError::Empty("seed"));
     }
-    if pairing == SeedPairing::Paired && first.len() != second.len() {
-        let (expected, found) = (first.len(), second.len());
+    let unpaired = terms.iter().find(|term| term.runs.len() != first.len());
+    if let (SeedPairing::Paired, Some(other)) = (pairing, unpaired) {
+        let (expected, found) = (first.len(), other.runs.len());
         return Err(StatisticsError::Length { what: "paired seeds", expected, found });
     }
     let expected = first[0].len();
-    if let Some(seed) = first.iter().chain(second).find(|seed| seed.len() != expected) {
-        return Err(StatisticsError::Length { what: "reviews", expected, found: seed.len() });
+    if let Some(run) = terms.iter().flat_map(|term| term.runs).find(|run| run.len() != expected) {
+        return Err(StatisticsError::Length { what: "reviews", expected, found: run.len() });
     }
     if expected == 0 {
         return Err(StatisticsError::Empty("review"));

@@ -7,6 +7,7 @@
 //! | do two trained models differ on these reviews? | [`McNemar`] of an [`Agreement`] |
 //! | do two methods differ on these reviews, whatever the seed? | [`sign_flip_p`] |
 //! | how far apart are two methods, over seeds and reviews? | [`bootstrap_difference`] |
+//! | how far is a method from the middle of two others? | [`bootstrap_contrast`] |
 //! | which of several differences remain? | [`holm`] |
 //!
 //! Accuracies and differences are shares from 0 to 1, not percentages. Intervals are two-sided and
@@ -21,7 +22,9 @@ mod seeds;
 mod sign_flip;
 mod wilson;
 
-pub use bootstrap::{BootstrapDifference, Resampling, SeedPairing, bootstrap_difference};
+pub use bootstrap::{
+    BootstrapDifference, Resampling, SeedPairing, Term, bootstrap_contrast, bootstrap_difference,
+};
 pub use error::StatisticsError;
 pub use holm::holm;
 pub use mcnemar::{Agreement, McNemar, McNemarTest};

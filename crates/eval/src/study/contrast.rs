@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 
 use super::{Cell, Factor, Study, factors};
 use crate::EvalError;
-use crate::compare::{Matched, Pair, compare};
-use crate::statistics::holm;
+use crate::compare::{Matched, Pair, beyond_middle, compare};
+use crate::statistics::{BootstrapDifference, holm};
 
 /// Two cells of one training size on the same test reviews.
 #[derive(Clone, Debug)]
@@ -142,6 +142,15 @@ pub(super) fn contrasts(cells: &[Cell]) -> Result<Vec<Contrast>, EvalError> {
         }
     }
     Ok(contrasts)
+}
+
+/// How far a cell lies beyond the middle of two others, if all have runs on the same reviews.
+pub(super) fn beyond_middle_of(changed: &Cell, ends: [&Cell; 2]) -> Option<BootstrapDifference> {
+    if ends.iter().any(|end| !same_reviews(changed, end)) {
+        return None;
+    }
+    let (from, to) = (matched(ends[0])?, matched(ends[1])?);
+    beyond_middle(&matched(changed)?, [&from, &to], Study::RESAMPLING).ok()
 }
 
 fn matched(cell: &Cell) -> Option<Matched> {

@@ -1,7 +1,8 @@
 use nsmc_experiment::Rows;
 
-use super::contrast::BASE_RECIPE;
+use super::contrast::{BASE_RECIPE, beyond_middle_of};
 use super::{Cell, Contrast, Finding, Metric, Study};
+use crate::statistics::BootstrapDifference;
 
 /// How far below vanilla LoRA must lie to be said to collapse: five points of accuracy, about a third
 /// of the least gap in the paper (0.145).
@@ -69,6 +70,9 @@ pub struct Cause {
     /// (changed − paper's LoRA) / (paper's vanilla − paper's LoRA), of mean accuracies; none if there
     /// is no gap to close.
     pub closed: Option<f64>,
+    /// How far the changed LoRA lies beyond the middle of the paper's LoRA and vanilla; none without
+    /// runs of all three on the same reviews.
+    pub beyond_half: Option<BootstrapDifference>,
 }
 
 impl RecipeVerdict {
@@ -99,20 +103,20 @@ impl Cause {
         })
     }
 
-    /// Whether the change closes half of the gap or more: it does if the interval of what it gains
-    /// lies above half of the gap, and not if it lies below; a gain must be one beyond chance, too.
+    /// Whether the change closes half of the gap or more: it does if the interval of
+    /// [`Self::beyond_half`] lies above 0, and not if it lies below; a gain must be one beyond chance,
+    /// too.
     pub fn explains(&self, study: &Study) -> Finding {
-        let gain = &study.contrasts[self.contrast];
         let gap = self.gap(study).and_then(|gap| gap.pair.as_ref());
-        let (Some(gain_pair), Some(gap)) = (&gain.pair, gap) else { return Finding::Missing };
-        let half = gap.bootstrap.difference / 2.0;
-        let interval = gain_pair.bootstrap.interval;
-        if half <= 0.0 {
+        let (Some(beyond), Some(gap)) = (self.beyond_half, gap) else { return Finding::Missing };
+        if gap.bootstrap.difference <= 0.0 {
             // Nothing to close.
             Finding::Missing
-        } else if interval.high < half {
+        } else if beyond.interval.high < 0.0 {
             Finding::Reversed
-        } else if interval.low > half && gain.finding() == Finding::Holds {
+        } else if beyond.interval.low > 0.0
+            && study.contrasts[self.contrast].finding() == Finding::Holds
+        {
             Finding::Holds
         } else {
             Finding::Undecided
@@ -226,8 +230,14 @@ fn causes(study: &Study, vanilla: usize, lora: usize) -> Vec<Cause> {
             }
             _ => None,
         };
-        let train_size = study.cells[lora].key.train_size;
-        causes.push(Cause { train_size, contrast: index, closed });
+        let [changed, lora, vanilla] =
+            [contrast.first, lora, vanilla].map(|cell| &study.cells[cell]);
+        causes.push(Cause {
+            train_size: lora.key.train_size,
+            contrast: index,
+            closed,
+            beyond_half: beyond_middle_of(changed, [lora, vanilla]),
+        });
     }
     causes.sort_by_key(|cause| study.contrasts[cause.contrast].factors.len());
     causes
@@ -304,6 +314,28 @@ mod tests {
         let [cause] = verdict.paper().unwrap().causes.as_slice() else { panic!("one cause") };
         assert_eq!(study.contrasts[cause.contrast].finding(), Finding::Holds, "it does gain");
         assert_eq!(cause.explains(&study), Finding::Undecided, "{:?}", cause.closed);
+    }
+
+    /// LoRA gains the same with both seeds, but what half of the gap is, vanilla's do not say.
+    #[test]
+    fn a_gap_that_varies_with_the_seed_is_not_taken_as_known() {
+        let folder = tempfile::tempdir().unwrap();
+        for (seed, vanilla) in [(0, 0.90), (1, 0.82)] {
+            let paper = fabricated::config("paper", 1000, seed);
+            let other = ExperimentConfig { recipe: "lora-alpha".into(), ..paper.clone() };
+            fabricated::run(folder.path(), &paper, vanilla, 1.0);
+            fabricated::run(folder.path(), &fabricated::fusion(paper.clone()), 0.80, 1.0);
+            fabricated::run(folder.path(), &fabricated::lora(paper, 64, 1.0), 0.62, 1.0);
+            fabricated::run(folder.path(), &fabricated::lora(other, 64, 128.0), 0.80, 1.0);
+        }
+        let study = Study::read_runs(folder.path(), None).unwrap();
+        let verdict = Verdict::new(&study);
+        let [cause] = verdict.paper().unwrap().causes.as_slice() else { panic!("one cause") };
+        let gain = study.contrasts[cause.contrast].pair.as_ref().unwrap().bootstrap;
+        assert!(gain.interval.low > 0.12, "half of 0.24: {gain:?}");
+        let beyond = cause.beyond_half.unwrap();
+        assert!((beyond.difference - 0.06).abs() < 0.01, "{beyond:?}");
+        assert_eq!(cause.explains(&study), Finding::Undecided, "{beyond:?}");
     }
 
     #[test]
