@@ -52,12 +52,12 @@ pub(crate) fn write(
 
 /// The texts of the reviews that the report quotes, from the test file if it is here.
 fn texts(workspace: &Workspace, study: &Study) -> Result<BTreeMap<String, String>> {
-    let wanted: BTreeSet<String> = nsmc_report::Report::quoted(study).into_iter().collect();
-    let runs = study.runs();
-    let Some(run) = runs.first() else { return Ok(BTreeMap::new()) };
-    let data = &run.record.config.data;
+    let Some((data, wanted)) = nsmc_report::Report::quoted(study) else {
+        return Ok(BTreeMap::new());
+    };
+    let wanted: BTreeSet<String> = wanted.into_iter().collect();
     let path = test_file(workspace, data)?;
-    if wanted.is_empty() || data.id_column.is_empty() || data.quoting || !path.is_file() {
+    if data.id_column.is_empty() || data.quoting || !path.is_file() {
         return Ok(BTreeMap::new());
     }
     let content = fs_err::read_to_string(&path)?;

@@ -39,6 +39,13 @@ pub(crate) fn run(workspace: &Workspace, args: &Results) -> Result<()> {
     let plan = plan_of(&grid);
     let default = Path::new("results").join(&profile.name);
     let folder = workspace.folder(args.out.as_deref().unwrap_or(&default));
+    ensure!(
+        holds_results_or_nothing(&folder)?,
+        "{}: expected a folder of results, which has a {}, or none: what else lies in it would be \
+         removed",
+        folder.display(),
+        Plan::FILE
+    );
     let collection = collect(&plan, &workspace.folder(&args.runs), &folder)?;
     for failed in &collection.failed {
         say(&format!("failed: {failed}"));
@@ -67,6 +74,13 @@ pub(crate) fn run(workspace: &Workspace, args: &Results) -> Result<()> {
     }
     say(&format!("{found} of {planned} runs, with tables and report, in {}", folder.display()));
     Ok(())
+}
+
+/// Whether results can be written into a folder: what is of no run of theirs is removed from it.
+fn holds_results_or_nothing(folder: &Path) -> Result<bool> {
+    Ok(!folder.exists()
+        || folder.join(Plan::FILE).is_file()
+        || fs_err::read_dir(folder)?.next().is_none())
 }
 
 fn says_its_source(record: &RunRecord) -> bool {
@@ -270,6 +284,11 @@ mod tests {
 
         let printed = command("results", "mini", &options, Some(2));
         let Command::Results(results) = parsed(&printed).command else { panic!("{printed}") };
+        world.write("results/mini/plots/mine.svg", "");
+        let error = run(workspace, &results).unwrap_err().to_string();
+        assert!(error.contains("expected a folder of results, which has a plan.json"), "{error}");
+        assert!(world.path("results/mini/plots/mine.svg").is_file());
+        fs_err::remove_dir_all(world.path("results")).unwrap();
         let error = run(workspace, &results).unwrap_err().to_string();
         let runs = made.jobs.len();
         assert!(
@@ -309,9 +328,10 @@ mod tests {
             assert!(job.waits_for.is_empty(), "the trials are done");
             world.leaves(&job.run.config);
         }
-        world.write("results/toy/trials/of-another-plan.json", "{}");
         let printed = command("results", "toy", &world.options, None);
         let Command::Results(results) = parsed(&printed).command else { panic!("{printed}") };
+        run(&world.workspace, &results).unwrap();
+        world.write("results/toy/trials/of-another-plan.json", "{}");
         run(&world.workspace, &results).unwrap();
         let folder = world.path("results/toy/trials");
         let mut found: Vec<String> = fs_err::read_dir(&folder)

@@ -106,9 +106,13 @@ impl Workspace {
         })
     }
 
-    /// A configuration with its model's folder as seen from here: runs see it from the root.
+    /// A configuration with its model's folder and its data as seen from here: runs see them from the
+    /// root.
     pub(crate) fn located(&self, config: &ExperimentConfig) -> ExperimentConfig {
         let mut config = config.clone();
+        for file in [&mut config.data.train, &mut config.data.test] {
+            file.path = self.root.join(&file.path);
+        }
         if let ModelConfig::Pretrained { path, .. } = &mut config.model {
             *path = self.root.join(&path);
         }

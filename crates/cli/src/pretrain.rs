@@ -215,11 +215,18 @@ pub(crate) fn corpus(config: &CorpusConfig, cache: &Path) -> Result<Vec<CorpusRe
     if !path.is_file() || sha256_file(&path)? != *expected {
         let incoming = path.with_extension("incoming");
         let test = read_reviews(&config.test, &nsmc())?;
-        let summary = build_corpus(&config.archive, &test, &incoming)?;
+        let summary = build_corpus(&config.archive, &test, &incoming).with_context(|| {
+            format!(
+                "the corpus cannot be made of {}: if that is not the archive of NSMC's crawl, \
+                 delete it, and `cargo xtask pretrain` fetches it again",
+                config.archive.display()
+            )
+        })?;
         ensure!(
             summary.sha256 == *expected,
             "{}: the corpus made of it should have sha256 {expected}, found {}: the archive or the \
-             test file is not the documented one",
+             test file is not the documented one; delete them, and `cargo xtask pretrain` fetches \
+             them again",
             config.archive.display(),
             summary.sha256
         );

@@ -142,8 +142,7 @@ fn a_contrast_is_of_the_methods_weighed_and_varies_with_seeds_as_they_do() {
         let run = |&share: &f64| (0..400).map(|_| rng.random_bool(share)).collect();
         accuracies.iter().map(run).collect()
     };
-    let (changed, from, to) =
-        (runs(&[0.7, 0.75]), runs(&[0.6, 0.5, 0.62]), runs(&[0.85, 0.8]));
+    let (changed, from, to) = (runs(&[0.7, 0.75]), runs(&[0.6, 0.5, 0.62]), runs(&[0.85, 0.8]));
     let resampling = Resampling { resamples: 4000, seed: 1 };
     let beyond = |from: &[Vec<bool>], to: &[Vec<bool>], pairing| {
         let terms = [(2, &*changed), (-1, from), (-1, to)];

@@ -127,7 +127,9 @@ impl FusionAttention {
             // So that it is wrong of a sum that is no number, too.
             let is_one = (sum - 1.0).abs() < ROUNDING;
             if !is_one {
-                return Err(format!("layer {layer}: expected weights that add up to 1, found {sum}"));
+                return Err(format!(
+                    "layer {layer}: expected weights that add up to 1, found {sum}"
+                ));
             }
         }
         Ok(())

@@ -22,6 +22,7 @@ pub(crate) mod fabricated;
 use std::collections::BTreeMap;
 
 use nsmc_eval::study::Study;
+use nsmc_experiment::DataConfig;
 
 pub use figures::Figure;
 use language::Language;
@@ -62,8 +63,12 @@ impl Report<'_> {
         figures
     }
 
-    /// The ids of the reviews whose texts the page quotes.
-    pub fn quoted(study: &Study) -> Vec<String> {
-        disagreement::disagreements(study).into_iter().map(|review| review.id).collect()
+    /// The ids of the reviews whose texts the page quotes, and the data that they are of; none if it
+    /// quotes none.
+    pub fn quoted(study: &Study) -> Option<(&DataConfig, Vec<String>)> {
+        let ids: Vec<String> =
+            disagreement::disagreements(study).into_iter().map(|review| review.id).collect();
+        let config = disagreement::compared(study).first()?.config()?;
+        (!ids.is_empty()).then_some((&config.data, ids))
     }
 }

@@ -281,6 +281,12 @@ fn difference(contrast: &Contrast) -> Option<BootstrapDifference> {
     Some(contrast.pair.as_ref()?.bootstrap)
 }
 
+/// Half the length of a difference's interval.
+fn half_width(contrast: &Contrast) -> Option<f64> {
+    let Interval { low, high } = difference(contrast)?.interval;
+    Some((high - low) / 2.0)
+}
+
 /// Second less first.
 fn turned(difference: BootstrapDifference) -> BootstrapDifference {
     let Interval { low, high } = difference.interval;
@@ -675,16 +681,19 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
     }
     let tested =
         study.cells.iter().flat_map(|cell| cell.answers()).map(|answers| answers.test.len());
-    if let Some(reviews) = tested.min().filter(|&reviews| reviews < 10_000) {
+    if let (Some(reviews), Some(widest)) = (
+        tested.min().filter(|&reviews| reviews < 10_000),
+        study.contrasts.iter().filter_map(half_width).reduce(f64::max),
+    ) {
+        let (reviews, widest) = (with_thousands(reviews), format!("{:.1}", widest * 100.0));
         caveats.push(words(
             format!(
-                "{} test reviews: differences below 1 or 2 points drown in the choice of \
-                 reviews.",
-                with_thousands(reviews)
+                "{reviews} test reviews: the intervals of differences reach up to {widest} points to \
+                 either side, and what is smaller cannot be told from chance there."
             ),
             format!(
-                "테스트 리뷰가 {}건뿐이어서, 1~2%p보다 작은 차이는 어떤 리뷰가 뽑혔는지에 따른 변동에 묻힙니다.",
-                with_thousands(reviews)
+                "테스트 리뷰가 {reviews}건뿐이어서 차이의 신뢰구간이 양쪽으로 최대 {widest}%p에 이릅니다. 이보다 작은 차이는 \
+                 우연과 구별되지 않을 수 있습니다."
             ),
         ));
     }

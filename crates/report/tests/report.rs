@@ -37,7 +37,7 @@ fn report() -> (Study, BTreeMap<String, String>) {
 fn report_with(further: &[ExperimentConfig]) -> (Study, BTreeMap<String, String>) {
     let folder = tempfile::tempdir().unwrap();
     let study = study(folder.path(), further);
-    let ids = Report::quoted(&study);
+    let (_, ids) = Report::quoted(&study).unwrap();
     let text = "아주 긴 리뷰 <b>가짜</b> & \"따옴표\" 끝없이이어지는말끝없이이어지는말끝없이이어지는말끝없이이어지는말";
     (study, ids.into_iter().map(|id| (id, text.to_owned())).collect())
 }
@@ -342,8 +342,15 @@ fn of_three_classes_a_wrong_answer_tells_no_probability_of_the_true_one() {
             fs_err::write(run.join("predictions.tsv"), predictions).unwrap();
         }
     }
+    // The first run is of other data, on which there is nothing to compare.
+    let mut other = fabricated::lora(fabricated::config("paper", 100, 0), 16, 1.0);
+    other.data.dataset = "another".into();
+    fabricated::run(folder.path(), &other, 0.8, 1.0);
     let study = Study::read_runs(folder.path(), None).unwrap();
-    assert_eq!(Report::quoted(&study), ["9031", "9007"], "those furthest apart come first");
+    assert_eq!(study.runs()[0].record.config.data.dataset, "another");
+    let (data, ids) = Report::quoted(&study).unwrap();
+    assert_eq!(ids, ["9031", "9007"], "those furthest apart come first");
+    assert_eq!(data.dataset, "fabricated reviews");
     let html = Report { study: &study, texts: BTreeMap::new() }.html();
     let section = html.split("id=\"disagreements\"").nth(1).unwrap();
     let section = section.split("</section>").next().unwrap();

@@ -3,7 +3,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use nsmc_experiment::{
-    DatasetManifest, EpochRecord, ExperimentConfig, MethodConfig, ModelConfig, Rows, RunRecord,
+    DataFile, DatasetManifest, EpochRecord, ExperimentConfig, MethodConfig, ModelConfig, Rows,
+    RunRecord,
 };
 
 use crate::grid::room::Shape;
@@ -65,8 +66,8 @@ impl Speeds {
         Ok(Self { measured, datasets, cuda })
     }
 
-    /// How long a run takes with this many threads, from nothing to its record; none if the model
-    /// is not known.
+    /// How long a run takes with this many threads, from nothing to its record; none if the model's
+    /// size is not known, or the number of reviews.
     pub(crate) fn estimate(&self, config: &ExperimentConfig, threads: usize) -> Option<Estimate> {
         if config.method.is_baseline() {
             return self.baseline(config);
@@ -101,17 +102,18 @@ impl Speeds {
     fn reviews(&self, config: &ExperimentConfig) -> Option<(f64, f64, f64)> {
         let data = &config.data;
         let entry = self.datasets.datasets.get(&data.dataset);
-        let count = |rows: Rows, counts: &[usize], all: Option<usize>| match rows {
+        let count = |rows: Rows, file: &DataFile, all: Option<usize>| match rows {
             Rows::Exactly(rows) => Some(rows as f64),
-            Rows::All if counts.is_empty() => all.map(|all| all as f64),
-            Rows::All => Some(counts.iter().sum::<usize>() as f64),
+            Rows::All if !file.class_counts.is_empty() => {
+                Some(file.class_counts.iter().sum::<usize>() as f64)
+            }
+            Rows::All => all.or_else(|| rows_of(&file.path)).map(|rows| rows as f64),
         };
         let all = entry.map(|entry| entry.train.rows);
-        let train = count(data.train_size, &data.train.class_counts, all)?;
-        let all = entry.map(|entry| entry.test.rows);
-        let test = count(data.test_size, &data.test.class_counts, all)?;
+        let train = count(data.train_size, &data.train, all)?;
+        let test = count(data.test_size, &data.test, entry.map(|entry| entry.test.rows))?;
         // The same reviews are held out for every size: a share of the whole file.
-        let whole = count(Rows::All, &data.train.class_counts, entry.map(|entry| entry.train.rows));
+        let whole = count(Rows::All, &data.train, all);
         let held_out = whole.unwrap_or(train) * data.validation_fraction;
         Some((train * (1.0 - data.validation_fraction), held_out, test))
     }
@@ -127,6 +129,12 @@ impl Speeds {
         };
         Some(Speed { train: [forward * passes; 2], test: forward, rest: GUESSED_REST })
     }
+}
+
+/// About as many as its lines: a field may hold some.
+fn rows_of(file: &Path) -> Option<usize> {
+    let content = fs_err::read(file).ok()?;
+    Some(content.iter().filter(|byte| **byte == b'\n').count().saturating_sub(1))
 }
 
 fn key(config: &ExperimentConfig, cuda: bool) -> Key {

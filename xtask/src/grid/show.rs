@@ -160,6 +160,9 @@ fn time(costs: &Costs, open: &[usize], at_once: &AtOnce) -> String {
     // What one GPU gains by several runs at once is not known beforehand.
     let beside = if costs.cuda { at_once.gpus.max(1) } else { runs };
     let most = if beside < runs { "at most " } else { "" };
+    if estimates.is_empty() {
+        return "time: not known, for the model's size is not, or the number of reviews".into();
+    }
     let time = duration(seconds / beside.min(open.len()) as f64);
     let mut line = format!("time: {most}about {time}");
     if runs > 1 {
@@ -174,7 +177,10 @@ fn time(costs: &Costs, open: &[usize], at_once: &AtOnce) -> String {
         _ => "; by earlier runs on this machine, and * a guess by the models' sizes where none was",
     };
     if unknown > 0 {
-        line += &format!("; {unknown} runs not counted, for their model's size is not known");
+        line += &format!(
+            "; {unknown} runs not counted, for their model's size is not known, or the number of \
+             reviews"
+        );
     }
     line
 }

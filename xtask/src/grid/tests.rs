@@ -8,7 +8,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nsmc_eval::{Prediction, Predictions};
-use nsmc_experiment::{EpochRecord, ExperimentConfig, FileLock, RunRecord, RunResults, RunStatus};
+use nsmc_experiment::{
+    EpochRecord, ExperimentConfig, FileLock, Rows, RunRecord, RunResults, RunStatus,
+};
 
 use super::estimate::Speeds;
 use super::plan::{Plan, State};
@@ -682,4 +684,16 @@ fn an_estimate_is_what_earlier_runs_took_by_reviews_and_threads() {
     let one_thread = speeds(false).estimate(config, 1).unwrap();
     assert!((one_thread.seconds - (12.0 + 2.8 + 5.0)).abs() < 1e-9, "{one_thread:?}");
     assert_eq!(speeds(true).estimate(config, 2).unwrap().measured, 0, "a GPU is another machine");
+
+    // One's own data stand in no manifest, and need not be counted beforehand.
+    let mut own = config.clone();
+    own.data.dataset = "mine".into();
+    own.data.train_size = Rows::All;
+    own.data.train.class_counts = Vec::new();
+    own.data.train.path = world.path("mine.tsv");
+    assert_eq!(speeds(false).estimate(&own, 2), None, "it is not there");
+    world.write("mine.tsv", &format!("id\tdocument\tlabel\n{}", "1\tgood\t1\n".repeat(400)));
+    let of_400 = speeds(false).estimate(&own, 2).unwrap();
+    own.data.train_size = Rows::Exactly(400);
+    assert_eq!(Some(of_400), speeds(false).estimate(&own, 2));
 }

@@ -279,9 +279,11 @@ impl Study {
             note: Words::new(
                 "The difference is that of accuracies, less the same method with the paper's \
                  recipe. \"Gap closed\" is its share of the difference between the paper's \
-                 vanilla and the paper's LoRA. Holm's correction counts all rows.",
+                 vanilla and the paper's LoRA. Holm's correction counts all rows of one model and test \
+                 set, those of frozen models by themselves.",
                 "차이는 정확도에서 같은 방법을 논문의 설정으로 학습한 정확도를 뺀 값입니다. ‘메운 비율’은 그 값을 논문 설정에서의 \
-                 Vanilla와 LoRA의 격차로 나눈 것입니다. Holm 보정은 모든 행을 대상으로 합니다.",
+                 Vanilla와 LoRA의 격차로 나눈 것입니다. Holm 보정은 모델과 테스트 데이터가 같은 모든 행을 대상으로 하며, 고정된 \
+                 모델의 행은 따로 셉니다.",
             ),
             table,
         })
@@ -342,10 +344,23 @@ impl Study {
             "시드에 대한 평균입니다. 에폭당 시간은 학습 스텝만의 시간이고 AdapterFusion은 2단계의 시간입니다. 실험 전체 \
              시간에는 두 단계와 검증, 테스트가 모두 들어갑니다. 논문의 시간은 V100 한 장에서 잰 것입니다.",
         );
-        let mut results = self.cells.iter().flat_map(|cell| cell.finished());
-        if results.any(|run| {
-            run.record.results.as_ref().is_some_and(|results| results.epoch_seconds_alone.is_some())
-        }) {
+        let trained = self.cells.iter().filter(|cell| !cell.key.is_baseline());
+        let results = trained.flat_map(|cell| cell.finished()).map(|run| &run.record.results);
+        let alone: Vec<bool> =
+            results.flatten().map(|results| results.epoch_seconds_alone.is_some()).collect();
+        let again = alone.iter().filter(|alone| **alone).count();
+        if 0 < again && again < alone.len() {
+            let runs = alone.len();
+            note.en += &format!(
+                " Of {again} of {runs} runs, time per epoch was measured again with nothing beside \
+                 them; that of the others is as it was, where runs may have shared the machine. The \
+                 two compare no methods."
+            );
+            note.ko += &format!(
+                " 실험 {runs}개 가운데 {again}개는 에폭당 시간을 다른 작업 없이 다시 쟀고, 나머지는 다른 실험과 기계를 나눠 쓰며 잰 \
+                 시간일 수 있습니다. 두 가지를 섞어 방법끼리 비교할 수는 없습니다."
+            );
+        } else if again > 0 {
             note.en += " Time per epoch was measured again with nothing beside it and every thread; \
                         that of the whole run is as it was, where other runs shared the machine: it \
                         compares no methods.";
