@@ -6,7 +6,7 @@ mod fixture;
 
 use burn::tensor::loss::cross_entropy_with_logits;
 use burn::tensor::{Device, Int, Tensor};
-use fixture::{Batch, Case, OUTPUT, assert_close, fixtures, floats};
+use fixture::{Batch, Case, assert_close, fixtures, floats, output};
 use nsmc_bert::{
     BertConfig, BertForSequenceClassification, BertInput, NoHooks, load_state_dict, read_tensors,
 };
@@ -54,9 +54,9 @@ fn logits_and_loss_are_those_of_transformers() {
         let batch = case.batch(index);
         let input = batch.unpadded(&device);
         let logits = floats(model.forward(&input, &NoHooks));
-        case.assert_close(&format!("logits.{index}"), &logits, OUTPUT);
+        case.assert_close(&format!("logits.{index}"), &logits, output());
         let loss = floats(loss(&model, &input, &batch, &device));
-        case.assert_close(&format!("loss.{index}"), &loss, OUTPUT);
+        case.assert_close(&format!("loss.{index}"), &loss, output());
     }
 }
 
@@ -70,7 +70,7 @@ fn hidden_states_are_those_of_transformers() {
     for (index, state) in states.into_iter().enumerate() {
         let key = format!("hidden.{index}");
         let expected = batch.tokens_of(case.floats(&key));
-        assert_close(&key, &floats(state), &expected, OUTPUT);
+        assert_close(&key, &floats(state), &expected, output());
     }
 }
 
@@ -86,7 +86,7 @@ fn gradients_are_those_of_transformers() {
     assert_eq!(gradients.keys().map(String::as_str).collect::<Vec<_>>(), expected);
     for name in expected {
         let gradient: Vec<f32> = gradients[name].try_to_vec().unwrap();
-        case.assert_close(&format!("grad.{name}"), &gradient, OUTPUT);
+        case.assert_close(&format!("grad.{name}"), &gradient, output());
     }
 }
 
@@ -102,7 +102,7 @@ fn both_pytorch_containers_with_the_names_of_2018_give_the_same_logits() {
         let new = BertForSequenceClassification::new(&config(), 0, &device);
         let model = load_state_dict(new, tensors, &path, |_| false).unwrap();
         let logits = floats(model.forward(&batch.unpadded(&device), &NoHooks));
-        case.assert_close("logits.0", &logits, OUTPUT);
+        case.assert_close("logits.0", &logits, output());
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::loss::cross_entropy_with_logits;
 use burn::tensor::{Device, Tensor, TensorData};
-use fixture::{Batch, Case, OUTPUT, PARAMETER, assert_close, fixtures, floats};
+use fixture::{Batch, Case, PARAMETER, assert_close, fixtures, floats, output};
 use nsmc_bert::{Activation, BertConfig, BertForSequenceClassification};
 use nsmc_experiment::Optimizer;
 use nsmc_peft::{Bias, Composition, LoadOptions, LoraConfig, PeftModel, Trains};
@@ -117,10 +117,10 @@ fn logits_and_losses_are_those_of_the_libraries() {
             let batch = case.batch(index);
             for input in [batch.unpadded(&device), batch.padded(batch.width, &device)] {
                 let logits = floats(model.forward(&input));
-                case.assert_close(&format!("logits.{index}"), &logits, OUTPUT);
+                case.assert_close(&format!("logits.{index}"), &logits, output());
             }
             let loss = floats(loss(&model, &batch, &device));
-            case.assert_close(&format!("loss.{index}"), &loss, OUTPUT);
+            case.assert_close(&format!("loss.{index}"), &loss, output());
         }
     }
 }
@@ -135,7 +135,7 @@ fn hidden_states_are_those_of_the_libraries() {
         for (index, state) in states.into_iter().enumerate() {
             let key = format!("hidden.{index}");
             let expected = batch.tokens_of(case.floats(&key));
-            assert_close(&format!("{}: {key}", case.name), &floats(state), &expected, OUTPUT);
+            assert_close(&format!("{}: {key}", case.name), &floats(state), &expected, output());
         }
     }
 }
@@ -167,7 +167,7 @@ fn gradients_are_those_of_the_libraries() {
         assert!(!expected.is_empty());
         for name in expected {
             assert!(!without.contains(name), "{}: {name} has no gradient", case.name);
-            case.assert_close(&format!("grad.{name}"), &values(&gradients[name]), OUTPUT);
+            case.assert_close(&format!("grad.{name}"), &values(&gradients[name]), output());
         }
         // Nothing that is frozen takes one.
         let with = gradients.len() - without.len();
@@ -218,12 +218,12 @@ fn three_steps_of_adamw_give_the_parameters_of_the_libraries() {
     for case in cases() {
         let (model, losses) = train(&case, false);
         for (step, loss) in losses.iter().enumerate() {
-            case.assert_close(&format!("train_loss.{step}"), &[*loss], OUTPUT);
+            case.assert_close(&format!("train_loss.{step}"), &[*loss], output());
         }
         assert_parameters(&case, "after3.", &model);
         let device = Device::flex().autodiff();
         let logits = floats(model.forward(&case.batch(0).unpadded(&device)));
-        case.assert_close("logits_after3.0", &logits, OUTPUT);
+        case.assert_close("logits_after3.0", &logits, output());
 
         // What is frozen stays what it was, to the last bit.
         let (before, after) =
@@ -275,14 +275,14 @@ fn a_fusion_attends_as_in_the_library() {
         assert_eq!(fusion.fusion, "ko,nsmc");
         let key = format!("fusion_attention.{layer}");
         let expected = batch.tokens_of(case.floats(&key));
-        assert_close(&key, &floats(fusion.weights), &expected, OUTPUT);
+        assert_close(&key, &floats(fusion.weights), &expected, output());
     }
 }
 
 fn assert_logits(case: &Case, key: &str, model: &PeftModel, device: &Device) {
     for index in 0..case.batches() {
         let logits = floats(model.forward(&case.batch(index).unpadded(device)));
-        case.assert_close(&format!("{key}.{index}"), &logits, OUTPUT);
+        case.assert_close(&format!("{key}.{index}"), &logits, output());
     }
 }
 
@@ -601,7 +601,7 @@ fn merged_weights_give_the_same_logits_and_unmerge() {
             moved = change.fold(moved, f32::max);
         }
         // The updates are no small matter, so that leaving them out would show.
-        assert!(moved > 10.0 * OUTPUT, "{}: {moved:e}", case.name);
+        assert!(moved > 10.0 * output(), "{}: {moved:e}", case.name);
         match lora.unmerge(merged.base.clone()) {
             Err(error) => assert!(case.name.contains("dora"), "{error}"),
             Ok(unmerged) => {

@@ -8,7 +8,7 @@ mod fixture;
 use burn::lr_scheduler::LrScheduler;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
-use fixture::{Case, OUTPUT, PARAMETER, fixtures, floats};
+use fixture::{Case, PARAMETER, fixtures, floats, output};
 use nsmc_bert::{BertConfig, BertForSequenceClassification, NoHooks, state_dict};
 use nsmc_experiment::Optimizer;
 use nsmc_training::{AdamW, LinearSchedule, clip_grad_norm, losses};
@@ -79,12 +79,12 @@ fn three_steps_of_adamw_give_the_parameters_of_pytorch() {
     let lr = number("lr");
     let run = train(&case, adamw, |_| lr, 0.0);
     for (step, loss) in run.losses.iter().enumerate() {
-        case.assert_close(&format!("train_loss.{step}"), &[*loss], OUTPUT);
+        case.assert_close(&format!("train_loss.{step}"), &[*loss], output());
     }
     assert_parameters(&case, "after3.", &run.model);
     let device = Device::flex().autodiff();
     let logits = run.model.forward(&case.batch(0).unpadded(&device), &NoHooks);
-    case.assert_close("logits_after3.0", &floats(logits), OUTPUT);
+    case.assert_close("logits_after3.0", &floats(logits), output());
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn the_tutorials_recipe_gives_the_parameters_of_both_flavours() {
         for (step, norm) in run.norms.iter().enumerate() {
             // A norm is large; the tolerance is relative.
             let key = format!("{prefix}_gradnorm.{step}");
-            case.assert_close(&key, &[*norm], OUTPUT * norm.max(1.0));
+            case.assert_close(&key, &[*norm], output() * norm.max(1.0));
         }
         assert_parameters(&case, &format!("{prefix}."), &run.model);
     }
