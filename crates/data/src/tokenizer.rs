@@ -62,6 +62,9 @@ struct Settings {
     mask_token: SpecialToken,
 }
 
+/// The class of transformers that takes `tokenizer.json` as it is.
+const TAKEN_AS_IT_IS: &str = "PreTrainedTokenizerFast";
+
 /// What `tokenizer_config.json` says that transformers puts above `tokenizer.json`.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -71,7 +74,39 @@ struct Declared {
     strip_accents: Option<bool>,
     tokenize_chinese_chars: Option<bool>,
     added_tokens_decoder: Option<BTreeMap<String, SpecialToken>>,
+    #[serde(flatten)]
+    named: NamedTokens,
+}
+
+/// Special tokens by what they are for: in `tokenizer_config.json`, and in older folders in
+/// `special_tokens_map.json`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct NamedTokens {
+    bos_token: Option<SpecialToken>,
+    eos_token: Option<SpecialToken>,
+    unk_token: Option<SpecialToken>,
+    sep_token: Option<SpecialToken>,
+    pad_token: Option<SpecialToken>,
+    cls_token: Option<SpecialToken>,
+    mask_token: Option<SpecialToken>,
     additional_special_tokens: Option<Vec<SpecialToken>>,
+}
+
+impl NamedTokens {
+    fn all(&self) -> impl Iterator<Item = String> + '_ {
+        let named = [
+            &self.bos_token,
+            &self.eos_token,
+            &self.unk_token,
+            &self.sep_token,
+            &self.pad_token,
+            &self.cls_token,
+            &self.mask_token,
+        ];
+        let additional = self.additional_special_tokens.iter().flatten();
+        named.into_iter().flatten().chain(additional).map(|token| token.0.clone())
+    }
 }
 
 fn yes() -> bool {
@@ -152,11 +187,12 @@ impl BertTokenizer {
     /// `tokenizer_config.json`.
     ///
     /// Refused is a folder of which transformers would make other tokens: by another normalizer that
-    /// the config asks for, or by a token that the config or `added_tokens.json` adds.
+    /// the config asks for, or by a token that the config, `added_tokens.json` or
+    /// `special_tokens_map.json` adds.
     pub fn from_pretrained(folder: &Path) -> Result<Self, DataError> {
         let config = folder.join("tokenizer_config.json");
         let [whole, vocab] = ["tokenizer.json", "vocab.txt"].map(|name| folder.join(name));
-        let (tokenizer, file) = if whole.is_file() {
+        let (mut tokenizer, file) = if whole.is_file() {
             (Self::from_json(&whole)?, &whole)
         } else if vocab.is_file() {
             (Self::from_vocab(&vocab, &config)?, &vocab)
@@ -172,15 +208,32 @@ impl BertTokenizer {
         tokenizer.check_normalizer(file, &declared, &config)?;
         let added = folder.join("added_tokens.json");
         let older: BTreeMap<String, u32> = read_json_if_there(&added)?;
-        let newer = declared.added_tokens_decoder.unwrap_or_default().into_values();
-        let newer = newer.chain(declared.additional_special_tokens.unwrap_or_default());
         tokenizer.check_added(&added, older.into_keys())?;
-        tokenizer.check_added(&config, newer.map(|token| token.0))?;
+        let newer = declared.added_tokens_decoder.iter().flat_map(BTreeMap::values);
+        let newer = newer.map(|token| token.0.clone());
+        tokenizer.check_added(&config, newer.chain(declared.named.all()))?;
+        if declared.added_tokens_decoder.is_none() {
+            let map = folder.join("special_tokens_map.json");
+            let named: NamedTokens = read_json_if_there(&map)?;
+            tokenizer.check_added(&map, named.all())?;
+        }
+        // Those of [CLS] and [SEP] are the post-processor's.
+        let settings = &mut tokenizer.settings;
+        for (own, named) in [
+            (&mut settings.unk_token, declared.named.unk_token),
+            (&mut settings.pad_token, declared.named.pad_token),
+            (&mut settings.mask_token, declared.named.mask_token),
+        ] {
+            if let Some(named) = named {
+                *own = named;
+            }
+        }
         Ok(tokenizer)
     }
 
     /// transformers' `BertTokenizerFast` makes the normalizer of `tokenizer.json` anew where the
-    /// config's switches are others; its base class does not.
+    /// config's switches are others, and a switch that is missing is another by its default: to
+    /// lower-case, which takes Hangul syllables apart. Its base class does not.
     fn check_normalizer(
         &self,
         file: &Path,
@@ -190,31 +243,36 @@ impl BertTokenizer {
         let Some(NormalizerWrapper::BertNormalizer(own)) = self.tokenizer.get_normalizer() else {
             return Ok(());
         };
-        if declared.tokenizer_class.as_deref() == Some("PreTrainedTokenizerFast") {
+        if declared.tokenizer_class.as_deref() == Some(TAKEN_AS_IT_IS) {
             return Ok(());
         }
-        let accents = match declared.strip_accents {
-            Some(_) => "`strip_accents`",
-            None => "`strip_accents`, unset and so as `do_lower_case`,",
-        };
-        for (key, found, own_key, expected) in [
-            ("`do_lower_case`", declared.do_lower_case, "lowercase", own.lowercase),
+        let lower = declared.do_lower_case.unwrap_or(true);
+        for (key, found, default, as_what, own_key, expected) in [
+            ("do_lower_case", declared.do_lower_case, true, "", "lowercase", own.lowercase),
             (
-                accents,
-                declared.strip_accents.or(declared.do_lower_case),
+                "strip_accents",
+                declared.strip_accents,
+                lower,
+                " as `do_lower_case`",
                 "strip_accents",
                 own.strip_accents.unwrap_or(own.lowercase),
             ),
             (
-                "`tokenize_chinese_chars`",
+                "tokenize_chinese_chars",
                 declared.tokenize_chinese_chars,
+                true,
+                "",
                 "handle_chinese_chars",
                 own.handle_chinese_chars,
             ),
         ] {
-            if let Some(found) = found.filter(|&found| found != expected) {
+            if found.unwrap_or(default) != expected {
+                let found = match found {
+                    Some(found) => format!("is {found}"),
+                    None => format!("is missing, which is {default} to transformers{as_what}"),
+                };
                 let message = format!(
-                    "{key} is {found}, but in {} `{own_key}` is {expected}, and transformers takes \
+                    "`{key}` {found}, but in {} `{own_key}` is {expected}, and transformers takes \
                      the former: correct the one that is wrong",
                     file.display()
                 );
@@ -456,8 +514,13 @@ impl BertTokenizer {
         fs_err::write(folder.join("tokenizer.json"), json)?;
         fs_err::write(folder.join("vocab.txt"), self.vocab.join("\n") + "\n")?;
         let [pad, unk, cls, sep, mask] = self.settings.special_tokens();
+        // transformers' class for BERT needs a normalizer of its own.
+        let bert = matches!(
+            self.tokenizer.get_normalizer(),
+            Some(NormalizerWrapper::BertNormalizer(_))
+        );
         let config = serde_json::json!({
-            "tokenizer_class": "BertTokenizer",
+            "tokenizer_class": if bert { "BertTokenizer" } else { TAKEN_AS_IT_IS },
             "do_lower_case": self.settings.do_lower_case,
             "strip_accents": self.settings.strip_accents,
             "tokenize_chinese_chars": self.settings.tokenize_chinese_chars,
@@ -623,7 +686,18 @@ mod tests {
             ((accents, false.into()), r#""do_lower_case": false, "strip_accents": null"#, None),
             ((accents, false.into()), r#""do_lower_case": false"#, None),
             ((lower, true.into()), r#""do_lower_case": true, "strip_accents": true"#, None),
-            ((lower, false.into()), "", None),
+            ((lower, true.into()), "", None),
+            (
+                (lower, false.into()),
+                "",
+                Some("`do_lower_case` is missing, which is true to transformers, but in"),
+            ),
+            (
+                (lower, false.into()),
+                r#""tokenizer_class": "BertTokenizerFast", "strip_accents": false"#,
+                Some("`do_lower_case` is missing, which is true to transformers, but in"),
+            ),
+            ((lower, false.into()), r#""tokenizer_class": "PreTrainedTokenizerFast""#, None),
             (
                 (lower, false.into()),
                 r#""do_lower_case": true, "tokenizer_class": "PreTrainedTokenizerFast""#,
@@ -642,18 +716,30 @@ mod tests {
             (
                 (accents, true.into()),
                 r#""do_lower_case": false, "strip_accents": null"#,
-                Some("`strip_accents`, unset and so as `do_lower_case`, is false, but in"),
+                Some(
+                    "`strip_accents` is missing, which is false to transformers as `do_lower_case`, \
+                     but in",
+                ),
             ),
             (
                 (lower, true.into()),
                 r#""do_lower_case": true, "strip_accents": false"#,
                 Some("`strip_accents` is false, but in"),
             ),
-            (chinese.clone(), r#""tokenize_chinese_chars": false"#, None),
+            (
+                chinese.clone(),
+                r#""do_lower_case": false, "tokenize_chinese_chars": false"#,
+                None,
+            ),
+            (
+                chinese.clone(),
+                r#""do_lower_case": false, "tokenize_chinese_chars": true"#,
+                Some("`tokenize_chinese_chars` is true, but in"),
+            ),
             (
                 chinese,
-                r#""tokenize_chinese_chars": true"#,
-                Some("`tokenize_chinese_chars` is true, but in"),
+                r#""do_lower_case": false"#,
+                Some("`tokenize_chinese_chars` is missing, which is true to transformers, but in"),
             ),
         ] {
             let text = format!("{{{config}}}");
@@ -671,6 +757,25 @@ mod tests {
     }
 
     #[test]
+    fn a_tokenizer_without_a_normalizer_is_saved_as_what_transformers_takes_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| folder.path().join(name));
+        BertTokenizer::train(&DOCUMENTS, 80).unwrap().save(&from, 128).unwrap();
+        let json = |path: &Path| -> serde_json::Value {
+            serde_json::from_str(&fs_err::read_to_string(path).unwrap()).unwrap()
+        };
+        let mut whole = json(&from.join("tokenizer.json"));
+        whole["normalizer"] = serde_json::Value::Null;
+        fs_err::write(from.join("tokenizer.json"), whole.to_string()).unwrap();
+        let config = r#"{"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": "[UNK]"}"#;
+        fs_err::write(from.join("tokenizer_config.json"), config).unwrap();
+        BertTokenizer::from_pretrained(&from).unwrap().save(&to, 128).unwrap();
+        let saved = json(&to.join("tokenizer_config.json"));
+        assert_eq!(saved["tokenizer_class"], "PreTrainedTokenizerFast");
+        assert_eq!((&saved["mask_token"], &saved["cls_token"]), (&"[UNK]".into(), &"[CLS]".into()));
+    }
+
+    #[test]
     fn an_added_token_that_would_be_split_is_refused() {
         let decoder = |token: &str| {
             format!(
@@ -678,6 +783,7 @@ mod tests {
             )
         };
         let additional = r#"{"do_lower_case": false, "additional_special_tokens": ["<user>"]}"#;
+        let named = r#"{"do_lower_case": false, "bos_token": {"content": "<user>"}}"#;
         for json in [&[][..], &[("lowercase", false.into())]] {
             for (name, text, token) in [
                 ("added_tokens.json", r#"{"<user>": 80}"#, "<user>"),
@@ -685,6 +791,9 @@ mod tests {
                 ("added_tokens.json", r#"{"영화": 20}"#, "영화"),
                 ("tokenizer_config.json", &decoder("<user>"), "<user>"),
                 ("tokenizer_config.json", additional, "<user>"),
+                ("tokenizer_config.json", named, "<user>"),
+                ("special_tokens_map.json", r#"{"eos_token": "<user>"}"#, "<user>"),
+                ("special_tokens_map.json", r#"{"additional_special_tokens": ["영화"]}"#, "영화"),
             ] {
                 let message = changed(json, &[(name, text)]).unwrap_err();
                 assert!(message.contains(&format!("{name}: `{token}` is an added")), "{message}");
@@ -692,6 +801,10 @@ mod tests {
             }
             changed(json, &[("added_tokens.json", r#"{"[MASK]": 4}"#)]).unwrap();
             changed(json, &[("tokenizer_config.json", &decoder("[SEP]"))]).unwrap();
+            changed(json, &[("special_tokens_map.json", r#"{"cls_token": "[CLS]"}"#)]).unwrap();
+            // Where the config has them all, transformers does not look.
+            let map = ("special_tokens_map.json", r#"{"eos_token": "<user>"}"#);
+            changed(json, &[("tokenizer_config.json", &decoder("[SEP]")), map]).unwrap();
         }
     }
 
