@@ -75,7 +75,9 @@ impl Classifier {
                 .with_context(checkpoint)?;
             PeftModel::new(base, &config)
         };
-        Ok(Self { config, tokenizer, model })
+        let trained = Self { config, tokenizer, model };
+        trained.check(experiment.data.max_length).with_context(checkpoint)?;
+        Ok(trained)
     }
 
     /// The model of a finished run. It computes in the precision it was trained in, but on a CPU in

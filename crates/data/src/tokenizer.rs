@@ -515,10 +515,8 @@ impl BertTokenizer {
         fs_err::write(folder.join("vocab.txt"), self.vocab.join("\n") + "\n")?;
         let [pad, unk, cls, sep, mask] = self.settings.special_tokens();
         // transformers' class for BERT needs a normalizer of its own.
-        let bert = matches!(
-            self.tokenizer.get_normalizer(),
-            Some(NormalizerWrapper::BertNormalizer(_))
-        );
+        let bert =
+            matches!(self.tokenizer.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)));
         let config = serde_json::json!({
             "tokenizer_class": if bert { "BertTokenizer" } else { TAKEN_AS_IT_IS },
             "do_lower_case": self.settings.do_lower_case,
@@ -726,11 +724,7 @@ mod tests {
                 r#""do_lower_case": true, "strip_accents": false"#,
                 Some("`strip_accents` is false, but in"),
             ),
-            (
-                chinese.clone(),
-                r#""do_lower_case": false, "tokenize_chinese_chars": false"#,
-                None,
-            ),
+            (chinese.clone(), r#""do_lower_case": false, "tokenize_chinese_chars": false"#, None),
             (
                 chinese.clone(),
                 r#""do_lower_case": false, "tokenize_chinese_chars": true"#,

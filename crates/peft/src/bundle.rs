@@ -1,6 +1,8 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use burn::store::bridge;
+use burn::store::burn_pack::Tensor as PackTensor;
 use nsmc_bert::{Tensors, read_tensors};
 use serde_json::Value;
 use zip::ZipArchive;
@@ -57,20 +59,52 @@ impl Bundle {
         serde_json::from_str(&text).map_err(|error| self.config_error(name, &error.to_string()))
     }
 
-    /// The tensors of the first of these files that is there, with its path.
+    /// The tensors of the first of these files that is there, with its path. Any others hold the same:
+    /// of two that do not, one is older, and which the libraries read depends on their arguments.
     pub(crate) fn tensors(&self, names: &[&str]) -> Result<(PathBuf, Tensors), PeftError> {
-        let Some(name) = names.iter().find(|name| self.has(name)) else {
+        let mut there = names.iter().filter(|name| self.has(name));
+        let Some(name) = there.next() else {
             return Err(
                 self.config_error("", &format!("no weights: expected {}", names.join(" or ")))
             );
         };
-        Ok((self.path(name), read_tensors(&self.folder.join(name))?))
+        let tensors = read_tensors(&self.folder.join(name))?;
+        for other in there {
+            let path = self.folder.join(other);
+            if !same(&tensors, &read_tensors(&path)?, &path)? {
+                let message = format!(
+                    "it holds other weights than {name} beside it: one of them was saved later; \
+                     delete the other"
+                );
+                return Err(self.config_error(other, &message));
+            }
+        }
+        Ok((self.path(name), tensors))
     }
 
     pub(crate) fn config_error(&self, name: &str, message: &str) -> PeftError {
         let path = if name.is_empty() { self.source.clone() } else { self.path(name) };
         PeftError::Config { path, message: message.into() }
     }
+}
+
+/// Whether two files hold the same tensors, to the last bit.
+fn same(one: &Tensors, other: &Tensors, path: &Path) -> Result<bool, PeftError> {
+    if !one.keys().eq(other.keys()) {
+        return Ok(false);
+    }
+    let data = |tensor: &PackTensor| {
+        bridge::to_data(tensor).map_err(|error| PeftError::Config {
+            path: path.into(),
+            message: format!("a tensor cannot be read: {error}"),
+        })
+    };
+    for (a, b) in one.values().zip(other.values()) {
+        if data(a)? != data(b)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn unpack(source: &Path, target: &Path, most: u64) -> Result<(), PeftError> {

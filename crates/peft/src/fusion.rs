@@ -23,6 +23,9 @@ pub struct FusionConfig {
     /// The query is the sub-layer's dense output instead of its LayerNorm with the residual.
     pub query_before_ln: bool,
     /// Training adds `0.01 · ‖I - V‖²` where the run asks for it.
+    ///
+    /// Deviation: adapters keeps the key and never reads it, and adds the term for every value matrix
+    /// that trains; its presets of both kinds come to the same as here.
     pub regularization: bool,
     /// The residual is added to what is attended over instead of to the result.
     pub residual_before: bool,

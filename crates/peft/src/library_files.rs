@@ -13,14 +13,6 @@ use crate::names::{is_transposed, transpose};
 use crate::{PeftError, PeftModel};
 
 impl PeftModel {
-    /// The parameters whose names in the library `wanted` takes.
-    pub(crate) fn library_tensors(
-        &self,
-        wanted: impl Fn(&str) -> bool,
-    ) -> BTreeMap<String, TensorData> {
-        self.state_dict().into_iter().filter(|(name, _)| wanted(name)).collect()
-    }
-
     /// Loads tensors by their names in the library. Those that are `required` must be given, and
     /// every tensor given must have a place among them.
     pub(crate) fn load_library_tensors(
@@ -61,11 +53,23 @@ impl PeftModel {
     }
 }
 
-/// Writes JSON into a folder, which is made if it is not there.
+/// Writes JSON into a folder, which is made if it is not there. The file appears whole or not at all.
 pub(crate) fn write_json(folder: &Path, name: &str, json: &Value) -> Result<(), PeftError> {
     fs_err::create_dir_all(folder)?;
     let text = serde_json::to_string_pretty(json).expect("JSON is representable as text");
-    Ok(fs_err::write(folder.join(name), text + "\n")?)
+    whole(&folder.join(name), |partial| Ok(fs_err::write(partial, text + "\n")?))
+}
+
+/// Writes a file beside its place, and puts it there when it is whole.
+pub(crate) fn whole(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), PeftError>,
+) -> Result<(), PeftError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    let partial = path.with_file_name(name);
+    write(&partial)?;
+    Ok(fs_err::rename(partial, path)?)
 }
 
 /// Writes a safetensors file that transformers, peft and adapters take.
@@ -90,7 +94,5 @@ pub(crate) fn write_safetensors(
             message: error.to_string(),
         })
     })?;
-    let partial = path.with_extension("partial");
-    fs_err::write(&partial, bytes)?;
-    Ok(fs_err::rename(partial, path)?)
+    whole(path, |partial| Ok(fs_err::write(partial, bytes)?))
 }

@@ -38,6 +38,16 @@ impl PeftModel {
             key: "lora",
             message: "the model has no LoRA to be written in loralib's form".into(),
         })?;
+        self.only_lora()?;
+        let trains = self.trains();
+        if trains.base || trains.pooler || trains.layer_norm || trains.embeddings {
+            return Err(PeftError::Value {
+                key: "trains",
+                message: "more of the base trained than biases and the classifier; loralib's form \
+                          holds no more: write PEFT's form, or merge"
+                    .into(),
+            });
+        }
         if lora.config().use_dora {
             return Err(PeftError::Value {
                 key: "use_dora",

@@ -216,6 +216,13 @@ impl PeftModel {
 
     /// The base with LoRA's updates in its weights: it gives the same without them.
     pub fn merged(&self) -> Result<BertForSequenceClassification, PeftError> {
+        if self.head.is_some() {
+            return Err(PeftError::Value {
+                key: "merged",
+                message: "the head is AdapterHub's, and a BERT for classification has its own"
+                    .into(),
+            });
+        }
         match (&self.adapters.lora, self.adapters.active()) {
             (_, Some(_)) => Err(PeftError::Value {
                 key: "merged",

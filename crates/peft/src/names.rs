@@ -60,13 +60,24 @@ impl PeftModel {
 
     /// The parameters by their names in the library, in its layout.
     pub fn state_dict(&self) -> BTreeMap<String, TensorData> {
+        self.library_tensors(|_| true)
+    }
+
+    /// The parameters whose names in the library `wanted` takes; no others are read from the device.
+    pub(crate) fn library_tensors(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+    ) -> BTreeMap<String, TensorData> {
         self.collect(None, Some(Box::new(BurnToPyTorchAdapter)), false)
             .into_iter()
-            .map(|tensor| {
+            .filter_map(|tensor| {
                 let name = self.library_name(&tensor.name);
+                if !wanted(&name) {
+                    return None;
+                }
                 let data = bridge::into_data(tensor).expect("a parameter can be read");
                 let data = if is_transposed(&name) { transpose(&data) } else { data };
-                (name, data)
+                Some((name, data))
             })
             .collect()
     }

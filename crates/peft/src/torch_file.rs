@@ -7,12 +7,17 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use crate::PeftError;
+use crate::library_files::whole;
 
 /// Writes a state dict as `torch.save` does since PyTorch 1.6: a zip archive of one pickle and one
 /// entry per tensor. AdapterHub reads no other file unless it is told to.
 ///
-/// All tensors are `f32`.
+/// All tensors are `f32`. The file appears whole or not at all.
 pub(crate) fn write(path: &Path, tensors: &BTreeMap<String, TensorData>) -> Result<(), PeftError> {
+    whole(path, |partial| write_in_place(partial, tensors))
+}
+
+fn write_in_place(path: &Path, tensors: &BTreeMap<String, TensorData>) -> Result<(), PeftError> {
     let error = |error: zip::result::ZipError| PeftError::Archive {
         path: path.into(),
         message: format!("cannot be written: {error}"),

@@ -10,7 +10,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use fixture::fixtures;
 use nsmc_bert::{BertConfig, BertForSequenceClassification};
-use nsmc_peft::{Composition, FusionConfig, HeadKind, LoadOptions, PeftModel};
+use nsmc_peft::{Composition, FusionConfig, HeadKind, LoadOptions, PeftModel, Trains};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
@@ -110,12 +110,14 @@ fn an_adapter_of_another_kind() {
 #[test]
 fn an_adapter_that_is_not_whole() {
     let folder = copy("adapter_inv/ko");
+    fs_err::remove_file(folder.path().join("pytorch_adapter.bin")).unwrap();
     rename(folder.path(), "adapter.safetensors", |name| {
         (!name.contains("invertible")).then(|| name.to_owned())
     });
     adapter_refused(folder.path(), &["should have an invertible block", "adapter.safetensors"]);
 
     let folder = copy("adapter_inv/ko");
+    fs_err::remove_file(folder.path().join("pytorch_adapter.bin")).unwrap();
     rename(folder.path(), "adapter.safetensors", |name| {
         Some(name.replace("layer.1.output.adapters.ko.adapter_up", "layer.7.adapter_up"))
     });
@@ -125,6 +127,7 @@ fn an_adapter_that_is_not_whole() {
     );
 
     let folder = copy("adapter_inv/ko");
+    fs_err::remove_file(folder.path().join("pytorch_adapter.bin")).unwrap();
     fs_err::write(folder.path().join("adapter.safetensors"), b"\x10\0\0\0\0\0\0\0{\"a\":").unwrap();
     adapter_refused(folder.path(), &["adapter.safetensors"]);
     fs_err::write(folder.path().join("adapter_config.json"), "{").unwrap();
@@ -278,18 +281,97 @@ fn a_head_whose_name_leads_elsewhere() {
 
 #[test]
 fn a_setup_whose_head_lies_elsewhere() {
-    let folder = copy("flex_fusion/nsmc");
-    let setup = folder.path().join("setup");
-    fs_err::create_dir(&setup).unwrap();
-    let json =
-        json!({"adapter_setup": {"type": "single", "children": ["nsmc"]}, "head_setup": ".."});
-    fs_err::write(setup.join("adapter_setup.json"), json.to_string()).unwrap();
-    let nsmc = fixtures().join("flex_fusion/nsmc");
-    fs_err::create_dir(setup.join("nsmc")).unwrap();
+    let folder = setup(&json!(".."));
+    refused(|model| model.load_setup(folder.path()).map(|_| ()), &["expected an adapter's name"]);
+}
+
+/// A setup with one adapter, `nsmc`, whose head is said to be what `head_setup` says.
+fn setup(head_setup: &Value) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let json = json!({"adapter_setup": {"type": "single", "children": ["nsmc"]}, "head_setup": head_setup});
+    fs_err::write(folder.path().join("adapter_setup.json"), json.to_string()).unwrap();
+    fs_err::create_dir(folder.path().join("nsmc")).unwrap();
     for file in ["adapter_config.json", "adapter.safetensors"] {
-        fs_err::copy(nsmc.join(file), setup.join("nsmc").join(file)).unwrap();
+        let from = fixtures().join("flex_fusion/nsmc").join(file);
+        fs_err::copy(from, folder.path().join("nsmc").join(file)).unwrap();
     }
-    refused(|model| model.load_setup(&setup).map(|_| ()), &["expected an adapter's name"]);
+    folder
+}
+
+/// AdapterHub writes a head's name, a list of them, `true` for a head beside the setup, or nothing.
+#[test]
+fn a_setup_whose_head_is_not_where_it_says() {
+    let load = |folder: &Path, model: &mut PeftModel| model.load_setup(folder).map(|_| ());
+    for (head_setup, expected) in [
+        (json!("sentiment"), "sentiment"),
+        (json!(["sentiment"]), "sentiment"),
+        (json!(true), "head_config.json: no such file"),
+        (json!(["sentiment", "stars"]), "`head_setup`: expected one head's name, true or null"),
+        (json!({"type": "parallel"}), "`head_setup`: expected one head's name, true or null"),
+    ] {
+        let folder = setup(&head_setup);
+        refused(|model| load(folder.path(), model), &[expected]);
+    }
+    let without = setup(&Value::Null);
+    let mut model = base();
+    load(without.path(), &mut model).unwrap();
+    let classifier = model.state_dict()["classifier.weight"].clone();
+    let beside = setup(&json!(true));
+    let ko = fixtures().join("adapter_inv/ko");
+    fs_err::copy(ko.join("head_config.json"), beside.path().join("head_config.json")).unwrap();
+    // Another than the base's.
+    let mut head = fs_err::read(ko.join("model_head.safetensors")).unwrap();
+    let last = head.len() - 2;
+    head[last] ^= 1;
+    fs_err::write(beside.path().join("model_head.safetensors"), head).unwrap();
+    let mut model = base();
+    load(beside.path(), &mut model).unwrap();
+    assert_ne!(model.state_dict()["classifier.weight"], classifier);
+}
+
+/// Python saves one of the two files, and trains on: the other is of before.
+#[test]
+fn two_files_of_weights_that_are_not_the_same() {
+    let folder = copy("stack/ko");
+    let load = |model: &mut PeftModel| {
+        model.load_adapter(folder.path(), &LoadOptions::default()).map(|_| ())
+    };
+    load(&mut base()).unwrap();
+    let weights = folder.path().join("adapter.safetensors");
+    let mut bytes = fs_err::read(&weights).unwrap();
+    let last = bytes.len() - 2;
+    bytes[last] ^= 1;
+    fs_err::write(&weights, bytes).unwrap();
+    refused(load, &["pytorch_adapter.bin: it holds other weights than adapter.safetensors"]);
+    fs_err::remove_file(weights).unwrap();
+    load(&mut base()).unwrap();
+}
+
+#[test]
+fn what_a_form_has_no_place_for_is_not_left_out_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lora = base();
+    lora.load_peft(&fixtures().join("lora_qv"), None).unwrap();
+    let mut both = lora.clone();
+    both.load_adapter(&fixtures().join("stack/ko"), &LoadOptions::default()).unwrap();
+    let mut headed = lora.clone();
+    headed.add_head("sentiment", 1);
+    let trained = lora.clone().train_only(Trains { pooler: true, ..Trains::lora() });
+    let path = folder.path().join("lora.bin");
+    for (written, expected) in [
+        (both.save_peft("base", folder.path()), "has adapters of AdapterHub's, too"),
+        (both.save_loralib(&path), "has adapters of AdapterHub's, too"),
+        (both.save_adapter("ko", folder.path()), "no place for PEFT's LoRA"),
+        (headed.save_peft("base", folder.path()), "has a head of AdapterHub's, too"),
+        (headed.save_loralib(&path), "has a head of AdapterHub's, too"),
+        (headed.save_head(folder.path()), "no place for PEFT's LoRA"),
+        (headed.merged().map(|_| ()), "the head is AdapterHub's"),
+        (trained.save_loralib(&path), "more of the base trained"),
+    ] {
+        let message = written.unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+    }
+    assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]

@@ -59,6 +59,7 @@ impl PeftModel {
 
     /// Writes an adapter into `folder`.
     pub fn save_adapter(&self, name: &str, folder: &Path) -> Result<(), PeftError> {
+        self.without_lora()?;
         let adapter = self.adapters.adapter(name).ok_or_else(|| PeftError::Composition {
             setup: name.into(),
             message: self.adapters.no_adapter(name),

@@ -45,6 +45,7 @@ impl PeftModel {
 
     /// Writes a fusion layer into `folder`.
     pub fn save_fusion(&self, name: &str, folder: &Path) -> Result<(), PeftError> {
+        self.without_lora()?;
         let fusion = self.adapters.fusion(name).ok_or_else(|| PeftError::Composition {
             setup: name.into(),
             message: "there is no fusion layer of this name".into(),

@@ -96,6 +96,7 @@ impl PeftModel {
 
     /// Writes the head into `folder`.
     pub fn save_head(&self, folder: &Path) -> Result<(), PeftError> {
+        self.without_lora()?;
         let label2id: Map<String, Value> =
             self.bert.id2label.iter().map(|(id, label)| (label.clone(), (*id).into())).collect();
         let meta = if let Some(head) = &self.head {

@@ -54,6 +54,18 @@ impl PeftModel {
         }
     }
 
+    /// Refuses to write AdapterHub's form of a model whose names are PEFT's.
+    fn without_lora(&self) -> Result<(), PeftError> {
+        match self.adapters.lora {
+            None => Ok(()),
+            Some(_) => Err(PeftError::Value {
+                key: "lora",
+                message: "AdapterHub's form has no place for PEFT's LoRA, which the model has, too"
+                    .into(),
+            }),
+        }
+    }
+
     /// `fields` and what every configuration file of AdapterHub has.
     fn meta(&self, name: Option<&str>, mut fields: Value) -> Value {
         let class =

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{LoadOptions, VERSION, head};
 use crate::bundle::Bundle;
@@ -12,7 +12,9 @@ const CONFIG: &str = "adapter_setup.json";
 
 impl PeftModel {
     /// Loads a setup: the composition of `adapter_setup.json` and, from the folders beside it, its
-    /// adapters and fusion layers that are not there yet, and its head. Makes the composition active.
+    /// adapters and fusion layers that are not there yet, and its head: that of its name, the setup's
+    /// own folder for `true`, or where no head is named that beside the last adapter, if there is one.
+    /// Makes the composition active.
     pub fn load_setup(&mut self, folder: &Path) -> Result<Composition, PeftError> {
         let bundle = Bundle::open(folder)?;
         let setup = bundle.json(CONFIG)?;
@@ -31,11 +33,30 @@ impl PeftModel {
                 extended.load_fusion(&folder.join(&name))?;
             }
         }
-        let head = setup["head_setup"].as_str().unwrap_or(composition.last());
-        check_name(head)?;
-        let head = folder.join(head);
-        if head.join(head::CONFIG).is_file() {
-            extended.load_head(&head)?;
+        let named = |name: &str| check_name(name).map(|()| folder.join(name));
+        match &setup["head_setup"] {
+            // What this program writes of a classifier, and what the library leaves out.
+            Value::Null => {
+                let head = named(composition.last())?;
+                if head.join(head::CONFIG).is_file() {
+                    extended.load_head(&head)?;
+                }
+            }
+            Value::Bool(true) => {
+                extended.load_head(folder)?;
+            }
+            Value::String(name) => {
+                extended.load_head(&named(name)?)?;
+            }
+            Value::Array(names) if names.len() == 1 && names[0].is_string() => {
+                extended.load_head(&named(names[0].as_str().unwrap_or_default())?)?;
+            }
+            other => {
+                return Err(bundle.config_error(
+                    CONFIG,
+                    &format!("`head_setup`: expected one head's name, true or null, found {other}"),
+                ));
+            }
         }
         extended.set_active(Some(composition.clone()))?;
         *self = extended;

@@ -57,6 +57,18 @@ impl PeftModel {
         Ok(file.bias)
     }
 
+    /// Refuses to write a form of LoRA of a model that has more than it.
+    pub(crate) fn only_lora(&self) -> Result<(), PeftError> {
+        let what = match (&self.head, self.adapters.bottlenecks.is_empty()) {
+            (None, true) => return Ok(()),
+            (Some(_), _) => "a head",
+            (None, false) => "adapters",
+        };
+        let message =
+            format!("the model has {what} of AdapterHub's, too, for which there is no place");
+        Err(PeftError::Value { key: "lora", message })
+    }
+
     /// Writes LoRA into `folder`, with the classifier and whatever else of the base trained.
     ///
     /// `base_model` is what PEFT loads beneath it: a name on the Hugging Face hub or a path.
@@ -65,6 +77,7 @@ impl PeftModel {
             key: "lora",
             message: "the model has no LoRA to be written in PEFT's form".into(),
         })?;
+        self.only_lora()?;
         let trains = self.trains();
         if trains.base {
             return Err(PeftError::Value {
