@@ -72,6 +72,26 @@ fn texts_are_classified_from_the_command_line_a_file_and_standard_input() {
 }
 
 #[test]
+fn a_tokenizer_of_another_model_is_refused_before_it_names_a_row_that_is_not_there() {
+    let world = World::new();
+    assert!(world.train(&world.config(), "run").success);
+    let path = "run/checkpoint/best/tokenizer.json";
+    let mut tokenizer: Value = serde_json::from_str(&world.read(path)).unwrap();
+    let config: Value =
+        serde_json::from_str(&world.read("run/checkpoint/best/config.json")).unwrap();
+    let rows = config["vocab_size"].as_u64().unwrap();
+    let vocab = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    for id in vocab.len() as u64..=rows {
+        vocab.insert(format!("뷁{id}"), id.into());
+    }
+    world.write(path, tokenizer.to_string());
+    let result = world.nsmc(&["predict", "--run", "run", "--device", "cpu", "--text", "영화"]);
+    assert!(!result.success);
+    let expected = format!("the tokenizer has {} entries, but the model's word", rows + 1);
+    assert!(result.stderr.contains(&expected), "{}", result.stderr);
+}
+
+#[test]
 fn a_folder_that_is_no_run_is_refused() {
     let world = World::new();
     let ran = world.nsmc(&["predict", "--run", "nowhere", "--text", "x"]);

@@ -14,8 +14,9 @@ use crate::{LoraConfig, PeftError, PeftModel, torch_file};
 const PREFIX: &str = "base_model.model.";
 
 impl PeftModel {
-    /// Loads LoRA from a state dict: its `lora_` tensors, and the classifier and biases if they are
-    /// there (loralib's own `lora_state_dict` leaves the classifier out).
+    /// Loads LoRA from a state dict: its `lora_` tensors, and of the base the classifier, biases and
+    /// whatever else may train beside LoRA, if they are there (loralib's own `lora_state_dict` leaves
+    /// the classifier out).
     pub fn load_loralib(&mut self, path: &Path, config: &LoraConfig) -> Result<(), PeftError> {
         let tensors = read_tensors(path)?;
         let mut extended = self.clone();
@@ -26,13 +27,16 @@ impl PeftModel {
             .collect();
         let given: Vec<String> = tensors.keys().cloned().collect();
         *self = extended.load_library_tensors(tensors, path, |name| {
-            let beside = name.ends_with(".bias") || name.contains(".classifier.");
+            let beside = name.ends_with(".bias")
+                || [".classifier.", ".pooler.", ".LayerNorm.", "_embeddings."]
+                    .iter()
+                    .any(|part| name.contains(part));
             name.contains(".lora_") || (beside && given.iter().any(|given| given == name))
         })?;
         Ok(())
     }
 
-    /// Writes LoRA and the classifier, and the biases that trained, as a PyTorch file.
+    /// Writes LoRA and the classifier, and whatever else of the base trained, as a PyTorch file.
     pub fn save_loralib(&self, path: &Path) -> Result<(), PeftError> {
         let lora = self.adapters.lora.as_ref().ok_or_else(|| PeftError::Value {
             key: "lora",
@@ -40,12 +44,10 @@ impl PeftModel {
         })?;
         self.only_lora()?;
         let trains = self.trains();
-        if trains.base || trains.pooler || trains.layer_norm || trains.embeddings {
+        if trains.base {
             return Err(PeftError::Value {
                 key: "trains",
-                message: "more of the base trained than biases and the classifier; loralib's form \
-                          holds no more: write PEFT's form, or merge"
-                    .into(),
+                message: "the whole base trained; loralib's form holds what LoRA adds to it".into(),
             });
         }
         if lora.config().use_dora {
@@ -59,8 +61,14 @@ impl PeftModel {
             crate::Bias::All => name.ends_with(".bias"),
             crate::Bias::LoraOnly => name.ends_with(".base_layer.bias"),
         };
-        let own =
-            |name: &str| name.contains(".lora_") || name.contains(".classifier.") || biased(name);
+        let own = |name: &str| {
+            name.contains(".lora_")
+                || name.contains(".classifier.")
+                || biased(name)
+                || (trains.pooler && name.contains(".pooler."))
+                || (trains.layer_norm && name.contains(".LayerNorm."))
+                || (trains.embeddings && name.contains("_embeddings."))
+        };
         let tensors = self.library_tensors(own).into_iter();
         let tensors = tensors.map(|(name, data)| (name_in_loralib(&name), data)).collect();
         torch_file::write(path, &tensors)

@@ -356,7 +356,7 @@ fn what_a_form_has_no_place_for_is_not_left_out_of_it() {
     both.load_adapter(&fixtures().join("stack/ko"), &LoadOptions::default()).unwrap();
     let mut headed = lora.clone();
     headed.add_head("sentiment", 1);
-    let trained = lora.clone().train_only(Trains { pooler: true, ..Trains::lora() });
+    let trained = lora.clone().train_only(Trains { base: true, ..Trains::lora() });
     let path = folder.path().join("lora.bin");
     for (written, expected) in [
         (both.save_peft("base", folder.path()), "has adapters of AdapterHub's, too"),
@@ -366,7 +366,7 @@ fn what_a_form_has_no_place_for_is_not_left_out_of_it() {
         (headed.save_loralib(&path), "has a head of AdapterHub's, too"),
         (headed.save_head(folder.path()), "no place for PEFT's LoRA"),
         (headed.merged().map(|_| ()), "the head is AdapterHub's"),
-        (trained.save_loralib(&path), "more of the base trained"),
+        (trained.save_loralib(&path), "the whole base trained"),
     ] {
         let message = written.unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");

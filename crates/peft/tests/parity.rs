@@ -465,6 +465,34 @@ fn what_a_file_brought_of_the_base_is_in_the_checkpoint() {
 }
 
 #[test]
+fn a_state_dict_of_loralib_holds_all_of_the_base_that_trained() {
+    let device = Device::flex();
+    let case = Case::read("lora_qv");
+    let mut model = base(&device);
+    model.load_peft(&case.folder, None).unwrap();
+    let pooler = model.base.bert.pooler.as_mut().unwrap();
+    pooler.dense.weight = pooler.dense.weight.clone().map(|weight| weight * 1.5);
+    let norm = &mut model.base.bert.encoder.layer[0].output.layer_norm;
+    norm.gamma = norm.gamma.clone().map(|gamma| gamma * 0.5);
+    let words = &mut model.base.bert.embeddings.word_embeddings;
+    words.weight = words.weight.clone().map(|weight| weight * 2.0);
+    let trains = Trains { pooler: true, layer_norm: true, embeddings: true, ..Trains::lora() };
+    let model = model.train_only(trains);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lora.bin");
+    model.save_loralib(&path).unwrap();
+    let mut back = base(&device);
+    let config = model.adapters.lora.as_ref().unwrap().config().clone();
+    back.load_loralib(&path, &config).unwrap();
+    assert_eq!(back.state_dict(), model.state_dict());
+    assert_ne!(back.state_dict(), {
+        let mut only = base(&device);
+        only.load_peft(&case.folder, None).unwrap();
+        only.state_dict()
+    });
+}
+
+#[test]
 fn a_heads_own_dropout_is_used_and_written_back() {
     let device = Device::flex().autodiff();
     let case = Case::read("flex_fusion");
