@@ -243,7 +243,7 @@ pub(crate) struct Tables {
     /// Print LaTeX.
     #[arg(long, group = "format")]
     pub(crate) latex: bool,
-    /// Check that the tables in results/ are those of the runs in it; write nothing.
+    /// Check that the tables and plots in results/ are those of the runs in it; write nothing.
     #[arg(long, conflicts_with_all = ["format", "runs"])]
     pub(crate) check: bool,
 }

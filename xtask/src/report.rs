@@ -12,6 +12,8 @@ use crate::{say, tables};
 
 /// A report's name in a folder of results.
 pub(crate) const FILE: &str = "report.html";
+/// The folder of its plots there.
+pub(crate) const PLOTS: &str = "plots";
 
 pub(crate) fn run(workspace: &Workspace, args: &args::Report) -> Result<()> {
     let (study, folder) = tables::read(workspace, &args.which)?;

@@ -118,7 +118,7 @@ fn write(workspace: &Workspace, study: &Study, folder: &Path) -> Result<()> {
     for (name, render) in tables::FILES {
         fs_err::write(folder.join(name), render(study))?;
     }
-    report::write(workspace, study, &folder.join(report::FILE), Some(&folder.join("plots")))
+    report::write(workspace, study, &folder.join(report::FILE), Some(&folder.join(report::PLOTS)))
 }
 
 /// Prints the main tables of the runs just made, and writes their report beside them; says last

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -65,7 +66,8 @@ pub(crate) fn read(workspace: &Workspace, which: &Which) -> Result<(Study, PathB
     Ok((study, folder))
 }
 
-/// Makes tables and reports again and compares them with those in the folder.
+/// Makes tables and plots again and compares them with those in the folder; a report, which may quote
+/// reviews that are not here, has to be there.
 fn check(workspace: &Workspace, which: &Which) -> Result<()> {
     let mut folders = Vec::new();
     if which.profile.is_some() || which.results.is_some() {
@@ -88,12 +90,22 @@ fn check(workspace: &Workspace, which: &Which) -> Result<()> {
                 drifted.push(path.strip_prefix(&workspace.root).unwrap_or(&path).to_path_buf());
             }
         }
+        let report = nsmc_report::Report { study: &study, texts: BTreeMap::new() };
+        for figure in report.plots() {
+            let path = folder.join(report::PLOTS).join(format!("{}.svg", figure.name));
+            if fs_err::read_to_string(&path).ok().as_ref() != Some(&figure.svg) {
+                drifted.push(path.strip_prefix(&workspace.root).unwrap_or(&path).to_path_buf());
+            }
+        }
         if !folder.join(report::FILE).is_file() {
             drifted.push(folder.join(report::FILE));
         }
     }
     if drifted.is_empty() {
-        say(&format!("{} folders of results: their tables are those of their runs", folders.len()));
+        say(&format!(
+            "{} folders of results: their tables and plots are those of their runs",
+            folders.len()
+        ));
         return Ok(());
     }
     let drifted: Vec<String> = drifted.iter().map(|path| path.display().to_string()).collect();
