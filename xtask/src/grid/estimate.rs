@@ -133,8 +133,7 @@ impl Speeds {
 
 /// About as many as its lines: a field may hold some.
 fn rows_of(file: &Path) -> Option<usize> {
-    let content = fs_err::read(file).ok()?;
-    Some(content.iter().filter(|byte| **byte == b'\n').count().saturating_sub(1))
+    Some(fs_err::read_to_string(file).ok()?.lines().count().saturating_sub(1))
 }
 
 fn key(config: &ExperimentConfig, cuda: bool) -> Key {
