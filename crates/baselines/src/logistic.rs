@@ -48,7 +48,6 @@ impl LogisticRegression {
         let outputs = outputs(classes);
         let objective = Objective { rows, labels, outputs, c: options.c };
         let mut parameters = vec![0.0; outputs * (rows.width() + 1)];
-        let (mut iterations, mut norm) = (0, f64::INFINITY);
         // Its own criterion is relative to the size of the weights, and its limit on a step's length is
         // meant for positions of atoms.
         let optimiser = liblbfgs::lbfgs().with_epsilon(0.0).with_max_step_size(f64::MAX);
@@ -56,9 +55,12 @@ impl LogisticRegression {
             |parameters: &[f64], gradient: &mut [f64]| Ok(objective.evaluate(parameters, gradient));
         let mut state =
             optimiser.build(&mut parameters, evaluate).map_err(BaselineError::Optimiser)?;
+        // The first tells where it starts, and counts that.
+        let mut norm = state.propagate().map_err(BaselineError::Optimiser)?.gnorm;
+        let mut iterations = 0;
         while norm >= options.tol && iterations < options.max_iter {
-            let progress = state.propagate().map_err(BaselineError::Optimiser)?;
-            (iterations, norm) = (progress.niter, progress.gnorm);
+            norm = state.propagate().map_err(BaselineError::Optimiser)?.gnorm;
+            iterations += 1;
         }
         if norm >= options.tol {
             return Err(BaselineError::NotConverged { iterations, tol: options.tol });

@@ -38,6 +38,11 @@ pub(crate) fn run(args: &FillMask, verbosity: u8) -> Result<()> {
     for (text, encoding) in args.text.iter().zip(encodings) {
         let ids = encoding.input_ids;
         ensure!(
+            ids.contains(&mask) || !encoding.truncated,
+            "`--text`: its first {} tokens, all that the model takes, hold no [MASK]",
+            ids.len()
+        );
+        ensure!(
             ids.contains(&mask),
             "`--text`: expected a text with [MASK] in it, found \"{text}\""
         );

@@ -41,9 +41,12 @@ fn texts(args: &Predict) -> Result<Box<dyn Iterator<Item = Result<String>>>> {
         (Box::new(fs_err::File::open(path)?), path.display().to_string())
     };
     let lines = BufReader::new(reader).lines().enumerate();
-    Ok(Box::new(
-        lines.map(move |(index, line)| line.with_context(|| format!("{name}:{}", index + 1))),
-    ))
+    Ok(Box::new(lines.map(move |(index, line)| {
+        let line = line.with_context(|| format!("{name}:{}", index + 1))?;
+        // Windows begins a file in UTF-8 with a byte order mark.
+        let mark = line.strip_prefix('\u{feff}').filter(|_| index == 0);
+        Ok(mark.map_or_else(|| line.clone(), str::to_owned))
+    })))
 }
 
 struct Answers<W: Write> {

@@ -28,7 +28,7 @@ use crate::stretches::Stretches;
 use crate::train::dashboard;
 use crate::{device, logging, provenance, run_directory};
 
-/// Dropout of the model that is saved: pre-training may do without, fine-tuning does not.
+/// Dropout of a new model that is saved: pre-training may do without, fine-tuning does not.
 const FINE_TUNING_DROPOUT: f64 = 0.1;
 
 /// Pre-trains a model; a run directory of the same configuration goes on where it stopped.
@@ -100,11 +100,11 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
         let train = || pretrain(base, &pretraining);
         let (model, metrics) = lifeline.during(&pretraining.interrupter, train)?;
         let folder = args.out.join("model");
-        let saved = BertConfig {
-            hidden_dropout_prob: FINE_TUNING_DROPOUT,
-            attention_probs_dropout_prob: FINE_TUNING_DROPOUT,
-            ..bert
-        };
+        let mut saved = bert;
+        if let ModelConfig::Scratch(_) = config.model {
+            saved.hidden_dropout_prob = FINE_TUNING_DROPOUT;
+            saved.attention_probs_dropout_prob = FINE_TUNING_DROPOUT;
+        }
         // Half the size; fine-tuning widens the weights again.
         model.save_pretrained(&folder, &saved, DType::F16)?;
         tokenizer.save(&folder, config.corpus.max_length)?;
@@ -113,7 +113,7 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
     let last = metrics.last().context("the last step is measured")?;
     let record = serde_json::json!({
         "identity": config.identity(),
-        "config": config,
+        "config": config.without_paths(),
         "device": named.name,
         "threads": rayon::current_num_threads(),
         "version": env!("CARGO_PKG_VERSION"),
@@ -181,7 +181,7 @@ fn open_run_directory(folder: &Path, config: &PretrainingConfig) -> Result<Mende
 }
 
 /// The model that is trained, or that the adapter is trained in, and its configuration. An adapter's
-/// is without dropout: it is trained as the model was.
+/// is without dropout: it is trained as the model was. One that is trained further keeps its own.
 fn base(
     config: &PretrainingConfig,
     tokenizer: &BertTokenizer,
@@ -193,11 +193,10 @@ fn base(
             Ok((BertForMaskedLm::new(&bert, config.seed, device), bert))
         }
         ModelConfig::Pretrained { path, .. } => {
-            let bert = BertConfig {
-                hidden_dropout_prob: 0.0,
-                attention_probs_dropout_prob: 0.0,
-                ..BertConfig::read(&path.join("config.json"))?
-            };
+            let mut bert = BertConfig::read(&path.join("config.json"))?;
+            if config.adapter.is_some() {
+                (bert.hidden_dropout_prob, bert.attention_probs_dropout_prob) = (0.0, 0.0);
+            }
             Ok((BertForMaskedLm::from_pretrained(path, &bert, device)?, bert))
         }
     }

@@ -67,6 +67,13 @@ pub(crate) fn run(args: &Verify, verbosity: u8) -> Result<()> {
     Ok(())
 }
 
+/// Whether the record is that of a pre-training, which is another than a run's.
+fn is_of_pre_training(run: &Path) -> bool {
+    let text = fs_err::read_to_string(run.join("record.json")).unwrap_or_default();
+    serde_json::from_str::<serde_json::Value>(&text)
+        .is_ok_and(|record| record["metrics"].is_array() && record["run_id"].is_null())
+}
+
 impl Findings {
     fn of(run: &Path) -> Result<Self> {
         let mut findings = Self {
@@ -79,6 +86,9 @@ impl Findings {
         findings.checksums(run)?;
         match RunRecord::read(&run.join("record.json")) {
             Ok(record) => findings.record(run, &record)?,
+            Err(_) if is_of_pre_training(run) => findings.notes.push(
+                "a pre-training: it has no predictions and no hashes to be held against".into(),
+            ),
             Err(error) => findings.differs("record.json", "a run's record", error),
         }
         Ok(findings)

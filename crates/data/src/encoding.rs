@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use sha2::{Digest, Sha256};
 
+use crate::incoming::incoming;
 use crate::split::hex;
 use crate::{BertTokenizer, DataError, Review};
 
@@ -138,7 +139,7 @@ impl EncodedReviews {
             .map_err(|error| DataError::File { path: path.into(), message: error.to_string() })?;
         fs_err::create_dir_all(cache)?;
         // Another process may be writing the same file; each publishes a whole one.
-        let mut file = tempfile::NamedTempFile::new_in(cache)?;
+        let mut file = incoming(cache)?;
         std::io::Write::write_all(&mut file, &bytes)?;
         // A crash must not leave the name without the content.
         file.as_file().sync_all()?;

@@ -12,6 +12,7 @@
 mod batch;
 mod encoding;
 mod error;
+mod incoming;
 mod loader;
 pub mod pretraining;
 mod review;

@@ -181,15 +181,22 @@ impl PretrainingConfig {
         toml::to_string(self).expect("a configuration is representable in TOML")
     }
 
-    /// sha256 over what decides the weights up to the decay of the learning rate: a training that is
-    /// made longer goes on from one that was shorter.
-    pub fn identity(&self) -> String {
+    /// The same without where its files lie on this machine.
+    #[must_use]
+    pub fn without_paths(&self) -> Self {
         let mut config = self.clone();
         if let ModelConfig::Pretrained { path, .. } = &mut config.model {
             *path = PathBuf::new();
         }
         config.corpus.archive = PathBuf::new();
         config.corpus.test = PathBuf::new();
+        config
+    }
+
+    /// sha256 over what decides the weights up to the decay of the learning rate: a training that is
+    /// made longer goes on from one that was shorter.
+    pub fn identity(&self) -> String {
+        let mut config = self.without_paths();
         config.training.num_train_steps = 0;
         config.training.decay_steps = 0;
         config.evaluation = PretrainingEvaluation { evaluate_every: 0, save_every: 0 };

@@ -306,29 +306,33 @@ fn gradients<M: MaskedLanguageModel>(
             add(batch_gradients(&inner.clone().train(), batch, masked, device)?);
         }
     } else {
-        let parts = std::thread::scope(|scope| {
-            let mut threads = Vec::with_capacity(batches.len());
-            for (batch, pool) in batches.iter().zip(pools) {
-                // Each thread has a graph of its own over the same weights.
-                let model = inner.clone().train();
-                let gradients = move || batch_gradients(&model, batch, masked, device);
-                threads.push(scope.spawn(|| pool.install(gradients)));
-            }
-            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-                thread.join().expect("a batch's computation does not panic")
-            };
-            threads.into_iter().map(join).collect::<Result<Vec<_>, TrainingError>>()
-        })?;
-        parts.into_iter().for_each(&mut add);
+        // As many at once as there are pools: each holds its graph in memory.
+        for batches in batches.chunks(pools.len()) {
+            let parts = std::thread::scope(|scope| {
+                let mut threads = Vec::with_capacity(batches.len());
+                for (batch, pool) in batches.iter().zip(pools) {
+                    // Each thread has a graph of its own over the same weights.
+                    let model = inner.clone().train();
+                    let gradients = move || batch_gradients(&model, batch, masked, device);
+                    threads.push(scope.spawn(|| pool.install(gradients)));
+                }
+                let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                    thread.join().expect("a batch's computation does not panic")
+                };
+                threads.into_iter().map(join).collect::<Result<Vec<_>, TrainingError>>()
+            })?;
+            parts.into_iter().for_each(&mut add);
+        }
     }
     Ok((accumulator.grads(), total))
 }
 
-/// A pool for each batch of a step, which share the threads.
+/// A pool for each batch of a step, or for each thread if there are fewer: they share the threads.
 fn share_threads(batches: usize) -> Result<Vec<ThreadPool>, TrainingError> {
-    let threads = (rayon::current_num_threads() / batches).max(1);
-    let pool = |_| ThreadPoolBuilder::new().num_threads(threads).build();
-    (0..batches)
+    let threads = rayon::current_num_threads();
+    let pools = batches.clamp(1, threads);
+    let pool = |_| ThreadPoolBuilder::new().num_threads(threads / pools).build();
+    (0..pools)
         .map(pool)
         .collect::<Result<_, _>>()
         .map_err(|error| TrainingError::Io(std::io::Error::other(error)))

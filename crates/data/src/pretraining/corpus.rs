@@ -7,6 +7,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::CorpusReview;
+use crate::incoming::incoming;
 use crate::split::hex;
 use crate::{DataError, Review};
 
@@ -232,8 +233,7 @@ impl CorpusWriter {
             _ => Path::new("."),
         };
         fs_err::create_dir_all(folder)?;
-        let file =
-            tempfile::Builder::new().prefix("corpus-").suffix(".partial").tempfile_in(folder)?;
+        let file = incoming(folder)?;
         let mut writer = Self { file: BufWriter::new(file), hasher: Sha256::new() };
         writer.write(HEADER)?;
         Ok(writer)

@@ -1,4 +1,3 @@
-use std::collections::HashSet;
 use std::path::Path;
 
 use super::corpus::normalize;
@@ -53,16 +52,6 @@ pub fn read_corpus(path: &Path) -> Result<Vec<CorpusReview>, DataError> {
     corpus.collect()
 }
 
-/// The reviews whose ids are not among `ids`, in their order.
-pub fn without<'a>(
-    mut reviews: Vec<CorpusReview>,
-    ids: impl IntoIterator<Item = &'a str>,
-) -> Vec<CorpusReview> {
-    let ids: HashSet<&str> = ids.into_iter().collect();
-    reviews.retain(|review| !ids.contains(review.id.as_str()));
-    reviews
-}
-
 /// Holds out about `fraction` of the reviews to measure on.
 ///
 /// A review is held out or not by a hash of its id alone, whatever other reviews there are: one that
@@ -77,6 +66,8 @@ pub fn hold_out(reviews: &[CorpusReview], fraction: f64) -> Split {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn corpus() -> Vec<CorpusReview> {
@@ -163,12 +154,5 @@ mod tests {
         // Written down, so that no later version measures on what another version was trained on.
         let reviews = corpus();
         assert_eq!(hold_out(&reviews[..1_000], 0.005).validation, [211, 218, 432, 972]);
-    }
-
-    #[test]
-    fn given_ids_are_taken_out() {
-        let reviews = corpus();
-        let kept = without(reviews[..4].to_vec(), ["7919", "23757", "unknown"]);
-        assert_eq!(kept, [reviews[0].clone(), reviews[2].clone()]);
     }
 }

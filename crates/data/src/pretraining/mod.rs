@@ -1,7 +1,7 @@
 //! Masked-language-model pre-training: from the raw crawl to batches with masked tokens.
 //!
 //! - [`build_corpus`] makes one file of the crawl's archive, without what the test set holds.
-//! - [`read_corpus`], [`without`] and [`hold_out`] read it back and choose of it by id.
+//! - [`read_corpus`] and [`hold_out`] read it back and choose of it by id.
 //! - [`write_stars`] makes a classification data set of its stars.
 //! - [`mask`] hides whole words; [`MaskingVocabulary`] knows which tokens make one.
 //! - [`PretrainingLoader`] packs the reviews into batches of like cost.
@@ -17,7 +17,7 @@ mod packing;
 mod stars;
 
 pub use corpus::{CorpusSummary, build_corpus};
-pub use documents::{CorpusReview, hold_out, read_corpus, without};
+pub use documents::{CorpusReview, hold_out, read_corpus};
 pub use loader::{PretrainingBatch, PretrainingLoader};
 pub use masking::{Masked, MaskingVocabulary, mask};
 pub use packing::Packing;
