@@ -204,9 +204,14 @@ fn a_run_in_several_stretches_counts_all_of_them() {
     // What processes that were killed left behind: an hour and half an hour.
     fs_err::create_dir(world.path("run")).unwrap();
     world.write("run/config.toml", &config);
-    let stretch =
-        |started, seconds, peak| Stretch { started, seconds, peak_memory_mib: Some(peak) };
-    let earlier = [stretch(1_000, 3600.0, 1e6), stretch(9_000, 1800.0, 1.0)];
+    let stretch = |started, seconds, peak| Stretch {
+        started,
+        seconds,
+        peak_memory_mib: Some(peak),
+        program: None,
+    };
+    let mut earlier = [stretch(1_000, 3600.0, 1e6), stretch(9_000, 1800.0, 1.0)];
+    earlier[1].program = Some("c0ffee".into());
     world.write("run/stretches.json", serde_json::to_vec(&earlier).unwrap());
     trained(&world, &config, "run");
     let record = record(&world, "run");
@@ -218,6 +223,15 @@ fn a_run_in_several_stretches_counts_all_of_them() {
     assert!((record.total_seconds - 5400.0 - own).abs() < 1e-9);
     assert_eq!(record.results.unwrap().peak_memory_mib, Some(1e6));
     assert!(!world.path("run/stretches.json").exists());
+    // A program that was built outside of git does not know what it is.
+    if let Some(program) = &record.stretches[2].program {
+        let said = format!("goes on from what the program of c0ffee left, with that of {program}");
+        assert!(world.read("run/log.txt").contains(&said));
+        let verified = world.nsmc(&["verify", "run"]);
+        assert!(verified.success, "{}", verified.stderr);
+        let note = format!("several programs worked on it, one after the other: c0ffee, {program}");
+        assert!(verified.stdout.contains(&note), "{}", verified.stdout);
+    }
 }
 
 #[test]

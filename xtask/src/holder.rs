@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use nsmc_experiment::FileLock;
+use nsmc_experiment::{FileLock, knows_no_locks};
 
 use crate::grid::Stop;
 use crate::say;
@@ -49,7 +49,7 @@ impl Holder {
             Ok(()) => Ok(None),
             Err(TryLockError::WouldBlock) => Ok(Some(Self { pid: FileLock::holder(&path) })),
             // Locks are granted there.
-            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(None),
+            Err(TryLockError::Error(error)) if knows_no_locks(&error) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error.into()),
         }
     }

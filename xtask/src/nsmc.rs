@@ -60,10 +60,12 @@ impl Nsmc {
         let target = std::env::var_os("CARGO_TARGET_DIR")
             .map_or_else(|| workspace.root.join("target"), PathBuf::from);
         build.arg("--target-dir").arg(&target);
-        let status = build.status().context("cargo build")?;
-        ensure!(status.success(), "the program `nsmc` could not be built for {device}");
-        let name = format!("nsmc{}", std::env::consts::EXE_SUFFIX);
-        Ok(Self { path: target.join("release").join(name), device, gpus: Vec::new() })
+        // Where it lies depends on cargo's settings, too.
+        build.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+        let output = build.output().context("cargo build")?;
+        ensure!(output.status.success(), "the program `nsmc` could not be built for {device}");
+        let path = executable(&output.stdout).context("`cargo build` names no program")?;
+        Ok(Self { path, device, gpus: Vec::new() })
     }
 
     /// A program that is built already.
@@ -154,6 +156,13 @@ impl Nsmc {
     }
 }
 
+/// The program among cargo's messages, a JSON object a line.
+fn executable(messages: &[u8]) -> Option<PathBuf> {
+    let messages = serde_json::Deserializer::from_slice(messages).into_iter::<serde_json::Value>();
+    let paths = messages.filter_map(|message| Some(message.ok()?["executable"].as_str()?.into()));
+    paths.last()
+}
+
 impl Tied {
     /// Waits for the process to end.
     pub(crate) fn wait(&mut self) -> Result<ExitStatus> {
@@ -224,6 +233,16 @@ fn has_cuda() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_program_is_where_cargo_says() {
+        let messages = b"{\"reason\":\"compiler-artifact\",\"executable\":null}\n\
+            {\"reason\":\"compiler-artifact\",\"executable\":\"/t/x86_64-unknown-linux-gnu/release/nsmc\"}\n\
+            {\"reason\":\"build-finished\",\"success\":true}\n";
+        let path = Path::new("/t/x86_64-unknown-linux-gnu/release/nsmc");
+        assert_eq!(executable(messages).as_deref(), Some(path));
+        assert_eq!(executable(b""), None);
+    }
 
     #[test]
     fn a_run_gets_the_gpus_that_were_named() {

@@ -193,9 +193,12 @@ fn not_the_papers(profile: &str, set: &[String], report: &Path) -> Option<String
 
 /// The rows of a profile's tables: its runs without those that only choose a configuration.
 fn plan_of(plan: &grid::Plan) -> Plan {
-    let rows = plan.rows().into_iter().map(|(job, recipe)| PlannedRun {
-        recipe: recipe.into(),
-        ..PlannedRun::of(&plan.jobs[job].run.config)
+    let rows = plan.rows().into_iter().map(|(job, recipe)| {
+        let job = &plan.jobs[job];
+        let row = PlannedRun { recipe: recipe.into(), ..PlannedRun::of(&job.run.config) };
+        // What it will be its trials say: a run of what it is meanwhile is another.
+        let known = job.waits_for.is_empty();
+        if known { row } else { PlannedRun { identity: String::new(), ..row } }
     });
     Plan {
         profile: plan.profile.name.clone(),
@@ -307,6 +310,23 @@ mod tests {
         found.sort();
         expected.sort();
         assert_eq!(found, expected);
+    }
+
+    /// Of an earlier training with the profile's own rate, which may not be what trials will choose.
+    #[cfg(unix)]
+    #[test]
+    fn a_cell_that_waits_for_its_trials_has_no_run_yet() {
+        let world = crate::grid::tests::World::new();
+        let plan = world.plan();
+        let waiting = plan.jobs.iter().find(|job| !job.waits_for.is_empty()).unwrap();
+        world.leaves(&waiting.run.config);
+        world.leaves(&plan.jobs[0].run.config);
+        let planned = plan_of(&plan);
+        assert_eq!(planned.runs.len(), plan.rows().len());
+        let study = Study::read_runs(&world.path("runs"), Some(planned)).unwrap();
+        let found: Vec<&str> =
+            study.runs().iter().map(|run| run.record.config.recipe.as_str()).collect();
+        assert_eq!(found, ["plain"]);
     }
 
     #[cfg(unix)]

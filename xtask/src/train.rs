@@ -237,11 +237,7 @@ impl Run {
     /// Removes the configuration that a finished run was started with, which an xtask that was
     /// killed leaves: the run directory has its own copy.
     pub(crate) fn sweep(&self) -> Result<()> {
-        let path = self.started_with();
-        if path.is_file() {
-            fs_err::remove_file(path)?;
-        }
-        Ok(())
+        remove_if_there(&self.started_with())
     }
 
     /// Runs it to its end as a process of `nsmc`. One that is done is left alone, unless it is to be
@@ -283,7 +279,15 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// To be called when the run has ended: the run directory has its own copy.
     pub(crate) fn close(self) -> Result<()> {
-        Ok(fs_err::remove_file(&self.resolved)?)
+        remove_if_there(&self.resolved)
+    }
+}
+
+/// Another grid over the same runs may have swept it already.
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs_err::remove_file(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => Ok(removed?),
     }
 }
 

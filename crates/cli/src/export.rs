@@ -128,7 +128,8 @@ fn how_to_load(layout: Layout, out: &Path, base: &str, classifier: &Classifier) 
         Layout::Peft => format!("PeftModel.from_pretrained({model}, \"{out}\")"),
         Layout::Loralib => format!(
             "model.load_state_dict(torch.load(\"{out}/lora.bin\"), strict=False), where model is \
-             {model} with its targeted layers replaced by loralib's, {}",
+             {model} with its targeted layers replaced by loralib's, each with the weight and bias of \
+             the layer it replaces, {}",
             loralib_arguments(&lora_layers(&classifier.model)?)
         ),
         Layout::Adapterhub if classifier.model.head.is_some() => format!(

@@ -10,6 +10,8 @@ use burn::tensor::Device;
 use nsmc_experiment::{Stretch, write_durably};
 use nsmc_training::peak_memory_mib;
 
+use crate::provenance;
+
 /// In the run directory while the run is not done.
 pub(crate) const FILE: &str = "stretches.json";
 
@@ -44,7 +46,16 @@ impl Stretches {
         };
         let started =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        stretches.push(Stretch { started, seconds: 0.0, peak_memory_mib: None });
+        let program = provenance::of_this_program().program();
+        if let (Some(before), Some(now)) = (Stretch::programs(&stretches).last(), &program)
+            && before != now
+        {
+            tracing::warn!(
+                "goes on from what the program of {before} left, with that of {now}: if the two \
+                 compute differently, its numbers are neither's"
+            );
+        }
+        stretches.push(Stretch { started, seconds: 0.0, peak_memory_mib: None, program });
         let mut beats = Beats { path, device: device.clone(), clock: Instant::now(), stretches };
         beats.beat()?;
         let (stop, stopped) = channel();

@@ -157,6 +157,12 @@ impl Findings {
                 self.differs("record.json: total_seconds", total, record.total_seconds);
             }
         }
+        let programs = Stretch::programs(&record.stretches);
+        if programs.len() > 1 {
+            let programs = programs.join(", ");
+            self.notes
+                .push(format!("several programs worked on it, one after the other: {programs}"));
+        }
         match (&record.status, &record.results) {
             (RunStatus::Success, Some(results)) => self.results(run, &config, results),
             (RunStatus::Success, None) => {

@@ -81,9 +81,11 @@ impl BilingualTable {
 
 /// A method as tables show it; its particulars stay as they are.
 pub fn method_words(label: &str) -> Words {
-    const NAMES: [(&str, &str); 5] = [
+    const NAMES: [(&str, &str); 7] = [
         ("Vanilla", "전체 미세조정(Vanilla)"),
         ("Head only", "분류기만 학습"),
+        ("Head and pooler only", "분류기와 pooler만 학습"),
+        ("Head and parts of the model only", "분류기와 모델 일부만 학습"),
         ("Baseline: majority class", "베이스라인: 다수 클래스"),
         ("Baseline: TF-IDF, logistic regression", "베이스라인: TF-IDF와 로지스틱 회귀"),
         ("Adapter, ", "어댑터, "),
@@ -108,6 +110,7 @@ mod tests {
         );
         assert_eq!(korean("Adapter, Stack(ko, nsmc)"), "어댑터, Stack(ko, nsmc)");
         assert_eq!(korean("AdapterFusion"), "AdapterFusion");
+        assert_eq!(korean("Head and pooler only (seed 1)"), "분류기와 pooler만 학습 (seed 1)");
         assert_eq!(korean("LoRA r=16"), "LoRA r=16");
     }
 }

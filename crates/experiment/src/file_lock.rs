@@ -19,9 +19,7 @@ impl FileLock {
         match file.file().try_lock() {
             Ok(()) => Self::held(file).map(Some),
             Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
-                Self::held(file).map(Some)
-            }
+            Err(TryLockError::Error(error)) if knows_no_locks(&error) => Self::held(file).map(Some),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
@@ -52,6 +50,16 @@ impl FileLock {
         Ok(Self { _file: file })
     }
 }
+
+/// Whether an attempt to lock a file says that its file system has no locks: that it does not know them,
+/// or, as NFS without its lock service, that there are none to be had.
+pub fn knows_no_locks(error: &std::io::Error) -> bool {
+    let none_available = cfg!(target_os = "linux") && error.raw_os_error() == Some(ENOLCK);
+    error.kind() == ErrorKind::Unsupported || none_available
+}
+
+/// Linux' number of "No locks available".
+const ENOLCK: i32 = 37;
 
 fn open(path: &Path) -> Result<fs_err::File> {
     fs_err::OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)

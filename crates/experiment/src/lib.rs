@@ -36,7 +36,7 @@ pub use durable::{
     sync_folder, write_durably,
 };
 pub use error::{ConfigError, Origin, Problem};
-pub use file_lock::FileLock;
+pub use file_lock::{FileLock, knows_no_locks};
 pub use grid::{Cell, Trials};
 pub use inputs::{WeightsKind, combined_sha256};
 pub use manifest::{

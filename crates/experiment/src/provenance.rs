@@ -29,9 +29,29 @@ pub struct Stretch {
     pub seconds: f64,
     /// Largest memory of the process, as [`crate::RunResults::peak_memory_mib`].
     pub peak_memory_mib: Option<f64>,
+    /// The program, as [`Provenance::program`] calls it; none in older records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+}
+
+impl Provenance {
+    /// The program in a word: its commit, with `-dirty` behind it if its sources differed from that;
+    /// none if the commit is not known.
+    pub fn program(&self) -> Option<String> {
+        let commit = self.commit.as_deref()?;
+        Some(if self.dirty == Some(true) { format!("{commit}-dirty") } else { commit.into() })
+    }
 }
 
 impl Stretch {
+    /// The programs that worked on a run, one after the other, without what is not known.
+    pub fn programs(stretches: &[Self]) -> Vec<&str> {
+        let mut programs: Vec<&str> =
+            stretches.iter().filter_map(|stretch| stretch.program.as_deref()).collect();
+        programs.dedup();
+        programs
+    }
+
     /// Wall time of all stretches.
     pub fn total_seconds(stretches: &[Self]) -> f64 {
         stretches.iter().map(|stretch| stretch.seconds).sum()

@@ -530,10 +530,10 @@ fn made(study: &Study) -> Markup {
             (heading("How it was made", "실험 환경과 방법"))
             p { (both(&words(
                 "Each run is one process with one resolved configuration and seed. The test set was \
-                 predicted once per run, after training; every figure here is computed from those \
-                 predictions.",
+                 predicted once per run, after training; every test figure here is computed from \
+                 those predictions.",
                 "실험 하나는 모든 설정과 시드를 고정해 실행한 프로세스 하나입니다. 테스트 집합은 학습이 끝난 뒤 실험마다 한 번만 \
-                 예측했고, 여기의 모든 수치는 그 예측에서 계산했습니다.",
+                 예측했고, 테스트 수치는 모두 그 예측에서 계산했습니다.",
             ))) }
             dl.facts { @for (name, value) in &facts { dt { (both(name)) } dd { (both(value)) } } }
             details {

@@ -645,10 +645,12 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
     if study.is_compared_with_the_paper() && verdict.paper().is_some() {
         caveats.push(words(
             "What the paper does not say (LoRA's alpha and target layers, whether the classifier \
-             trains, the length, weight decay, AdapterFusion's first stage) is filled in with the \
-             tutorial's and loralib's defaults: a reconstruction, not the authors' configuration.",
-            "논문에 적히지 않은 설정(LoRA의 alpha와 적용 층, 분류기 학습 여부, 최대 길이, weight decay, AdapterFusion의 \
-             1단계 등)은 튜토리얼과 loralib의 기본값으로 채운 추정이며, 저자들의 설정이 아닙니다.",
+             trains, the length, weight decay, AdapterFusion's first stage) is filled in from the \
+             tutorial, loralib, PEFT and adapters, without the tutorial's validation split: a \
+             reconstruction, not the authors' configuration.",
+            "논문에 적히지 않은 설정(LoRA의 alpha와 적용 층, 분류기 학습 여부, 최대 길이, weight decay, 검증 데이터 분리 여부, \
+             AdapterFusion의 1단계 등)은 튜토리얼과 loralib, PEFT, adapters의 기본값을 참고해 채운 추정이며, 저자들의 설정이 \
+             아닙니다.",
         ));
     }
     let seeds: Vec<usize> = verdict.recipes.iter().map(|recipe| recipe.seeds).collect();
@@ -700,9 +702,11 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
     if study.paper_scale.is_some() {
         caveats.push(words(
             "These runs are not of the paper's model: a small Korean BERT, on fewer reviews. They can \
-             speak of the order of methods and of why, not of the level of accuracy.",
-            "논문의 모델이 아니라 더 적은 리뷰로 학습한 작은 한국어 BERT의 결과입니다. 방법의 순위와 그 원인은 논문과 \
-             비교할 수 있지만, 정확도의 절댓값은 논문과 비교할 수 없습니다.",
+             speak of the order of methods, not of the level of accuracy; how deep LoRA falls and why \
+             may differ, for there are fewer steps, too, and this model has no pre-trained pooler.",
+            "논문의 모델이 아니라 더 적은 리뷰로 학습한 작은 한국어 BERT의 결과입니다. 방법의 순위는 논문과 비교할 수 있지만 \
+             정확도의 절댓값은 비교할 수 없습니다. 학습 스텝 수도 리뷰 수만큼 적고 사전학습된 pooler가 없어, LoRA가 무너지는 \
+             정도와 원인은 논문과 다를 수 있습니다.",
         ));
     }
     let chance: usize = study.cells.iter().map(|cell| cell.at_chance().len()).sum();

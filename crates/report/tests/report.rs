@@ -78,7 +78,7 @@ fn the_verdict_says_what_the_fabricated_numbers_say() {
         "이 격차의 절반 이상을 단독으로 메우는 설정 항목은 다음과 같습니다: alpha(1 → 128), ",
         "따라서 재구성한 LoRA의 성능이 무너지는 원인은 방법이 아니라 학습 설정에 있습니다",
         "a reconstruction, not the authors' configuration.",
-        "기본값으로 채운 추정이며, 저자들의 설정이 아닙니다.",
+        "기본값을 참고해 채운 추정이며, 저자들의 설정이 아닙니다.",
         "Runs stuck at chance, which count like all others: 1. Failed: 1.",
     ] {
         let html = html.replace("&#39;", "'").replace('\u{a0}', " ");

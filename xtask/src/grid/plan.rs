@@ -233,18 +233,21 @@ pub(crate) fn choose<'a>(
     trials: impl ExactSizeIterator<Item = &'a Path>,
     describe: impl Fn(usize) -> String,
 ) -> Result<(usize, String)> {
-    let count = trials.len();
+    let accuracies = trials.map(validation_accuracy).collect::<Result<Vec<f64>>>()?;
     let mut best: Option<(usize, f64)> = None;
-    for (candidate, trial) in trials.enumerate() {
-        let accuracy = validation_accuracy(trial)?;
+    for (candidate, &accuracy) in accuracies.iter().enumerate() {
         if best.is_none_or(|(_, highest)| accuracy > highest) {
             best = Some((candidate, accuracy));
         }
     }
     let (candidate, accuracy) = best.context("a cell that waits, waits for a trial")?;
+    let equal = accuracies.iter().filter(|other| **other >= accuracy).count();
+    let first =
+        if equal > 1 { format!(", which {equal} have: the first of them") } else { "".into() };
     let told = format!(
-        "{method} takes {}: validation accuracy {accuracy:.4}, the highest of {count} trials",
-        describe(candidate)
+        "{method} takes {}: validation accuracy {accuracy:.4}, the highest of {} trials{first}",
+        describe(candidate),
+        accuracies.len()
     );
     Ok((candidate, told))
 }

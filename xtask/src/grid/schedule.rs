@@ -188,7 +188,11 @@ impl Grid<'_> {
     fn give_up_waiting(&mut self) -> bool {
         let patience = self.starting.patience;
         let late = |(_, since): &(Holder, Instant)| since.elapsed() >= patience;
-        if !self.at_work.is_empty() || !self.held.values().any(late) {
+        if !self.at_work.is_empty() {
+            self.held.values_mut().for_each(|(_, since)| *since = Instant::now());
+            return false;
+        }
+        if !self.held.values().any(late) {
             return false;
         }
         let (late, held) = std::mem::take(&mut self.held).into_iter().partition(|(_, it)| late(it));
@@ -264,8 +268,7 @@ impl Grid<'_> {
                     self.display.end(job, "stopped");
                 } else {
                     let said = self.last_lines.remove(&job);
-                    let why = said.unwrap_or_else(|| format!("the run ended with {status}"));
-                    let why = why.strip_prefix(ERROR).unwrap_or(&why).to_owned();
+                    let why = why_it_ended(said.as_deref(), &status.to_string());
                     let run = &self.plan.jobs[job].run;
                     let late = self
                         .held
@@ -311,5 +314,14 @@ impl Grid<'_> {
         let left: Option<f64> = left.sum();
         let done = self.display.total() - self.count(Stand::Open) - self.at_work.len();
         self.display.whole(done, left.map(|left| left / self.starting.at_once() as f64));
+    }
+}
+/// Why a run failed: the error that it ended with, or if it came to none, as when it is killed for want
+/// of memory, how it ended, and what it had said last.
+pub(super) fn why_it_ended(said: Option<&str>, status: &str) -> String {
+    match said.map(|said| (said.strip_prefix(ERROR), said)) {
+        Some((Some(error), _)) => error.to_owned(),
+        Some((None, said)) => format!("the run ended with {status}; its last words: {said}"),
+        None => format!("the run ended with {status}"),
     }
 }

@@ -14,7 +14,7 @@ use nsmc_experiment::{
 
 use super::estimate::Speeds;
 use super::plan::{Plan, State};
-use super::schedule::{Outcome, Starting, run};
+use super::schedule::{Outcome, Starting, run, why_it_ended};
 use super::stop::Stop;
 use super::timing::{Timed, time, to_time};
 use crate::args::{DeviceChoice, Options, Source};
@@ -696,4 +696,16 @@ fn an_estimate_is_what_earlier_runs_took_by_reviews_and_threads() {
     let of_400 = speeds(false).estimate(&own, 2).unwrap();
     own.data.train_size = Rows::Exactly(400);
     assert_eq!(Some(of_400), speeds(false).estimate(&own, 2));
+}
+
+#[test]
+fn a_run_that_is_killed_did_not_end_with_what_it_said_hours_before() {
+    let killed = "signal: 9 (SIGKILL)";
+    let warned = "WARN damaged or missing: its checkpoint is passed over";
+    assert_eq!(
+        why_it_ended(Some(warned), killed),
+        format!("the run ended with {killed}; its last words: {warned}")
+    );
+    assert_eq!(why_it_ended(None, killed), "the run ended with signal: 9 (SIGKILL)");
+    assert_eq!(why_it_ended(Some("error: out of memory"), "exit status: 1"), "out of memory");
 }

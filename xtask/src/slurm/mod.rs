@@ -11,7 +11,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nsmc_eval::Table;
 use nsmc_experiment::FileLock;
 
@@ -52,14 +52,24 @@ pub(crate) fn is_queued(plan: &Plan, runs: &Path) -> Result<bool> {
 /// stands.
 pub(crate) fn reproduce(plan: &mut Plan, submitting: &Submitting<'_>) -> Result<()> {
     let Submitting { workspace, options, .. } = submitting;
+    let other_cluster = |option: &&String| {
+        ["-M", "--clusters", "--cluster"].iter().any(|name| option.starts_with(name))
+    };
+    if let Some(option) = submitting.sbatch.iter().find(other_cluster) {
+        bail!(
+            "`--slurm-option={option}`: the queue would be asked of this machine's own cluster; set \
+             SLURM_CLUSTERS, which `sbatch` and `squeue` both heed"
+        );
+    }
     let slurm = Slurm::of_path();
-    let queue = slurm.queue()?;
     let folder = folder(&workspace.folder(&options.runs), plan);
     fs_err::create_dir_all(&folder)?;
     let lock = FileLock::try_acquire(&folder.join(".lock"))?;
     let _lock = lock.with_context(|| {
         format!("{}: another `cargo xtask reproduce` is submitting", folder.display())
     })?;
+    // Behind the lock: what another has just submitted is in it.
+    let queue = slurm.queue()?;
     let earlier = Submission::read(&folder)?;
     if let Some(submission) = &earlier {
         let runs = workspace.folder(&options.runs);

@@ -43,7 +43,13 @@ impl Slurm {
 }
 
 fn output<'a>(program: &Path, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<String> {
-    let output = Command::new(program).args(arguments).output().with_context(|| {
+    // A person's own view of the queue would hide tasks.
+    let views = ["SQUEUE_STATES", "SQUEUE_PARTITION", "SQUEUE_NAMES", "SQUEUE_FORMAT"];
+    let mut command = Command::new(program);
+    views.iter().for_each(|view| {
+        command.env_remove(view);
+    });
+    let output = command.args(arguments).output().with_context(|| {
         format!(
             "`{}` cannot be started; `--launcher slurm` needs Slurm's commands on this machine, as \
              the login node of a cluster has them",

@@ -105,11 +105,15 @@ impl Study {
         let mut note = Words::new(
             "Accuracy: mean ± standard deviation over seeds; its interval is Student's over seeds, or \
              Wilson's over reviews for one seed. Precision, recall and F1 are pooled over all \
-             reviews; \"batches\" are means over batches, as the paper computed them.",
+             reviews; \"batches\" are means over batches, as the paper's F1 suggests that it did.",
             "정확도는 시드에 대한 평균 ± 표준편차입니다. 신뢰구간은 시드가 여럿이면 t 분포 구간, 하나면 Wilson \
-             구간입니다. 정밀도, 재현율, F1은 모든 리뷰를 한데 모아 계산한 값이고, ‘배치 평균’은 논문처럼 배치마다 \
-             계산해 평균한 값입니다.",
+             구간입니다. 정밀도, 재현율, F1은 모든 리뷰를 한데 모아 계산한 값이고, ‘배치 평균’은 배치마다 계산해 평균한 \
+             값으로, 논문의 F1도 이렇게 계산한 것으로 보입니다.",
         );
+        if let Some(split) = self.trained_on(of_group) {
+            note.en += &split.en;
+            note.ko += &split.ko;
+        }
         if self.paper_scale.is_some() && paper.is_some() {
             note.en += " The paper's figures are those of multilingual BERT on more reviews: \
                         comparable in order, not in level.";
@@ -143,6 +147,42 @@ impl Study {
             _ => format!("quality-{size}"),
         };
         StudyTable { name, title, note, table }
+    }
+
+    /// How many reviews were trained on and validated on, where that is not the size of the cells; per
+    /// recipe if those differ.
+    fn trained_on(&self, of_group: impl Fn(&&Cell) -> bool) -> Option<Words> {
+        let mut splits: Vec<((usize, usize), Vec<&str>)> = Vec::new();
+        let mut differs = false;
+        for cell in self.cells.iter().filter(of_group) {
+            let results = cell.finished().find_map(|run| run.record.results.as_ref());
+            let Some(results) = results.filter(|_| !cell.key.is_baseline()) else { continue };
+            let split = (results.train_reviews, results.validation_reviews);
+            differs |= split.1 > 0 || cell.key.train_size != Rows::Exactly(split.0);
+            let index = splits.iter().position(|(known, _)| *known == split).unwrap_or_else(|| {
+                splits.push((split, Vec::new()));
+                splits.len() - 1
+            });
+            if !splits[index].1.contains(&cell.key.recipe.as_str()) {
+                splits[index].1.push(&cell.key.recipe);
+            }
+        }
+        if !differs {
+            return None;
+        }
+        let several = splits.len() > 1;
+        let (mut en, mut ko) = (Vec::new(), Vec::new());
+        for ((train, validation), recipes) in &splits {
+            let [train, validation] = [train, validation].map(|count| with_thousands(*count));
+            let recipes = recipes.join(", ");
+            let of = if several { format!(" ({recipes})") } else { String::new() };
+            en.push(format!("{train} and {validation}{of}"));
+            ko.push(format!("{train}건과 {validation}건{of}"));
+        }
+        Some(Words::new(
+            format!(" Reviews trained on and validated on: {}.", en.join(", ")),
+            format!(" 실제로 학습과 검증에 쓴 리뷰: {}.", ko.join(", ")),
+        ))
     }
 
     /// A setting in both languages; as the plan has it where no run says more.
@@ -274,7 +314,7 @@ impl Study {
             name: "recipes".into(),
             title: Words::new(
                 "What other recipes change, against the paper's",
-                "다른 학습 설정이 논문의 설정과 달라지는 점",
+                "학습 설정을 논문과 다르게 했을 때의 변화",
             ),
             note: Words::new(
                 "The difference is that of accuracies, less the same method with the paper's \
@@ -339,10 +379,10 @@ impl Study {
         }
         let mut note = Words::new(
             "Means over seeds. Time per epoch is of training steps alone; AdapterFusion's is that of \
-             its second stage, and the whole run has both, validation and test. The paper's times are \
-             of one V100.",
-            "시드에 대한 평균입니다. 에폭당 시간은 학습 스텝만의 시간이고 AdapterFusion은 2단계의 시간입니다. 실험 전체 \
-             시간에는 두 단계와 검증, 테스트가 모두 들어갑니다. 논문의 시간은 V100 한 장에서 잰 것입니다.",
+             its second stage, and so are its trainable parameters; the whole run has both stages, \
+             validation and test. The paper's times are of one V100.",
+            "시드에 대한 평균입니다. 에폭당 시간은 학습 스텝만의 시간이고 AdapterFusion은 2단계의 시간이며, 학습 가능 \
+             파라미터 수도 2단계의 값입니다. 실험 전체 시간에는 두 단계와 검증, 테스트가 모두 들어갑니다. 논문의 시간은 V100 한 장에서 잰 것입니다.",
         );
         let trained = self.cells.iter().filter(|cell| !cell.key.is_baseline());
         let results = trained.flat_map(|cell| cell.finished()).map(|run| &run.record.results);

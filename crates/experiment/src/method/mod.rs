@@ -266,7 +266,13 @@ impl MethodConfig {
     pub fn label(&self) -> String {
         match self {
             Self::Vanilla => "Vanilla".into(),
-            Self::HeadOnly(_) => "Head only".into(),
+            Self::HeadOnly(head) => match head.trains.as_slice() {
+                [Part::Head] => "Head only".into(),
+                [Part::Head, Part::Pooler] | [Part::Pooler, Part::Head] => {
+                    "Head and pooler only".into()
+                }
+                _ => "Head and parts of the model only".into(),
+            },
             Self::Lora(lora) => format!("LoRA r={}", lora.rank),
             Self::Adapter(adapter) if adapter.setup == adapter.adapter.name => "Adapter".into(),
             Self::Adapter(adapter) => format!("Adapter, {}", adapter.setup),
