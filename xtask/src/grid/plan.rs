@@ -243,7 +243,7 @@ pub(crate) fn choose<'a>(
     let (candidate, accuracy) = best.context("a cell that waits, waits for a trial")?;
     let equal = accuracies.iter().filter(|other| **other >= accuracy).count();
     let first =
-        if equal > 1 { format!(", which {equal} have: the first of them") } else { "".into() };
+        if equal > 1 { format!(", which {equal} have: the first of them") } else { String::new() };
     let told = format!(
         "{method} takes {}: validation accuracy {accuracy:.4}, the highest of {} trials{first}",
         describe(candidate),

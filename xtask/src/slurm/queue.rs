@@ -46,9 +46,9 @@ fn output<'a>(program: &Path, arguments: impl IntoIterator<Item = &'a OsStr>) ->
     // A person's own view of the queue would hide tasks.
     let views = ["SQUEUE_STATES", "SQUEUE_PARTITION", "SQUEUE_NAMES", "SQUEUE_FORMAT"];
     let mut command = Command::new(program);
-    views.iter().for_each(|view| {
+    for view in views {
         command.env_remove(view);
-    });
+    }
     let output = command.args(arguments).output().with_context(|| {
         format!(
             "`{}` cannot be started; `--launcher slurm` needs Slurm's commands on this machine, as \
