@@ -524,7 +524,12 @@ fn stand_in_for(arguments: &[&str]) -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     let record = record(&config, number, &folder)?;
-    record.write(&path)?;
+    let device = value("--device").ok_or("no device")?;
+    let device = match device.to_string_lossy().strip_prefix("cuda:") {
+        Some(gpu) => format!("CUDA GPU {gpu} (burn-cuda)"),
+        None => record.device.clone(),
+    };
+    RunRecord { device, ..record }.write(&path)?;
     Ok(())
 }
 
