@@ -76,7 +76,7 @@ metric_batch_size = 32
 PRETRAINED = """[model]
 source = "pretrained"
 name = "base"
-revision = "1"
+revision = "{revision}"
 path = "{path}\""""
 
 LORA = """[method]
@@ -125,8 +125,30 @@ SOURCE = """[{key}]
 from = "given"
 invertible_non_linearity = "preset"
 path = "{path}"
-sha256 = ""
+sha256 = "{sha256}"
 """
+
+# What is read of a folder: the first of the weights that is there, and what lies beside them.
+MODEL = (["model.safetensors", "pytorch_model.bin"],
+         ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"])
+PEFT = (["adapter_model.safetensors", "adapter_model.bin"], ["adapter_config.json"])
+ADAPTER_FILES = (["adapter.safetensors", "pytorch_adapter.bin"], ["adapter_config.json"])
+HEAD = (["model_head.safetensors", "pytorch_model_head.bin"], ["head_config.json"])
+FUSION_FILES = (["model_adapter_fusion.safetensors", "pytorch_model_adapter_fusion.bin"],
+                ["adapter_fusion_config.json"])
+
+
+def folder_hash(folder, kind):
+    """The hash of a folder in a configuration: that of its files' hashes, one after the other."""
+    weights, beside = kind
+    there = lambda names: [name for name in names if (pathlib.Path(folder) / name).is_file()]
+    names = there(weights)[:1] + there(beside)
+    hashes = [hashlib.sha256((pathlib.Path(folder) / name).read_bytes()).hexdigest() for name in names]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def source(key, folder, kind):
+    return SOURCE.format(key=key, path=folder, sha256=folder_hash(folder, kind))
 
 
 class World:
@@ -161,7 +183,7 @@ class World:
         config = self.folder / f"{run}.toml"
         sha256 = hashlib.sha256(self.data.read_bytes()).hexdigest()
         config.write_text(CONFIG.format(
-            model=PRETRAINED.format(path=self.base), method=method, data=self.data, sha256=sha256, learning_rate=learning_rate))
+            model=PRETRAINED.format(path=self.base, revision=folder_hash(self.base, MODEL)), method=method, data=self.data, sha256=sha256, learning_rate=learning_rate))
         self.nsmc("train", "--config", config, "--out", run, "--device", "cpu")
 
     def logits(self, run):
@@ -217,7 +239,7 @@ def check_lora(world, name, **options):
 
     shake(model, ["lora_", "modules_to_save"])
     model.save_pretrained(world.folder / f"{name}.back")
-    start = SOURCE.format(key="method.start", path=world.folder / f"{name}.back")
+    start = source("method.start", world.folder / f"{name}.back", PEFT)
     settings["start"] = start
     world.train(f"{name}.again", LORA.format(**settings), 1e-30)
     compare(f"{name}, from peft", world.logits(f"{name}.again"), library_logits(model, world.base))
@@ -243,7 +265,7 @@ def check_adapters(world, name, head, config, invertible):
         model = load(ko, use_safetensors=safetensors)
         compare(f"{name}, one adapter, into adapters", world.logits(f"{name}.ko"), library_logits(model, base))
 
-    sources = SOURCE.format(key="method.sources.ko", path=ko / "nsmc")
+    sources = source("method.sources.ko", ko / "nsmc", ADAPTER_FILES)
     fused = ADAPTER.format(name="adapterfusion", setup="Fuse(ko, nsmc)",
                            fusion=FUSION.format(learning_rate=1e-2), sources=sources, **options)
     world.train(name, fused, 1e-2)
@@ -259,8 +281,9 @@ def check_adapters(world, name, head, config, invertible):
     model.save_adapter(str(back / "nsmc"), "nsmc", with_head=True)
     model.save_adapter_fusion(str(back / "fusion"), Fuse("ko", "nsmc"))
     sources = "".join(
-        SOURCE.format(key=f"method.sources.{key}", path=back / path)
-        for key, path in [("ko", "ko"), ("nsmc", "nsmc"), ('"ko,nsmc"', "fusion"), ("head", "nsmc")])
+        source(f"method.sources.{key}", back / path, kind)
+        for key, path, kind in [("ko", "ko", ADAPTER_FILES), ("nsmc", "nsmc", ADAPTER_FILES),
+                                ('"ko,nsmc"', "fusion", FUSION_FILES), ("head", "nsmc", HEAD)])
     fused = ADAPTER.format(name="adapterfusion", setup="Fuse(ko, nsmc)",
                            fusion=FUSION.format(learning_rate=1e-30), sources=sources, **options)
     world.train(f"{name}.again", fused, 1e-30)
