@@ -109,6 +109,15 @@ impl NamedTokens {
     }
 }
 
+/// Whether a post-processor, or one within it, has a template for a single text that holds the second
+/// of a pair: the library panics when it meets a text.
+fn has_second_text(processor: &serde_json::Value) -> bool {
+    let pieces = processor["single"].as_array().into_iter().flatten();
+    let second = |piece: &serde_json::Value| piece["Sequence"]["id"].as_str() == Some("B");
+    let inner = processor["processors"].as_array().into_iter().flatten();
+    pieces.into_iter().any(second) || inner.into_iter().any(has_second_text)
+}
+
 fn yes() -> bool {
     true
 }
@@ -303,6 +312,10 @@ impl BertTokenizer {
         // First, for the library panics where a decoder's text is no JSON.
         let json: serde_json::Value = serde_json::from_slice(&bytes)
             .map_err(|error| DataError::File { path: path.into(), message: error.to_string() })?;
+        if has_second_text(&json["post_processor"]) {
+            let message = "the post-processor's template for a text asks for a second one";
+            return Err(DataError::File { path: path.into(), message: message.into() });
+        }
         let tokenizer = Tokenizer::from_bytes(&bytes).map_err(|source| DataError::Tokenizer {
             context: path.display().to_string(),
             source,
@@ -747,6 +760,27 @@ mod tests {
                 ),
                 (read, _) => panic!("{config}: {read:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_template_that_the_library_would_panic_at_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        BertTokenizer::train(&DOCUMENTS, 80).unwrap().save(folder.path(), 128).unwrap();
+        let path = folder.path().join("tokenizer.json");
+        let whole: serde_json::Value =
+            serde_json::from_str(&fs_err::read_to_string(&path).unwrap()).unwrap();
+        let mut wrong = whole["post_processor"].clone();
+        let pieces = wrong["single"].as_array_mut().unwrap();
+        pieces.iter_mut().find(|piece| piece["Sequence"].is_object()).unwrap()["Sequence"]["id"] =
+            "B".into();
+        let within = serde_json::json!({"type": "Sequence", "processors": [wrong.clone()]});
+        for processor in [wrong, within] {
+            let mut changed = whole.clone();
+            changed["post_processor"] = processor;
+            fs_err::write(&path, changed.to_string()).unwrap();
+            let error = BertTokenizer::from_json(&path).map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains("asks for a second one"), "{error}");
         }
     }
 
