@@ -207,6 +207,9 @@ path = "ko"
 sha256 = ""
 "#;
 
+const SOURCE: &str =
+    "from = \"ko\"\ninvertible_non_linearity = \"preset\"\npath = \"ko\"\nsha256 = \"{sha}\"\n";
+
 #[test]
 fn a_setup_that_cannot_be_is_refused_before_anything_trains() {
     let world = World::new();
@@ -223,6 +226,16 @@ fn a_setup_that_cannot_be_is_refused_before_anything_trains() {
     ] {
         let method = fusion.replace("Fuse(ko, nsmc)", setup);
         refused(&world, &world.config_with(&method), &[expected]);
+    }
+    // Adapters are joined by commas without spaces, in the order of the setup.
+    world.write("ko/model_adapter_fusion.safetensors", "never read");
+    for unread in ["fi", "ko, nsmc", "nsmc,ko"] {
+        let kind = if unread == "fi" { WeightsKind::Adapter } else { WeightsKind::Fusion };
+        let sha256 = kind.sha256(&world.path("ko"), &FileHashes::default()).unwrap().unwrap();
+        let source = format!("[method.sources.\"{unread}\"]\n{}", SOURCE.replace("{sha}", &sha256));
+        let expected = format!("`method.sources.\"{unread}\"`: nothing is read from it");
+        let config = world.config_with(&format!("{fusion}{source}"));
+        refused(&world, &config, &[&expected, "head; nsmc; ko; nsmc; ko,nsmc"]);
     }
     let missing = fusion.replace("path = \"ko\"", "path = \"nowhere\"");
     refused(&world, &world.config_with(&missing), &["`method.sources.ko` (ko)", "nowhere"]);

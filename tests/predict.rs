@@ -38,6 +38,9 @@ fn texts_are_classified_from_the_command_line_a_file_and_standard_input() {
     world.write("texts.txt", texts.join("\n"));
     let arguments = ["predict", "--run", "run", "--device", "cpu", "--input", "texts.txt"];
     assert_eq!(world.nsmc(&arguments).stdout, from_arguments.stdout);
+    // As Windows saves it; a mark anywhere else is part of a text.
+    world.write("texts.txt", format!("\u{feff}{}", texts.join("\n")));
+    assert_eq!(world.nsmc(&arguments).stdout, from_arguments.stdout);
 
     let (input, mut typed) = std::io::pipe().unwrap();
     let arguments = ["predict", "--run", "run", "--input", "-", "--output", "tsv"];

@@ -139,6 +139,15 @@ fn a_pre_training_that_is_killed_again_and_again_ends_with_the_same_model() {
     let ran = world.nsmc(&["fill-mask", "--model", "whole/model", "--text", "정말 최고"]);
     let expected = "expected a text with [MASK] in it, found \"정말 최고\"";
     assert!(!ran.success && ran.stderr.contains(expected), "{}", ran.stderr);
+    let long = format!("{}[MASK]", "정말 ".repeat(200));
+    let ran = world.nsmc(&["fill-mask", "--model", "whole/model", "--text", &long]);
+    assert!(!ran.success && ran.stderr.contains("all that the model takes"), "{}", ran.stderr);
+    // It is none of the runs whose metrics can be computed again, and says so.
+    let ran = world.nsmc(&["verify", "whole"]);
+    assert!(ran.success && ran.stdout.contains("a pre-training: it has no"), "{}", ran.stderr);
+    // The record holds no place of the machine.
+    let record: serde_json::Value = serde_json::from_str(&world.read("whole/record.json")).unwrap();
+    assert_eq!(record["config"]["corpus"]["archive"], "");
     world.write("whole/model/tokenizer.json", include_str!("../models/mini/tokenizer.json"));
     let ran = world.nsmc(&["fill-mask", "--model", "whole/model", "--text", "[MASK]"]);
     let expected = "the tokenizer has 8000 entries, the model's embeddings";

@@ -4,6 +4,8 @@ use anyhow::Result;
 use burn::tensor::Device;
 #[cfg(feature = "cuda")]
 use burn::tensor::DeviceType;
+#[cfg(feature = "cuda")]
+use nsmc_experiment::CUDA_GPU;
 use nsmc_experiment::gpus;
 
 use crate::args::DeviceChoice;
@@ -88,7 +90,7 @@ fn cuda(index: usize) -> Result<NamedDevice> {
     let device = Device::cuda(index);
     let model =
         device.identity().map_or_else(String::new, |identity| format!(", {}", identity.name));
-    let name = format!("CUDA GPU {index}{model} (burn-cuda)");
+    let name = format!("{CUDA_GPU} {index}{model} (burn-cuda)");
     Ok(NamedDevice { device, name })
 }
 

@@ -1,4 +1,4 @@
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use nsmc_bert::{BertConfig, BertForMaskedLm, BertInput};
 use nsmc_data::BertTokenizer;
@@ -37,15 +37,16 @@ pub(crate) fn run(args: &FillMask, verbosity: u8) -> Result<()> {
     let encodings = tokenizer.encode(&args.text, config.max_position_embeddings)?;
     for (text, encoding) in args.text.iter().zip(encodings) {
         let ids = encoding.input_ids;
-        ensure!(
-            ids.contains(&mask) || !encoding.truncated,
-            "`--text`: its first {} tokens, all that the model takes, hold no [MASK]",
-            ids.len()
-        );
-        ensure!(
-            ids.contains(&mask),
-            "`--text`: expected a text with [MASK] in it, found \"{text}\""
-        );
+        if !ids.contains(&mask) {
+            ensure!(
+                encoding.truncated,
+                "`--text`: expected a text with [MASK] in it, found \"{text}\""
+            );
+            bail!(
+                "`--text`: the first {} tokens, all that the model takes, hold no [MASK]",
+                ids.len()
+            );
+        }
         let rows: Vec<i32> = (0..ids.len() as i32).collect();
         let rows = Tensor::from_data(TensorData::new(rows, [ids.len()]), &device);
         let logits = logits(&BertInput::from_ids(std::slice::from_ref(&ids), &device), rows);

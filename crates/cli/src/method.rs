@@ -1,5 +1,6 @@
 //! From a method's configuration to a model.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -24,11 +25,13 @@ pub(crate) fn first_stage(base: PeftModel, method: &MethodConfig, seed: u64) -> 
         MethodConfig::Lora(method) => lora(base, method, seed),
         MethodConfig::Adapter(method) => {
             let AdapterMethod { setup, head, trains, adapter, sources } = method;
+            check_sources(sources, &[setup])?;
             let sources = |name: &str| sources.get(name);
             adapter_stage(base, setup, adapter, *head, trains, &sources, seed)
         }
         MethodConfig::AdapterFusion(method) => {
             let AdapterFusionMethod { adapter_setup, head, trains, adapter, sources, .. } = method;
+            check_sources(sources, &[adapter_setup, &method.setup])?;
             let sources = |name: &str| sources.get(name);
             let model = adapter_stage(base, adapter_setup, adapter, *head, trains, &sources, seed)?;
             // What would fail in the second stage fails now.
@@ -92,6 +95,23 @@ pub(crate) fn fusion_stage(
     }
     model.set_active(Some(composition)).context("`method.setup`")?;
     Ok(model.train_only(trains))
+}
+
+/// Every source is read: it is the head's, or that of an adapter or a fusion layer of the setups.
+fn check_sources(sources: &BTreeMap<String, Source>, setups: &[&String]) -> Result<()> {
+    let mut read = vec![HEAD.to_owned()];
+    for setup in setups {
+        let composition = Composition::parse(setup).context("the setup of the adapters")?;
+        read.extend(composition.names().into_iter().map(str::to_owned));
+        read.extend(composition.fusions());
+    }
+    let unread = sources.keys().find(|name| !read.contains(name));
+    unread.map_or(Ok(()), |name| {
+        bail!(
+            "`method.sources.\"{name}\"`: nothing is read from it: expected one of {}",
+            read.join("; ")
+        )
+    })
 }
 
 fn adapter_stage<'a>(

@@ -44,8 +44,10 @@ fn texts(args: &Predict) -> Result<Box<dyn Iterator<Item = Result<String>>>> {
     Ok(Box::new(lines.map(move |(index, line)| {
         let line = line.with_context(|| format!("{name}:{}", index + 1))?;
         // Windows begins a file in UTF-8 with a byte order mark.
-        let mark = line.strip_prefix('\u{feff}').filter(|_| index == 0);
-        Ok(mark.map_or_else(|| line.clone(), str::to_owned))
+        match line.strip_prefix('\u{feff}') {
+            Some(text) if index == 0 => Ok(text.to_owned()),
+            _ => Ok(line),
+        }
     })))
 }
 

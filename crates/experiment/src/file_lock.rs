@@ -69,6 +69,15 @@ fn open(path: &Path) -> Result<fs_err::File> {
 mod tests {
     use super::*;
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_system_without_locks_is_told_from_a_lock_that_is_held() {
+        let error = std::io::Error::from_raw_os_error;
+        let [no_locks, not_supported, would_block] = [37, 95, 11].map(error);
+        assert!(knows_no_locks(&no_locks) && knows_no_locks(&not_supported));
+        assert!(!knows_no_locks(&would_block));
+    }
+
     #[test]
     fn a_lock_is_held_once_and_free_again_when_it_is_dropped() {
         let folder = tempfile::tempdir().unwrap();

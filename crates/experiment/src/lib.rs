@@ -55,7 +55,7 @@ pub use profile::{Catalog, Profile};
 pub use progress::ProgressEvent;
 pub use provenance::{Provenance, Stretch};
 pub use record::{
-    EpochRecord, FusionAttention, RunRecord, RunResults, RunStatus, StageRecord, gpus,
+    CUDA_GPU, EpochRecord, FusionAttention, RunRecord, RunResults, RunStatus, StageRecord, gpus,
 };
 
 use std::cell::RefCell;

@@ -770,18 +770,6 @@ lora = [{ "training.learning_rate" = 1e-3 }, { "training.learning_rate" = 2e-3, 
             assert_eq!(single.method.label(), "Adapter");
             let read = crate::Document::parse(&stack.to_toml(), Path::new("run.toml")).unwrap();
             assert_eq!(ExperimentConfig::from_document(&read).unwrap(), stack);
-            for unread in ["fi", "ko,nsmc", "ko, nsmc"] {
-                let source = "from = \"a\"\npath = \"b\"\nsha256 = \"c\"\n\
-                              invertible_non_linearity = \"preset\"\n";
-                let text = format!("{}\n[method.sources.\"{unread}\"]\n{source}", stack.to_toml());
-                let read = crate::Document::parse(&text, Path::new("run.toml")).unwrap();
-                let message = ExperimentConfig::from_document(&read).unwrap_err().to_string();
-                let expected = format!(
-                    "`method.sources`: \"{unread}\": nothing is read from it: expected one of head, \
-                     ko, nsmc"
-                );
-                assert!(message.contains(&expected), "{message}");
-            }
 
             let message = |set: &str| resolve("adapter", &[set]).unwrap_err().to_string();
             assert!(message("method.setup=Stack(fi, nsmc)").contains("`fi` is neither"));

@@ -136,9 +136,12 @@ impl FusionAttention {
     }
 }
 
+/// What a GPU is called in [`RunRecord::device`], before its index.
+pub const CUDA_GPU: &str = "CUDA GPU";
+
 /// How many CUDA GPUs a device's name is of: `CUDA GPU 0, NVIDIA H100 (burn-cuda) + CUDA GPU 1 …`.
 pub fn gpus(device: &str) -> usize {
-    device.matches("CUDA GPU ").count()
+    device.matches(CUDA_GPU).count()
 }
 
 /// How a run ended.

@@ -38,18 +38,7 @@ impl PeftModel {
 
     /// Writes LoRA and the classifier, and whatever else of the base trained, as a PyTorch file.
     pub fn save_loralib(&self, path: &Path) -> Result<(), PeftError> {
-        let lora = self.adapters.lora.as_ref().ok_or_else(|| PeftError::Value {
-            key: "lora",
-            message: "the model has no LoRA to be written in loralib's form".into(),
-        })?;
-        self.only_lora()?;
-        let trains = self.trains();
-        if trains.base {
-            return Err(PeftError::Value {
-                key: "trains",
-                message: "the whole base trained; loralib's form holds what LoRA adds to it".into(),
-            });
-        }
+        let (lora, trains) = (self.only_lora("loralib's")?, self.trains());
         if lora.config().use_dora {
             return Err(PeftError::Value {
                 key: "use_dora",

@@ -316,6 +316,7 @@ impl Grid<'_> {
         self.display.whole(done, left.map(|left| left / self.starting.at_once() as f64));
     }
 }
+
 /// Why a run failed: the error that it ended with, or if it came to none, as when it is killed for want
 /// of memory, how it ended, and what it had said last.
 pub(super) fn why_it_ended(said: Option<&str>, status: &str) -> String {

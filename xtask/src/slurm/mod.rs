@@ -48,14 +48,18 @@ pub(crate) fn is_queued(plan: &Plan, runs: &Path) -> Result<bool> {
     Ok(submission.tasks().any(|(job, task, _)| queue.holds(job, task)))
 }
 
+/// Whether an option of `sbatch` is `--clusters`, as short as that may be written; there is
+/// `--cluster-constraint`, too.
+fn names_a_cluster(option: &str) -> bool {
+    let name = option.split('=').next().unwrap_or_default();
+    option.starts_with("-M") || ["--cluster", "--clusters"].contains(&name)
+}
+
 /// Submits what of a plan is open, unless some of it is queued already, and says how everything
 /// stands.
 pub(crate) fn reproduce(plan: &mut Plan, submitting: &Submitting<'_>) -> Result<()> {
     let Submitting { workspace, options, .. } = submitting;
-    let other_cluster = |option: &&String| {
-        ["-M", "--clusters", "--cluster"].iter().any(|name| option.starts_with(name))
-    };
-    if let Some(option) = submitting.sbatch.iter().find(other_cluster) {
+    if let Some(option) = submitting.sbatch.iter().find(|option| names_a_cluster(option)) {
         bail!(
             "`--slurm-option={option}`: the queue would be asked of this machine's own cluster; set \
              SLURM_CLUSTERS, which `sbatch` and `squeue` both heed"

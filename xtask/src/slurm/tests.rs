@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::queue::Slurm;
 use super::submission::Submission;
-use super::{Submitting, folder, standing, submit, task};
+use super::{Submitting, folder, names_a_cluster, standing, submit, task};
 use crate::args::SlurmTask;
 use crate::grid::tests::World;
 use crate::grid::{Plan, State};
@@ -165,4 +165,14 @@ fn an_edit_after_the_submission_changes_nothing_of_what_is_queued() {
     assert_eq!(stands(&world, &plan, "").iter().filter(|state| *state == "done").count(), 2);
     let ids: Vec<String> = submission.tasks().map(|(.., task)| task.id.clone()).collect();
     assert_eq!(ids[1], plain);
+}
+
+#[test]
+fn only_another_cluster_is_refused_of_sbatchs_options() {
+    for option in ["-Mother", "--clusters=other", "--cluster=other"] {
+        assert!(names_a_cluster(option), "{option}");
+    }
+    for option in ["--cluster-constraint=fast", "--mem=24G", "--partition=gpu"] {
+        assert!(!names_a_cluster(option), "{option}");
+    }
 }

@@ -624,6 +624,43 @@ mod tests {
     }
 
     #[test]
+    fn times_that_were_taken_in_two_ways_are_said_to_compare_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        fabricated::grid(folder.path());
+        let note = || Study::read_runs(folder.path(), None).unwrap().cost_table().note;
+        assert!(!note().en.contains("measured again"));
+        let study = Study::read_runs(folder.path(), None).unwrap();
+        let finished: Vec<_> =
+            study.runs().into_iter().filter(|run| run.record.results.is_some()).collect();
+        let runs = finished.len();
+        for (index, run) in finished.into_iter().enumerate() {
+            let mut record = run.record.clone();
+            record.results.as_mut().unwrap().epoch_seconds_alone = Some(1.5);
+            record.write(&folder.path().join(&record.run_id).join("record.json")).unwrap();
+            let mixed =
+                format!("Of {} of {runs} runs, time per epoch was measured again", index + 1);
+            let (en, last) = (note().en, index + 1 == runs);
+            assert_eq!(en.contains(&mixed), !last, "{en}");
+            assert_eq!(en.contains("Time per epoch was measured again with nothing"), last, "{en}");
+        }
+    }
+
+    #[test]
+    fn a_table_says_how_many_of_its_reviews_were_trained_on() {
+        let study = study(None);
+        let note = &study.quality_tables()[0].note;
+        let [train, validation] = study.runs()[0]
+            .record
+            .results
+            .as_ref()
+            .map(|results| [results.train_reviews, results.validation_reviews])
+            .unwrap();
+        let said = format!("Reviews trained on and validated on: {train} and {validation}.");
+        assert!(note.en.contains(&said), "{}", note.en);
+        assert!(note.ko.contains(&format!("{train}건과 {validation}건")), "{}", note.ko);
+    }
+
+    #[test]
     fn the_papers_figures_stand_beside_ours_only_where_the_profile_says_so() {
         let without = study(None);
         for StudyTable { table, note, .. } in without.quality_tables() {

@@ -320,36 +320,6 @@ impl AdapterFusionMethod {
     }
 }
 
-/// The fusion layers that a setup names, as AdapterHub does: what is last in each part of a `Fuse`,
-/// joined by commas.
-pub(crate) fn setup_fusions(setup: &str) -> Vec<String> {
-    // Of each block that is open: whether it is a `Fuse`, and the last adapter of each of its parts.
-    let mut open: Vec<(bool, Vec<&str>)> = Vec::new();
-    let mut fusions = Vec::new();
-    for token in setup.split_inclusive(['(', ')', ',']) {
-        let text = token.trim_end_matches(['(', ')', ',']).trim();
-        if token.ends_with('(') {
-            open.push((text == "Fuse", Vec::new()));
-            continue;
-        }
-        if let (Some((_, lasts)), false) = (open.last_mut(), text.is_empty()) {
-            lasts.push(text);
-        }
-        if token.ends_with(')')
-            && let Some((fuse, lasts)) = open.pop()
-        {
-            let last = lasts.last().copied();
-            if fuse {
-                fusions.push(lasts.join(","));
-            }
-            if let (Some((_, outer)), Some(last)) = (open.last_mut(), last) {
-                outer.push(last);
-            }
-        }
-    }
-    fusions
-}
-
 /// The adapters that a setup names.
 pub(crate) fn setup_names(setup: &str) -> Vec<&str> {
     setup
@@ -357,28 +327,4 @@ pub(crate) fn setup_names(setup: &str) -> Vec<&str> {
         .map(str::trim)
         .filter(|name| !matches!(*name, "" | "Stack" | "Fuse"))
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fusion_has_the_names_of_what_is_last_in_its_parts() {
-        let fusions = |setup| setup_fusions(setup).join(" ");
-        for (setup, expected) in [
-            ("nsmc", ""),
-            ("Stack(ko, nsmc)", ""),
-            ("Fuse(ko, nsmc)", "ko,nsmc"),
-            ("Stack(ko, Fuse( a ,b))", "a,b"),
-            ("Fuse(Stack(ko, a), b)", "a,b"),
-            ("Fuse(a)", "a"),
-        ] {
-            assert_eq!(fusions(setup), expected, "{setup}");
-        }
-        // What is no composition is refused where it is parsed; here it only has to end.
-        for setup in ["Fuse(", "Fuse)", "((,", "Fuse(a, Fuse(b", ",)"] {
-            setup_fusions(setup);
-        }
-    }
 }

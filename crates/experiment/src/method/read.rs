@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{
     AdapterConfig, AdapterFusionMethod, AdapterKind, AdapterMethod, AdapterTraining, FusionKind,
     Head, HeadOnlyMethod, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
-    baseline::read_tfidf, setup_fusions, setup_names,
+    baseline::read_tfidf, setup_names,
 };
 use crate::document::{Node, Value};
 use crate::reader::{FromNode, Reader};
@@ -40,7 +40,6 @@ pub(crate) fn read_method(method: &mut Reader<'_>) -> MethodConfig {
                 sources: read_sources(method),
             };
             check_setup(method, "setup", &adapter.setup, &adapter.adapter, &adapter.sources, false);
-            check_sources(method, &adapter.sources, setup_names(&adapter.setup), &[]);
             MethodConfig::Adapter(adapter)
         }
         3 => {
@@ -71,9 +70,6 @@ pub(crate) fn read_method(method: &mut Reader<'_>) -> MethodConfig {
                 let fused = key == "setup";
                 check_setup(method, key, setup, &fusion.adapter, &fusion.sources, fused);
             }
-            let names = [&fusion.setup, &fusion.adapter_setup].map(|setup| setup_names(setup));
-            let fusions = setup_fusions(&fusion.setup);
-            check_sources(method, &fusion.sources, names.concat(), &fusions);
             if fusion.regularization && fusion.fusion == FusionKind::Static {
                 method.problem(
                     "regularization",
@@ -216,25 +212,6 @@ fn check_setup(
         method.problem(key, "expected a `Fuse(...)`, whose layer trains");
     } else if !fused && !trains {
         method.problem(key, format!("the adapter that trains, `{}`, is not in it", adapter.name));
-    }
-}
-
-/// Every source is read: it is the head's, an adapter's of the setups, or a fusion layer's.
-fn check_sources(
-    method: &mut Reader<'_>,
-    sources: &BTreeMap<String, Source>,
-    names: Vec<&str>,
-    fusions: &[String],
-) {
-    let mut read = names;
-    read.push("head");
-    // A fusion of one adapter has that adapter's name.
-    read.extend(fusions.iter().map(String::as_str).filter(|fusion| fusion.contains(',')));
-    read.sort_unstable();
-    read.dedup();
-    for name in sources.keys().filter(|name| !read.contains(&name.as_str())) {
-        let message = format!("nothing is read from it: expected one of {}", read.join(", "));
-        method.problem("sources", format!("\"{name}\": {message}"));
     }
 }
 

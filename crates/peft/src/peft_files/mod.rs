@@ -14,7 +14,7 @@ use nsmc_bert::Tensors;
 use self::config::PeftFile;
 use crate::bundle::Bundle;
 use crate::library_files::{write_json, write_safetensors};
-use crate::{Bias, LoraConfig, PeftError, PeftModel};
+use crate::{Bias, Lora, LoraConfig, PeftError, PeftModel};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -57,34 +57,32 @@ impl PeftModel {
         Ok(file.bias)
     }
 
-    /// Refuses to write a form of LoRA of a model that has more than it.
-    pub(crate) fn only_lora(&self) -> Result<(), PeftError> {
-        let what = match (&self.head, self.adapters.bottlenecks.is_empty()) {
-            (None, true) => return Ok(()),
-            (Some(_), _) => "a head",
-            (None, false) => "adapters",
+    /// The LoRA of a model that has nothing for which `form`, PEFT's or loralib's, has no place.
+    pub(crate) fn only_lora(&self, form: &str) -> Result<&Lora, PeftError> {
+        let refuse = |key, message| Err(PeftError::Value { key, message });
+        let Some(lora) = &self.adapters.lora else {
+            return refuse("lora", format!("the model has no LoRA to be written in {form} form"));
         };
-        let message =
-            format!("the model has {what} of AdapterHub's, too, for which there is no place");
-        Err(PeftError::Value { key: "lora", message })
+        for (there, what) in
+            [(self.head.is_some(), "a head"), (!self.adapters.bottlenecks.is_empty(), "adapters")]
+        {
+            if there {
+                let what = format!("the model has {what} of AdapterHub's, too");
+                return refuse("lora", format!("{what}, for which {form} form has no place"));
+            }
+        }
+        if self.trains().base {
+            let message = format!("the whole base trained; {form} form holds what LoRA adds to it");
+            return refuse("trains", message);
+        }
+        Ok(lora)
     }
 
     /// Writes LoRA into `folder`, with the classifier and whatever else of the base trained.
     ///
     /// `base_model` is what PEFT loads beneath it: a name on the Hugging Face hub or a path.
     pub fn save_peft(&self, base_model: &str, folder: &Path) -> Result<(), PeftError> {
-        let lora = self.adapters.lora.as_ref().ok_or_else(|| PeftError::Value {
-            key: "lora",
-            message: "the model has no LoRA to be written in PEFT's form".into(),
-        })?;
-        self.only_lora()?;
-        let trains = self.trains();
-        if trains.base {
-            return Err(PeftError::Value {
-                key: "trains",
-                message: "the whole base trained; PEFT's form holds what LoRA adds to it".into(),
-            });
-        }
+        let (lora, trains) = (self.only_lora("PEFT's")?, self.trains());
         let mut modules: Vec<String> = HEADS.map(str::to_owned).into();
         for (trained, module) in [
             (trains.pooler, &["pooler"][..]),
