@@ -34,6 +34,9 @@ const PADDINGS: [(&str, &str); 3] = [
 struct Measured {
     method: String,
     padding: String,
+    /// In words, where it says so.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    device: String,
     /// Real tokens; padding never counted.
     tokens_per_s: f64,
     /// Median.
@@ -265,6 +268,7 @@ mod tests {
         Measured {
             method: "lora".into(),
             padding: padding.into(),
+            device: String::new(),
             tokens_per_s,
             step_s: 1.0,
             peak_rss_mib: Some(peak),

@@ -3,7 +3,7 @@ use std::path::Path;
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{DType, Device, Int, Tensor};
-use nsmc_ops::LayerNorm;
+use nsmc_ops::{LayerNorm, multiply};
 
 use crate::checkpoint::{Declared, load_state_dict, read_tensors, save_pretrained, weights_file};
 use crate::{Activation, BertConfig, BertInput, BertModel, CheckpointError, Hooks, Init};
@@ -130,7 +130,7 @@ impl BertForMaskedLm {
     /// - output: `[rows, vocab_size]`
     pub fn decode(&self, transformed: Tensor<2>) -> Tensor<2> {
         let decoder = self.bert.embeddings.word_embeddings.weight.val().transpose();
-        transformed.matmul(decoder) + self.cls.predictions.bias.val().unsqueeze()
+        multiply(transformed, decoder) + self.cls.predictions.bias.val().unsqueeze()
     }
 }
 

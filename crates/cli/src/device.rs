@@ -1,3 +1,4 @@
+use std::ffi::OsStr;
 use std::io::Write as _;
 
 use anyhow::Result;
@@ -28,14 +29,14 @@ impl NamedDevice {
 /// The one place where a backend is chosen.
 pub(crate) fn choose(choice: DeviceChoice) -> Result<NamedDevice> {
     match choice {
-        DeviceChoice::Cpu => Ok(cpu()),
-        DeviceChoice::Auto => Ok(cuda(0).unwrap_or_else(|error| {
+        DeviceChoice::Cpu => cpu(),
+        DeviceChoice::Auto => cuda(0).or_else(|error| {
             if cfg!(feature = "cuda") {
                 // A run's log is not open yet, and its record names the device.
                 let _ = writeln!(std::io::stderr(), "warning: computing on the CPU: {error:#}");
             }
             cpu()
-        })),
+        }),
         DeviceChoice::Cuda(index) => cuda(index),
     }
 }
@@ -70,9 +71,25 @@ pub(crate) fn choose_several(
     Ok((first, devices))
 }
 
-fn cpu() -> NamedDevice {
+fn cpu() -> Result<NamedDevice> {
+    nsmc_training::set_amx(wants_amx(std::env::var_os("NSMC_AMX").as_deref())?);
     let threads = rayon::current_num_threads();
-    NamedDevice { device: Device::flex(), name: format!("CPU, {threads} threads (burn-flex)") }
+    let unit = if nsmc_training::has_amx() { ", AMX" } else { "" };
+    let name = format!("CPU, {threads} threads{unit} (burn-flex)");
+    Ok(NamedDevice { device: Device::flex(), name })
+}
+
+/// Whether the processor's matrix unit may be used where there is one. Products are those of float32
+/// either way, but their last bits differ.
+fn wants_amx(variable: Option<&OsStr>) -> Result<bool> {
+    match variable.map(OsStr::as_encoded_bytes) {
+        None | Some(b"1") => Ok(true),
+        Some(b"0") => Ok(false),
+        Some(_) => anyhow::bail!(
+            "`NSMC_AMX`: expected 0, which leaves the processor's matrix unit alone, or 1, which uses it \
+             where there is one, as does no such variable"
+        ),
+    }
 }
 
 #[cfg(feature = "cuda")]
@@ -132,6 +149,15 @@ fn cuda(_: usize) -> Result<NamedDevice> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_matrix_unit_is_used_unless_it_is_left_alone() {
+        let wants = |value: &str| wants_amx(Some(OsStr::new(value)));
+        assert!(wants_amx(None).unwrap() && wants("1").unwrap() && !wants("0").unwrap());
+        for value in ["", "off", "00"] {
+            assert!(wants(value).unwrap_err().to_string().contains("expected 0"), "{value}");
+        }
+    }
 
     #[test]
     fn batches_are_shared_by_different_gpus() {

@@ -14,7 +14,7 @@ use crate::dropout::{Mask, draw_seed, drop_elements, probability};
 use crate::extension::FlexKernels;
 use crate::math::{exp, sum2};
 use crate::matrix::{View, multiply};
-use crate::parallel::vectorized;
+use crate::parallel::{self, vectorized};
 use crate::precision::product;
 use crate::storage::{Elements, has_kernel, new};
 use crate::{OutputRows, Sequences};
@@ -199,7 +199,7 @@ pub(crate) fn forward(
 ) -> Attended {
     let (query, key, value) = (Elements::of(query), Elements::of(key), Elements::of(value));
     let rows: usize = sizes.sequences.iter().map(|span| span.output.len()).sum();
-    let mut output = vec![0.0; rows * sizes.hidden_size];
+    let mut output = parallel::zeros(rows * sizes.hidden_size);
     let parts = sizes.split(&mut output, |span| span.output.clone());
     let probabilities = sizes
         .sequences
@@ -263,8 +263,8 @@ impl Backward<Flex, 3> for AttentionBackward {
         };
         let rows: usize = sizes.sequences.iter().map(|span| span.output.len()).sum();
         let key_rows: usize = sizes.sequences.iter().map(|span| span.key_rows.len()).sum();
-        let mut found =
-            [rows, key_rows, key_rows].map(|rows| (rows, vec![0.0; rows * sizes.hidden_size]));
+        let mut found = [rows, key_rows, key_rows]
+            .map(|rows| (rows, parallel::zeros(rows * sizes.hidden_size)));
         let [(_, query), (_, key), (_, value)] = &mut found;
         let parts = sizes
             .split(query, |span| span.output.clone())

@@ -12,7 +12,7 @@ use crate::dropout::DropoutBackward;
 use crate::gather::GatherBackward;
 use crate::gelu::GeluBackward;
 use crate::layer_norm::{LayerNormBackward, Normalized};
-use crate::linear::{LinearBackward, LowRankBackward, LowRankSaved};
+use crate::linear::{LinearBackward, LowRankBackward, LowRankSaved, MultiplyBackward};
 use crate::row_attention::RowAttentionBackward;
 use crate::storage::{Elements, new, rows_and_width};
 use crate::{attention, dropout, gather, gelu, linear, row_attention};
@@ -36,6 +36,8 @@ pub(crate) trait FlexKernels: Backend {
         beta: FloatTensor<Self>,
         epsilon: f64,
     ) -> FloatTensor<Self>;
+
+    fn multiply(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 
     fn linear(
         x: FloatTensor<Self>,
@@ -105,6 +107,10 @@ impl FlexKernels for Flex {
         epsilon: f64,
     ) -> FloatTensor<Self> {
         Normalized::of(x, None, &gamma, &beta, epsilon, false).output
+    }
+
+    fn multiply(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        linear::product_of(x, weight)
     }
 
     fn linear(
@@ -218,6 +224,13 @@ impl<C: CheckpointStrategy> FlexKernels for Autodiff<Flex, C> {
             normalized.output,
             || (normalized.saved.expect("what a tracked input saves"), gamma),
         )
+    }
+
+    fn multiply(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, x_node) = x.into_parts();
+        let (weight, weight_node) = weight.into_parts();
+        let output = linear::product_of(x.clone(), weight.clone());
+        record::<C, _, 2>(MultiplyBackward, [x_node, weight_node], output, || (x, weight))
     }
 
     fn linear(

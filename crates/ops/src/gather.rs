@@ -6,6 +6,7 @@ use burn::tensor::{Bool, Int, Tensor};
 use burn_flex::FlexTensor;
 
 use crate::extension::FlexKernels;
+use crate::parallel;
 use crate::storage::{Elements, has_kernel, new, rows_and_width};
 
 /// The rows of `table` with these numbers; the row `ignored` gets no gradient, as the padding row of
@@ -60,7 +61,7 @@ impl Backward<Flex, 1> for GatherBackward {
         unary::<Flex, _>(ops.parents, ops.node, gradients, |gradient| {
             let (_, width) = rows_and_width(&gradient);
             let gradient = Elements::of(gradient);
-            let mut table = vec![0.0; entries * width];
+            let mut table = parallel::zeros(entries * width);
             for (&id, row) in ids.iter().zip(gradient.floats().chunks_exact(width)) {
                 if ignored == Some(id) {
                     continue;

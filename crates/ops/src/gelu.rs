@@ -32,7 +32,7 @@ fn composed<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 }
 
 pub(crate) fn forward(x: &[f32]) -> Vec<f32> {
-    let mut y = vec![0.0; x.len()];
+    let mut y = parallel::zeros(x.len());
     parallel::blocks(&mut y, |first, y| {
         for (y, &x) in y.iter_mut().zip(&x[first..]) {
             *y = x * (0.5 * (1.0 + erf(x * FRAC_1_SQRT_2)));

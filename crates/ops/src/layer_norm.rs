@@ -136,9 +136,9 @@ impl Normalized {
         let residual = residual.map(Elements::of);
         let (gamma, beta) = (Elements::of(gamma.clone()), Elements::of(beta.clone()));
         let (gamma, beta) = (gamma.floats(), beta.floats());
-        let mut output = vec![0.0; rows * width];
+        let mut output = parallel::zeros(rows * width);
         let mut scale = vec![0.0; rows];
-        let mut normalized = vec![0.0; if save { rows * width } else { 0 }];
+        let mut normalized = parallel::zeros(if save { rows * width } else { 0 });
 
         let block = parallel::block_rows(width);
         let mut kept = normalized.chunks_mut(block * width).collect::<Vec<_>>();

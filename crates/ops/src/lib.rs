@@ -18,6 +18,8 @@
 )]
 
 mod adamw;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 mod attention;
 mod dropout;
 mod extension;
@@ -40,7 +42,8 @@ pub use dropout::dropout;
 pub use gather::gather;
 pub use gelu::gelu;
 pub use layer_norm::LayerNorm;
-pub use linear::{LowRank, linear, low_rank_linear};
+pub use linear::{LowRank, linear, low_rank_linear, multiply};
+pub use matrix::{has_amx, set_amx};
 pub use norm::{scale, sum_of_squares};
 pub use precision::set_bf16_products;
 pub use row_attention::row_attention;

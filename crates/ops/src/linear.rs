@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 
 use crate::extension::FlexKernels;
-use crate::matrix::{Output, View, multiply_parallel};
+use crate::matrix::{Term, View, sum_parallel};
 use crate::parallel;
 use crate::precision::product;
 use crate::storage::{Elements, has_kernel, new, rows_and_width};
@@ -71,6 +71,20 @@ pub(crate) fn parts(rows: usize) -> usize {
 pub(crate) fn of_each_part(parameter: Tensor<1>, parts: usize) -> Tensor<3> {
     let width = parameter.dims()[0];
     parameter.unsqueeze::<3>().expand([parts, 1, width])
+}
+
+/// `x · W`, in float32 on every device.
+///
+/// # Shapes
+/// - x: `[rows, in]`
+/// - weight: `[in, out]`
+/// - output: `[rows, out]`
+pub fn multiply(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    if !has_kernel(&x) {
+        return x.matmul(weight);
+    }
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as FlexKernels>::multiply(x, weight))
 }
 
 fn linear_kernel(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
@@ -164,28 +178,18 @@ impl Matrix {
 
 /// `factor · left · right`.
 fn multiplied(left: (&[f32], View), right: (&[f32], View), factor: f32) -> FlexTensor {
-    let (rows, columns) = (left.1.rows, right.1.columns);
-    let mut output = vec![0.0; rows * columns];
-    let view = View::new(0, rows, columns, columns);
-    multiply_parallel((&mut output, view), Output::Set, left, right, factor);
-    new(output, [rows, columns])
+    new(sum_parallel(&[Term { left, right, factor }], None), [left.1.rows, right.1.columns])
+}
+
+pub(crate) fn product_of(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+    multiplied(Matrix::new(x).view(), Matrix::new(weight).view(), 1.0)
 }
 
 pub(crate) fn forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
-    let shape = [x.layout().shape()[0], weight.layout().shape()[1]];
-    new(affine(&Matrix::new(x), &Matrix::new(weight), bias), shape)
-}
-
-fn affine(x: &Matrix, weight: &Matrix, bias: FlexTensor) -> Vec<f32> {
-    let (rows, columns) = (x.rows(), weight.columns());
-    let bias = Elements::of(bias);
-    let mut output = Vec::with_capacity(rows * columns);
-    for _ in 0..rows {
-        output.extend_from_slice(bias.floats());
-    }
-    let view = View::new(0, rows, columns, columns);
-    multiply_parallel((&mut output, view), Output::Add, x.view(), weight.view(), 1.0);
-    output
+    let (x, weight) = (Matrix::new(x), Matrix::new(weight));
+    let term = Term { left: x.view(), right: weight.view(), factor: 1.0 };
+    let output = sum_parallel(&[term], Some(Elements::of(bias).floats()));
+    new(output, [x.rows(), weight.columns()])
 }
 
 /// The output, and `dropped · A`, which the gradient needs.
@@ -201,12 +205,12 @@ pub(crate) fn low_rank_forward(
     let (x, weight) = (Matrix::new(x), Matrix::new(weight));
     let (dropped, a, b) = (Matrix::new(dropped), Matrix::new(a), Matrix::new(b));
     let low = Matrix(multiplied(dropped.view(), a.view(), 1.0));
-    let mut output = affine(&x, &weight, bias);
-    let (rows, columns) = (x.rows(), weight.columns());
-    let view = View::new(0, rows, columns, columns);
-    let output_view = (output.as_mut_slice(), view);
-    multiply_parallel(output_view, Output::Add, low.view(), b.view(), scaling as f32);
-    (new(output, [rows, columns]), low.0)
+    let terms = [
+        Term { left: x.view(), right: weight.view(), factor: 1.0 },
+        Term { left: low.view(), right: b.view(), factor: scaling as f32 },
+    ];
+    let output = sum_parallel(&terms, Some(Elements::of(bias).floats()));
+    (new(output, [x.rows(), weight.columns()]), low.0)
 }
 
 fn register(gradients: &mut Gradients, node: Option<NodeId>, make: impl FnOnce() -> FlexTensor) {
@@ -227,6 +231,38 @@ fn bias_gradient(gradient: &FlexTensor) -> FlexTensor {
     new(sums, [width])
 }
 
+/// Parents: x, weight.
+#[derive(Debug)]
+pub(crate) struct MultiplyBackward;
+
+impl Backward<Flex, 2> for MultiplyBackward {
+    /// x and the weight.
+    type State = (FlexTensor, FlexTensor);
+
+    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = Matrix::new(gradients.consume::<Flex>(&ops.node));
+        let (x, weight) = ops.state;
+        let nodes = ops.parents.map(|node| node.map(|node| node.id));
+        register_factors(gradients, nodes, &gradient, x, weight);
+    }
+}
+
+/// `dx = g Wᵀ` and `dW = xᵀ g`.
+fn register_factors(
+    gradients: &mut Gradients,
+    [x_node, weight_node]: [Option<NodeId>; 2],
+    gradient: &Matrix,
+    x: FlexTensor,
+    weight: FlexTensor,
+) {
+    register(gradients, weight_node, || {
+        multiplied(Matrix::new(x).transposed(), gradient.view(), 1.0)
+    });
+    register(gradients, x_node, || {
+        multiplied(gradient.view(), Matrix::new(weight).transposed(), 1.0)
+    });
+}
+
 /// Parents: x, weight, bias.
 #[derive(Debug)]
 pub(crate) struct LinearBackward;
@@ -240,13 +276,7 @@ impl Backward<Flex, 3> for LinearBackward {
         let (x, weight) = ops.state;
         let [x_node, weight_node, bias_node] = ops.parents.map(|node| node.map(|node| node.id));
         register(gradients, bias_node, || bias_gradient(&gradient));
-        let gradient = Matrix::new(gradient);
-        register(gradients, weight_node, || {
-            multiplied(Matrix::new(x).transposed(), gradient.view(), 1.0)
-        });
-        register(gradients, x_node, || {
-            multiplied(gradient.view(), Matrix::new(weight).transposed(), 1.0)
-        });
+        register_factors(gradients, [x_node, weight_node], &Matrix::new(gradient), x, weight);
     }
 }
 
@@ -298,16 +328,12 @@ impl Backward<Flex, 6> for LowRankBackward {
         }
         register(gradients, x_node, || {
             let weight = Matrix::new(saved.weight);
-            let (rows, columns) = (gradient.rows(), weight.rows());
-            let view = View::new(0, rows, columns, columns);
-            let mut x = vec![0.0; rows * columns];
-            let output = (x.as_mut_slice(), view);
-            multiply_parallel(output, Output::Set, gradient.view(), weight.transposed(), 1.0);
-            if saved.same {
-                let output = (x.as_mut_slice(), view);
-                multiply_parallel(output, Output::Add, low.view(), a.transposed(), 1.0);
-            }
-            new(x, [rows, columns])
+            let terms = [
+                Term { left: gradient.view(), right: weight.transposed(), factor: 1.0 },
+                Term { left: low.view(), right: a.transposed(), factor: 1.0 },
+            ];
+            let x = sum_parallel(if saved.same { &terms } else { &terms[..1] }, None);
+            new(x, [gradient.rows(), weight.rows()])
         });
     }
 }
@@ -338,6 +364,16 @@ mod tests {
                 |inputs| affine(inputs, weight(inputs)),
             );
         }
+    }
+
+    #[test]
+    fn a_product_is_the_composition() {
+        let inputs = [random([13, 19], 1.0, 1), random([23, 19], 1.0, 2)];
+        check_gradients(
+            &inputs,
+            |inputs| multiply(inputs[0].clone(), inputs[1].clone().transpose()),
+            |inputs| inputs[0].clone().matmul(inputs[1].clone().transpose()),
+        );
     }
 
     #[test]

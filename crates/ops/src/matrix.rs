@@ -1,8 +1,28 @@
-//! Matrix products of views into slices: the one `unsafe` module, around [`gemm::gemm`], the code
-//! behind burn's own.
+//! Matrix products of views into slices, by [`gemm::gemm`], the code behind burn's own, or on AMX: one
+//! of the `unsafe` modules.
 #![expect(unsafe_code, reason = "`gemm` takes pointers; every access is checked here first")]
 
 use gemm::Parallelism;
+use rayon::prelude::*;
+
+/// Whether matrix products of the kernels for `flex` use AMX, the matrix unit of Intel's server
+/// processors, where there is one: they do, unless this says otherwise. Either way they are products in
+/// float32, with other last bits.
+pub fn set_amx(used: bool) {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    crate::amx::set_used(used);
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    let _ = used;
+}
+
+/// Whether they do.
+pub fn has_amx() -> bool {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    let used = crate::amx::Amx::get().is_some();
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    let used = false;
+    used
+}
 
 /// A matrix within a slice: element `(i, j)` lies at `offset + i · row + j · column`.
 #[derive(Clone, Copy, Debug)]
@@ -30,14 +50,31 @@ impl View {
     }
 }
 
-/// What happens to the output's elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Output {
-    /// They become the product.
-    Set,
-    /// The product is added to them.
-    Add,
+/// What a sum of products starts from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Start<'a> {
+    /// Nothing: what is in the output is not read.
+    Zero,
+    /// What is in the output.
+    #[cfg_attr(
+        not(all(target_arch = "x86_64", target_os = "linux")),
+        expect(dead_code, reason = "sums of several terms start so on AMX alone")
+    )]
+    Output,
+    /// This row, in each row.
+    Row(&'a [f32]),
 }
+
+/// `factor · left · right`, a part of a sum.
+#[derive(Clone, Copy)]
+pub(crate) struct Term<'a> {
+    pub(crate) left: (&'a [f32], View),
+    pub(crate) right: (&'a [f32], View),
+    pub(crate) factor: f32,
+}
+
+/// Rows that one thread sets to a row.
+const SET_ROWS: usize = 32;
 
 /// Products of fewer multiplications stay on one thread, as burn's do.
 const PARALLEL: usize = 192 * 192 * 192;
@@ -53,65 +90,119 @@ pub(crate) fn multiply(
     right: (&[f32], View),
     factor: f32,
 ) {
-    product(output, Output::Set, left, right, factor, Parallelism::None);
+    let (elements, view) = output;
+    let output = Target { start: elements.as_mut_ptr(), length: elements.len(), view };
+    // SAFETY: the slice's elements are all there, and borrowed.
+    unsafe { sum(&output, Start::Zero, &[Term { left, right, factor }], Parallelism::None) }
 }
 
-/// `output = factor · left · right`, or that added to it, on all threads where it is large.
+/// The sum of these terms, row by row, on all threads where the first is large; with `row` added to
+/// each of its rows, if there is one.
 ///
 /// # Panics
 ///
-/// As [`multiply`].
-pub(crate) fn multiply_parallel(
-    output: (&mut [f32], View),
-    what: Output,
-    left: (&[f32], View),
-    right: (&[f32], View),
-    factor: f32,
-) {
-    let size = output.1.rows * output.1.columns * left.1.columns;
-    let threads = if size < PARALLEL { Parallelism::None } else { Parallelism::Rayon(0) };
-    product(output, what, left, right, factor, threads);
+/// As [`multiply`], if there is no term, and if `row` is not as wide as the sum.
+pub(crate) fn sum_parallel(terms: &[Term<'_>], row: Option<&[f32]>) -> Vec<f32> {
+    let (rows, columns) = (terms[0].left.1.rows, terms[0].right.1.columns);
+    let mut output = Vec::with_capacity(rows * columns);
+    let view = View::new(0, rows, columns, columns);
+    let target = Target { start: output.as_mut_ptr(), length: rows * columns, view };
+    let start = row.map_or(Start::Zero, Start::Row);
+    // SAFETY: there is room for them all, and a sum that does not start from the output sets each
+    // element of its view, which here are all.
+    unsafe {
+        sum(&target, start, terms, threads(terms[0]));
+        output.set_len(rows * columns);
+    }
+    output
 }
 
-fn product(
-    output: (&mut [f32], View),
-    what: Output,
-    left: (&[f32], View),
-    right: (&[f32], View),
-    factor: f32,
-    threads: Parallelism,
-) {
-    let ((output, out), (left, l), (right, r)) = (output, left, right);
-    assert!(out.rows == l.rows && out.columns == r.columns && l.columns == r.rows);
-    assert!(out.rows > 0 && out.columns > 0 && l.columns > 0);
-    assert!(out.end() <= output.len() && l.end() <= left.len() && r.end() <= right.len());
+fn threads(term: Term<'_>) -> Parallelism {
+    let size = term.left.1.rows * term.left.1.columns * term.right.1.columns;
+    if size < PARALLEL { Parallelism::None } else { Parallelism::Rayon(0) }
+}
+
+/// Where a product goes.
+pub(crate) struct Target {
+    start: *mut f32,
+    length: usize,
+    pub(crate) view: View,
+}
+
+impl Target {
+    /// The first element of a row.
+    pub(crate) fn row(&self, row: usize) -> *mut f32 {
+        self.start.wrapping_add(self.view.offset + row * self.view.row)
+    }
+}
+
+// SAFETY: whoever makes one is the only one to use the elements until the product is done, and what
+// computes it on several threads gives each elements of its own.
+unsafe impl Sync for Target {}
+
+/// # Safety
+///
+/// So many elements can be written, and are read if the sum starts from them; nothing else reads or
+/// writes them meanwhile.
+unsafe fn sum(output: &Target, start: Start<'_>, terms: &[Term<'_>], threads: Parallelism) {
+    let out = output.view;
+    for Term { left: (left, l), right: (right, r), .. } in terms {
+        assert!(out.rows == l.rows && out.columns == r.columns && l.columns == r.rows);
+        assert!(out.rows > 0 && out.columns > 0 && l.columns > 0);
+        assert!(l.end() <= left.len() && r.end() <= right.len());
+    }
     // Two elements of the output at one place would be written twice.
-    assert!(out.column == 1 && out.row >= out.columns);
+    assert!(out.column == 1 && out.row >= out.columns && out.end() <= output.length);
+    if let Start::Row(row) = start {
+        assert_eq!(row.len(), out.columns);
+    }
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if let Some(amx) = crate::amx::Amx::get()
+        && crate::amx::pays(terms)
+    {
+        // SAFETY: the output is as promised, and its view lies within it.
+        unsafe { amx.multiply(output, start, terms, matches!(threads, Parallelism::Rayon(_))) };
+        return;
+    }
+    if let Start::Row(row) = start {
+        let set = |index: usize| {
+            // SAFETY: the view's rows lie apart from each other, within the output.
+            unsafe { output.row(index).copy_from_nonoverlapping(row.as_ptr(), row.len()) };
+        };
+        match threads {
+            Parallelism::None => (0..out.rows).for_each(set),
+            Parallelism::Rayon(_) => {
+                (0..out.rows).into_par_iter().with_min_len(SET_ROWS).for_each(set);
+            }
+        }
+    }
     let stride = |stride: usize| isize::try_from(stride).expect("a stride within a slice");
-    // SAFETY: all three views lie within their slices, and the output is borrowed mutably, so that
-    // it overlaps with neither input.
-    unsafe {
-        gemm::gemm(
-            out.rows,
-            out.columns,
-            l.columns,
-            output.as_mut_ptr().add(out.offset),
-            stride(out.column),
-            stride(out.row),
-            what == Output::Add,
-            left.as_ptr().add(l.offset),
-            stride(l.column),
-            stride(l.row),
-            right.as_ptr().add(r.offset),
-            stride(r.column),
-            stride(r.row),
-            1.0,
-            factor,
-            false,
-            false,
-            false,
-            threads,
-        );
+    for (index, &Term { left: (left, l), right: (right, r), factor }) in terms.iter().enumerate() {
+        // SAFETY: all three views lie within what they are of, and nothing else uses the output, so that
+        // it overlaps with neither factor; it is read only where it was set.
+        unsafe {
+            gemm::gemm(
+                out.rows,
+                out.columns,
+                l.columns,
+                output.row(0),
+                stride(out.column),
+                stride(out.row),
+                index > 0 || !matches!(start, Start::Zero),
+                left.as_ptr().add(l.offset),
+                stride(l.column),
+                stride(l.row),
+                right.as_ptr().add(r.offset),
+                stride(r.column),
+                stride(r.row),
+                1.0,
+                factor,
+                false,
+                false,
+                false,
+                threads,
+            );
+        }
     }
 }
 

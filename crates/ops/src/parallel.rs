@@ -1,6 +1,9 @@
 //! Work split over threads into blocks of a fixed size, so that results do not depend on how many
 //! threads there are, and run in the widest vector instructions of this processor.
 
+#![expect(unsafe_code, reason = "memory is first written to by all threads")]
+
+use std::mem::MaybeUninit;
 use std::sync::LazyLock;
 
 use pulp::Arch;
@@ -20,6 +23,18 @@ pub(crate) fn vectorized<T>(kernel: impl FnOnce() -> T) -> T {
 /// Rows of a block whose rows are `width` wide.
 pub(crate) fn block_rows(width: usize) -> usize {
     (BLOCK / width.max(1)).max(1)
+}
+
+/// So many zeros, written by all threads: an allocator that hands out memory of the process's own has
+/// to clear it, on one.
+pub(crate) fn zeros(elements: usize) -> Vec<f32> {
+    let mut zeros = Vec::with_capacity(elements);
+    zeros.spare_capacity_mut()[..elements].par_chunks_mut(BLOCK).for_each(|block| {
+        block.fill(MaybeUninit::new(0.0));
+    });
+    // SAFETY: there is room for them, and each has been written.
+    unsafe { zeros.set_len(elements) };
+    zeros
 }
 
 /// `kernel(first element, elements)` over blocks of `out`.

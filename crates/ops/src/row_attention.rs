@@ -129,7 +129,7 @@ pub(crate) fn forward(
         softmax(weights);
     }
 
-    let mut output = vec![0.0; rows * width];
+    let mut output = parallel::zeros(rows * width);
     weighed_sum(&mut output, &weights, u, [rows, width, count]);
     let weights = new(weights, [rows, count]);
     let saved = Saved {
@@ -217,7 +217,7 @@ impl Backward<Flex, 3> for RowAttentionBackward {
 
         let [query_node, offset_node, candidates_node] = ops.parents;
         if let Some(node) = query_node {
-            let mut dq = vec![0.0; rows * width];
+            let mut dq = parallel::zeros(rows * width);
             weighed_sum(&mut dq, &ds, u, sizes);
             gradients.register::<Flex>(node.id, new(dq, [rows, width]));
         }
@@ -226,7 +226,7 @@ impl Backward<Flex, 3> for RowAttentionBackward {
             gradients.register::<Flex>(node.id, new(sums, [rows, 1]));
         }
         if let Some(node) = candidates_node {
-            let mut du = vec![0.0; count * rows * width];
+            let mut du = parallel::zeros(count * rows * width);
             parallel::row_blocks(&mut du, width, |first, du| {
                 for (at, du) in du.chunks_exact_mut(width).enumerate() {
                     let (candidate, row) = ((first + at) / rows, (first + at) % rows);

@@ -2,7 +2,7 @@ use burn::module::{Module, Param};
 use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::Tensor;
 use nsmc_bert::Init;
-use nsmc_ops::{linear, row_attention};
+use nsmc_ops::{linear, multiply, row_attention};
 use serde::{Deserialize, Serialize};
 
 use crate::PeftError;
@@ -143,13 +143,13 @@ impl AdapterFusion {
             Some(key) => {
                 let bias = key.bias.as_ref().map(|bias| bias.val().unsqueeze::<2>());
                 let offset = bias.map(|bias| (query.clone() * bias).sum_dim(1));
-                (query.matmul(key.weight.val().transpose()), offset)
+                (multiply(query, key.weight.val().transpose()), offset)
             }
             None => (query, None),
         };
         let (context, weights) = row_attention(query, offset, attended, &self.dropout);
         let context = match &self.value {
-            Some(value) => value.forward(context),
+            Some(value) => multiply(context, value.weight.val()),
             None => context,
         };
         let output = if self.config.residual_before { context } else { context + residual };

@@ -34,6 +34,7 @@ pub use fit::{Fit, Fitted, fit};
 pub use input::bert_input;
 pub use memory::peak_memory_mib;
 pub use metrics::losses;
+pub use nsmc_ops::{has_amx, set_amx};
 pub use precision::set_precision;
 pub use predict::{Predicted, predict};
 pub use pretraining::{
