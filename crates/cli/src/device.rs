@@ -86,8 +86,8 @@ fn wants_amx(variable: Option<&OsStr>) -> Result<bool> {
         None | Some(b"1") => Ok(true),
         Some(b"0") => Ok(false),
         Some(_) => anyhow::bail!(
-            "`NSMC_AMX`: expected 0, which leaves the processor's matrix unit alone, or 1, which uses it \
-             where there is one, as does no such variable"
+            "`NSMC_AMX`: expected 0, which leaves the processor's matrix unit alone, or 1, the default, \
+             which uses it where there is one"
         ),
     }
 }

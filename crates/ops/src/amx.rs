@@ -89,6 +89,7 @@ impl Amx {
         terms: &[Term<'_>],
         parallel: bool,
     ) {
+        debug_assert!(pays(terms));
         let product = Products { terms, output, start };
         let threads = if parallel { rayon::current_num_threads() } else { 1 };
         let [rows, columns] = [output.view.rows, output.view.columns].map(|n| n.div_ceil(PANEL));
@@ -544,6 +545,10 @@ mod tests {
         Amx::get().is_some()
     }
 
+    fn by_rows(elements: &[f32], rows: usize, columns: usize) -> (&[f32], View) {
+        (elements, View::new(0, rows, columns, columns))
+    }
+
     fn product_parallel(left: (&[f32], View), right: (&[f32], View)) -> Vec<f32> {
         let term = Term { left, right, factor: 1.0 };
         assert!(pays(&[term]));
@@ -618,8 +623,7 @@ mod tests {
         }
         let (rows, columns, depth) = (131, 97, 1000);
         let (left, right) = (random(rows * depth, 1), random(depth * columns, 2));
-        let left = (left.as_slice(), View::new(0, rows, depth, depth));
-        let right = (right.as_slice(), View::new(0, depth, columns, columns));
+        let (left, right) = (by_rows(&left, rows, depth), by_rows(&right, depth, columns));
         let terms = [Term { left, right, factor: 1.0 }];
         let found = errors(&product_parallel(left, right), &[], &terms);
 
@@ -661,8 +665,7 @@ mod tests {
 
                 let row = random(columns, 5);
                 let (low, up) = (random(rows * 5, 6), random(5 * columns, 7));
-                let low = (low.as_slice(), View::new(0, rows, 5, 5));
-                let up = (up.as_slice(), View::new(0, 5, columns, columns));
+                let (low, up) = (by_rows(&low, rows, 5), by_rows(&up, 5, columns));
                 let terms = [
                     Term { left, right, factor: 0.5 },
                     Term { left: low, right: up, factor: -3.0 },
@@ -693,11 +696,8 @@ mod tests {
         }
         let (rows, columns, depth) = (330, 420, 500);
         let (left, right) = (random(rows * depth, 6), random(depth * columns, 7));
-        let product = || {
-            let left = (left.as_slice(), View::new(0, rows, depth, depth));
-            let right = (right.as_slice(), View::new(0, depth, columns, columns));
-            product_parallel(left, right)
-        };
+        let product =
+            || product_parallel(by_rows(&left, rows, depth), by_rows(&right, depth, columns));
         let alone = product();
         for threads in [1, 2, 3, 7, 16] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -729,8 +729,7 @@ mod tests {
         left[1024 * 3 + 5] = f32::INFINITY;
         left[1024 * 4 + 5] = f32::NAN;
         let right = random(1024 * 64, 9);
-        let left = (left.as_slice(), View::new(0, 64, 1024, 1024));
-        let product = product_parallel(left, (&right, View::new(0, 1024, 64, 64)));
+        let product = product_parallel(by_rows(&left, 64, 1024), by_rows(&right, 1024, 64));
         for (row, elements) in product.chunks_exact(64).enumerate() {
             let expected = row != 3 && row != 4;
             assert!(elements.iter().all(|element| element.is_finite() == expected), "row {row}");

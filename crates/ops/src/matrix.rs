@@ -226,6 +226,42 @@ mod tests {
         assert_eq!(output, [8.5, 11.5, 9.0, 19.5, 26.5]);
     }
 
+    /// Too few rows for AMX, and enough multiplications for all threads.
+    #[test]
+    fn a_sum_starts_from_a_row_on_all_threads() {
+        let (rows, columns, depth, rank) = (50, 400, 400, 3);
+        assert!(rows * columns * depth >= PARALLEL);
+        let small = |count: usize, step: usize| -> Vec<f32> {
+            (0..count).map(|index| (index * step % 7) as f32 - 3.0).collect()
+        };
+        let (left, right) = (small(rows * depth, 3), small(depth * columns, 5));
+        let (low, up) = (small(rows * rank, 2), small(rank * columns, 4));
+        let start = small(columns, 1);
+        let terms = [
+            Term {
+                left: (&left, View::new(0, rows, depth, depth)),
+                right: (&right, View::new(0, depth, columns, columns)),
+                factor: 0.5,
+            },
+            Term {
+                left: (&low, View::new(0, rows, rank, rank)),
+                right: (&up, View::new(0, rank, columns, columns)),
+                factor: -2.0,
+            },
+        ];
+        let sum = sum_parallel(&terms, Some(&start));
+        let dot = |left: &[f32], right: &[f32], row: usize, column: usize, depth: usize| -> f32 {
+            (0..depth).map(|k| left[row * depth + k] * right[k * columns + column]).sum()
+        };
+        // Small integers: every sum is exact.
+        for (place, &found) in sum.iter().enumerate() {
+            let (row, column) = (place / columns, place % columns);
+            let products = 0.5 * dot(&left, &right, row, column, depth)
+                - 2.0 * dot(&low, &up, row, column, rank);
+            assert_eq!(found, start[column] + products, "row {row}, column {column}");
+        }
+    }
+
     #[test]
     #[should_panic(expected = "end()")]
     fn a_view_beyond_its_slice_is_refused() {
