@@ -1,9 +1,10 @@
 use burn::backend::Flex;
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
+use multiversion::multiversion;
 use rayon::prelude::*;
 
-use crate::parallel::{self, vectorized};
+use crate::parallel;
 use crate::storage::{Elements, has_kernel, update};
 
 /// The moments of a parameter.
@@ -109,12 +110,6 @@ impl AdamWStep {
     }
 
     fn run(self, parameter: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
-        let (beta1, beta2) = (self.beta1 as f32, self.beta2 as f32);
-        let (rest1, rest2) = ((1.0 - self.beta1) as f32, (1.0 - self.beta2) as f32);
-        let (epsilon, size) = (self.epsilon as f32, self.size as f32);
-        let correction = self.correction as f32;
-        let kept = (1.0 - self.decay) as f32;
-        let (before, after) = if self.decay_last { (1.0, kept) } else { (kept, 1.0) };
         let moments =
             first.par_chunks_mut(parallel::BLOCK).zip(second.par_chunks_mut(parallel::BLOCK));
         parameter
@@ -122,16 +117,31 @@ impl AdamWStep {
             .zip(gradient.par_chunks(parallel::BLOCK))
             .zip(moments)
             .for_each(|((parameter, gradient), (first, second))| {
-                vectorized(|| {
-                    let moments = first.iter_mut().zip(second);
-                    for ((p, &g), (m, v)) in parameter.iter_mut().zip(gradient).zip(moments) {
-                        *m = *m * beta1 + g * rest1;
-                        *v = *v * beta2 + g * g * rest2;
-                        let change = *m / (v.sqrt() / correction + epsilon) * size;
-                        *p = (*p * before - change) * after;
-                    }
-                });
+                step_block(self, parameter, gradient, first, second);
             });
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2"))]
+fn step_block(
+    step: AdamWStep,
+    parameter: &mut [f32],
+    gradient: &[f32],
+    first: &mut [f32],
+    second: &mut [f32],
+) {
+    let (beta1, beta2) = (step.beta1 as f32, step.beta2 as f32);
+    let (rest1, rest2) = ((1.0 - step.beta1) as f32, (1.0 - step.beta2) as f32);
+    let (epsilon, size) = (step.epsilon as f32, step.size as f32);
+    let correction = step.correction as f32;
+    let kept = (1.0 - step.decay) as f32;
+    let (before, after) = if step.decay_last { (1.0, kept) } else { (kept, 1.0) };
+    let moments = first.iter_mut().zip(second);
+    for ((p, &g), (m, v)) in parameter.iter_mut().zip(gradient).zip(moments) {
+        *m = *m * beta1 + g * rest1;
+        *v = *v * beta2 + g * g * rest2;
+        let change = *m / (v.sqrt() / correction + epsilon) * size;
+        *p = (*p * before - change) * after;
     }
 }
 

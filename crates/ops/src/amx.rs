@@ -36,7 +36,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use raw_cpuid::CpuId;
 use rayon::prelude::*;
 
-use crate::matrix::{Start, Target, Term, View};
+use crate::matrix::{Start, Target, Term, View, share};
 
 /// Rows or columns of a tile, and the pairs of bfloat16 in one of its rows.
 const TILE: usize = 16;
@@ -87,23 +87,22 @@ impl Amx {
         output: &Target,
         start: Start<'_>,
         terms: &[Term<'_>],
-        parallel: bool,
+        threads: usize,
     ) {
         debug_assert!(pays(terms));
         let product = Products { terms, output, start };
-        let threads = if parallel { rayon::current_num_threads() } else { 1 };
         let [rows, columns] = [output.view.rows, output.view.columns].map(|n| n.div_ceil(PANEL));
         let [down, across] = grid([rows, columns], threads);
         let task = |task: usize| {
-            let rows = share(rows, task / across, down);
-            let columns = share(columns, task % across, across);
+            let rows = share(rows, task / across, down, 1);
+            let columns = share(columns, task % across, across, 1);
             // SAFETY: there is AMX, and so AVX-512; the output is as promised, and no other task has
             // both these rows and these columns.
             unsafe { product.compute(self, rows, columns) };
         };
-        match parallel {
-            true => (0..down * across).into_par_iter().for_each(task),
-            false => (0..down * across).for_each(task),
+        match threads {
+            1 => task(0),
+            _ => (0..down * across).into_par_iter().for_each(task),
         }
     }
 }
@@ -150,11 +149,6 @@ fn grid([rows, columns]: [usize; 2], threads: usize) -> [usize; 2] {
     let divisors = (1..=threads).filter(|down| threads.is_multiple_of(*down));
     let down = divisors.min_by_key(|&down| work(down)).unwrap_or(1);
     [down, threads / down]
-}
-
-/// The part of `count` things that is one of `parts`' in turn.
-fn share(count: usize, part: usize, parts: usize) -> Range<usize> {
-    count * part / parts..count * (part + 1) / parts
 }
 
 /// What a line of a tile is.
@@ -453,7 +447,7 @@ impl Products<'_> {
         let tiles = Tiles::configure(amx);
         let times = columns.len().div_ceil(CACHED);
         for time in 0..times {
-            let cached = share(columns.len(), time, times);
+            let cached = share(columns.len(), time, times, 1);
             let cached = columns.start + cached.start..columns.start + cached.end;
             let mut start = self.start;
             for (left, right, blocks, factor) in self.summed() {
@@ -712,7 +706,7 @@ mod tests {
             assert_eq!(down * across, threads);
             for (count, parts) in [(panels[0], down), (panels[1], across)] {
                 let all: Vec<usize> =
-                    (0..parts).flat_map(|part| share(count, part, parts)).collect();
+                    (0..parts).flat_map(|part| share(count, part, parts, 1)).collect();
                 assert_eq!(all, (0..count).collect::<Vec<_>>());
             }
         }

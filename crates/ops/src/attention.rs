@@ -8,13 +8,14 @@ use burn::backend::{Dispatch, Flex};
 use burn::nn::Dropout;
 use burn::tensor::{Tensor, activation};
 use burn_flex::FlexTensor;
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use crate::dropout::{Mask, draw_seed, drop_elements, probability};
 use crate::extension::FlexKernels;
-use crate::math::{exp, sum2};
+use crate::math::{exp, sum, sum2};
 use crate::matrix::{View, multiply};
-use crate::parallel::{self, vectorized};
+use crate::parallel;
 use crate::precision::product;
 use crate::storage::{Elements, has_kernel, new};
 use crate::{OutputRows, Sequences};
@@ -216,12 +217,12 @@ pub(crate) fn forward(
                 let view = sizes.head(span.keys.start, &span.keys, head);
                 let flat = span.scores_view();
                 multiply((scores, flat), query, (key, view.transposed()), sizes.factor());
-                vectorized(|| scores.chunks_exact_mut(span.keys.len()).for_each(softmax));
+                softmax(scores, span.keys.len());
                 let attending = if sizes.dropout == 0.0 {
                     &*scores
                 } else {
                     dropped.copy_from_slice(scores);
-                    vectorized(|| sizes.mask(sequence, head).apply(0, &mut dropped));
+                    sizes.mask(sequence, head).apply(0, &mut dropped);
                     &dropped
                 };
                 let output_view = sizes.head(0, &span.queries, head);
@@ -234,15 +235,30 @@ pub(crate) fn forward(
     Attended { output, probabilities: Arc::new(probabilities) }
 }
 
-#[inline(always)]
-fn softmax(scores: &mut [f32]) {
-    let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    for score in scores.iter_mut() {
-        *score = exp(*score - highest);
+/// Of each row of `keys` scores.
+#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2"))]
+fn softmax(scores: &mut [f32], keys: usize) {
+    for scores in scores.chunks_exact_mut(keys) {
+        let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        for score in scores.iter_mut() {
+            *score = exp(*score - highest);
+        }
+        let sum = sum(scores, |score| score);
+        for score in scores {
+            *score /= sum;
+        }
     }
-    let sum = crate::math::sum(scores, |score| score);
-    for score in scores {
-        *score /= sum;
+}
+
+/// `p (dp - Σ dp p)` in the place of each row of `dp`, with `p` its probabilities.
+#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2"))]
+fn softmax_gradient(gradient: &mut [f32], probabilities: &[f32], keys: usize) {
+    let rows = gradient.chunks_exact_mut(keys).zip(probabilities.chunks_exact(keys));
+    for (gradient, probabilities) in rows {
+        let mean = sum2(gradient, probabilities, |dp, p| dp * p);
+        for (dp, p) in gradient.iter_mut().zip(probabilities) {
+            *dp = p * (*dp - mean);
+        }
     }
 }
 
@@ -314,25 +330,16 @@ impl Inputs {
             let gradient = (self.gradient.floats(), outputs);
             dropped.copy_from_slice(probabilities);
             if sizes.dropout != 0.0 {
-                vectorized(|| mask.apply(0, &mut dropped));
+                mask.apply(0, &mut dropped);
             }
             let value_view = sizes.head(0, &span.keys, head);
             multiply((value, value_view), (&dropped, flat.transposed()), gradient, 1.0);
             let values = (self.value.floats(), keys.transposed());
             multiply((&mut scores, flat), gradient, values, 1.0);
-            vectorized(|| {
-                if sizes.dropout != 0.0 {
-                    mask.apply(0, &mut scores);
-                }
-                let width = span.keys.len();
-                let rows = scores.chunks_exact_mut(width).zip(probabilities.chunks_exact(width));
-                for (scores, probabilities) in rows {
-                    let mean = sum2(scores, probabilities, |score, p| score * p);
-                    for (score, p) in scores.iter_mut().zip(probabilities) {
-                        *score = p * (*score - mean);
-                    }
-                }
-            });
+            if sizes.dropout != 0.0 {
+                mask.apply(0, &mut scores);
+            }
+            softmax_gradient(&mut scores, probabilities, span.keys.len());
             let query_view = sizes.head(0, &span.queries, head);
             let keys = (self.key.floats(), keys);
             multiply((query, query_view), (&scores, flat), keys, sizes.factor());

@@ -5,6 +5,7 @@ use burn::backend::{Dispatch, Flex};
 use burn::nn::Dropout;
 use burn::tensor::{Distribution, Int, Tensor, TensorData};
 use burn_flex::FlexTensor;
+use multiversion::multiversion;
 
 use crate::extension::FlexKernels;
 use crate::parallel;
@@ -82,15 +83,9 @@ impl Mask {
     }
 
     /// Applies it to the elements from number `first` on, a multiple of 64.
-    #[inline(always)]
     pub(crate) fn apply(self, first: usize, x: &mut [f32]) {
         debug_assert!(first.is_multiple_of(DRAWN), "blocks are whole draws");
-        for (index, x) in x.chunks_mut(DRAWN).enumerate() {
-            let words = self.draw((first / DRAWN + index) as u32);
-            for (x, word) in x.iter_mut().zip(words.as_flattened()) {
-                *x = if *word < self.threshold { 0.0 } else { *x * self.scale };
-            }
-        }
+        apply(self, first / DRAWN, x);
     }
 
     #[inline(always)]
@@ -102,6 +97,16 @@ impl Mask {
         counter[1] = [block; LANES];
         counter[2] = [self.stream; LANES];
         philox(counter, self.key)
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2"))]
+fn apply(mask: Mask, first_draw: usize, x: &mut [f32]) {
+    for (index, x) in x.chunks_mut(DRAWN).enumerate() {
+        let words = mask.draw((first_draw + index) as u32);
+        for (x, word) in x.iter_mut().zip(words.as_flattened()) {
+            *x = if *word < mask.threshold { 0.0 } else { *x * mask.scale };
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, unary};
 use burn::backend::{Dispatch, Flex};
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
+use multiversion::multiversion;
 
 use crate::extension::FlexKernels;
 use crate::math::{erf, exp};
@@ -33,12 +34,15 @@ fn composed<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 
 pub(crate) fn forward(x: &[f32]) -> Vec<f32> {
     let mut y = parallel::zeros(x.len());
-    parallel::blocks(&mut y, |first, y| {
-        for (y, &x) in y.iter_mut().zip(&x[first..]) {
-            *y = x * (0.5 * (1.0 + erf(x * FRAC_1_SQRT_2)));
-        }
-    });
+    parallel::blocks(&mut y, |first, y| forward_block(&x[first..], y));
     y
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2"))]
+fn forward_block(x: &[f32], y: &mut [f32]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = x * (0.5 * (1.0 + erf(x * FRAC_1_SQRT_2)));
+    }
 }
 
 #[derive(Debug)]
@@ -57,13 +61,16 @@ impl Backward<Flex, 1> for GeluBackward {
 
 /// Multiplies the gradient of the output by the derivative at `x`.
 fn backward(gradient: &mut [f32], x: &[f32]) {
+    parallel::blocks(gradient, |first, gradient| backward_block(gradient, &x[first..]));
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2"))]
+fn backward_block(gradient: &mut [f32], x: &[f32]) {
     const FRAC_1_SQRT_2_PI: f32 = 0.398_942_3;
-    parallel::blocks(gradient, |first, gradient| {
-        for (gradient, &x) in gradient.iter_mut().zip(&x[first..]) {
-            let cdf = 0.5 * (1.0 + erf(x * FRAC_1_SQRT_2));
-            *gradient *= cdf + x * (FRAC_1_SQRT_2_PI * exp(-0.5 * x * x));
-        }
-    });
+    for (gradient, &x) in gradient.iter_mut().zip(x) {
+        let cdf = 0.5 * (1.0 + erf(x * FRAC_1_SQRT_2));
+        *gradient *= cdf + x * (FRAC_1_SQRT_2_PI * exp(-0.5 * x * x));
+    }
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@ use burn::backend::{Dispatch, Flex};
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Tensor};
 use burn_flex::FlexTensor;
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use crate::extension::FlexKernels;
 use crate::linear::{of_each_part, parts};
-use crate::math::{sum, sum2};
-use crate::parallel::{self, vectorized};
+use crate::math::{add, add_product, sum, sum2};
+use crate::parallel;
 use crate::storage::{Elements, has_kernel, new, rows_and_width, update};
 
 /// Layer normalisation of rows: `γ (x - mean(x)) / √(var(x) + ε) + β` with the biased variance.
@@ -145,36 +146,27 @@ impl Normalized {
         kept.resize_with(rows.div_ceil(block), Default::default);
         let blocks = output.par_chunks_mut(block * width).zip(scale.par_chunks_mut(block));
         blocks.zip(kept).enumerate().for_each(|(index, ((output, scale), kept))| {
-            vectorized(|| {
-                let first = index * block * width;
-                for (row, output) in output.chunks_exact_mut(width).enumerate() {
-                    let at = first + row * width;
-                    output.copy_from_slice(&x.floats()[at..at + width]);
-                    if let Some(residual) = &residual {
-                        add(output, &residual.floats()[at..at + width]);
-                    }
-                    scale[row] = normalize(output, epsilon);
-                    if save {
-                        kept[row * width..(row + 1) * width].copy_from_slice(output);
-                    }
-                    for ((value, gamma), beta) in output.iter_mut().zip(gamma).zip(beta) {
-                        *value = *value * gamma + beta;
-                    }
+            let first = index * block * width;
+            for (row, output) in output.chunks_exact_mut(width).enumerate() {
+                let at = first + row * width;
+                output.copy_from_slice(&x.floats()[at..at + width]);
+                if let Some(residual) = &residual {
+                    add(output, &residual.floats()[at..at + width]);
                 }
-            });
+                scale[row] = normalize(output, epsilon);
+                if save {
+                    kept[row * width..(row + 1) * width].copy_from_slice(output);
+                }
+                transform(output, gamma, beta);
+            }
         });
         let saved = save.then_some(Saved { normalized, scale });
         Self { output: new(output, shape), saved }
     }
 }
 
-#[inline(always)]
-fn add(row: &mut [f32], other: &[f32]) {
-    row.iter_mut().zip(other).for_each(|(value, other)| *value += other);
-}
-
 /// Normalises a row; returns `1 / √(var + ε)`.
-#[inline(always)]
+#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2"))]
 fn normalize(row: &mut [f32], epsilon: f64) -> f32 {
     let width = row.len() as f32;
     let mean = sum(row, |value| value) / width;
@@ -187,6 +179,13 @@ fn normalize(row: &mut [f32], epsilon: f64) -> f32 {
         *value *= scale;
     }
     scale
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2"))]
+fn transform(row: &mut [f32], gamma: &[f32], beta: &[f32]) {
+    for ((value, gamma), beta) in row.iter_mut().zip(gamma).zip(beta) {
+        *value = *value * gamma + beta;
+    }
 }
 
 /// Parents: x, gamma, beta, and the residual if there is one.
@@ -206,9 +205,7 @@ impl<const N: usize> Backward<Flex, N> for LayerNormBackward {
                 let range = first * width..(first + count) * width;
                 let rows = gradient.floats()[range.clone()].chunks_exact(width);
                 for (row, normalized) in rows.zip(saved.normalized[range].chunks_exact(width)) {
-                    for ((sum, gradient), normalized) in sums.iter_mut().zip(row).zip(normalized) {
-                        *sum += gradient * normalized;
-                    }
+                    add_product(sums, row, normalized);
                 }
             });
             gradients.register::<Flex>(node.id, new(sums, [width]));
@@ -249,7 +246,7 @@ impl<const N: usize> Backward<Flex, N> for LayerNormBackward {
 }
 
 /// With `g = γ · gradient` and `n` the normalised row: `scale (g - mean(g) - n mean(g n))`.
-#[inline(always)]
+#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2"))]
 fn input_gradient(gradient: &mut [f32], normalized: &[f32], gamma: &[f32], scale: f32) {
     let width = gradient.len() as f32;
     gradient.iter_mut().zip(gamma).for_each(|(gradient, gamma)| *gradient *= gamma);

@@ -9,6 +9,7 @@ use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 
 use crate::extension::FlexKernels;
+use crate::math::add;
 use crate::matrix::{Term, View, sum_parallel};
 use crate::parallel;
 use crate::precision::product;
@@ -224,9 +225,7 @@ fn bias_gradient(gradient: &FlexTensor) -> FlexTensor {
     let gradient = Elements::of(gradient.clone());
     let sums = parallel::sum_rows(rows, width, |first, count, sums| {
         let rows = gradient.floats()[first * width..(first + count) * width].chunks_exact(width);
-        for row in rows {
-            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
-        }
+        rows.for_each(|row| add(sums, row));
     });
     new(sums, [width])
 }

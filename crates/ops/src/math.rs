@@ -1,5 +1,7 @@
 //! Functions of `f32` without branches and tables, which compilers turn into vector instructions.
 
+use multiversion::multiversion;
+
 /// Lanes of a sum: as many partial sums are kept, so that adding is done many at a time.
 const LANES: usize = 16;
 
@@ -77,6 +79,20 @@ pub(crate) fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
 #[inline(always)]
 pub(crate) fn sum(a: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     sum2(a, a, |a, _| f(a))
+}
+
+/// `row += other`.
+#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2"))]
+pub(crate) fn add(row: &mut [f32], other: &[f32]) {
+    row.iter_mut().zip(other).for_each(|(value, other)| *value += other);
+}
+
+/// `row += a · b`, element by element.
+#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2"))]
+pub(crate) fn add_product(row: &mut [f32], a: &[f32], b: &[f32]) {
+    for ((value, a), b) in row.iter_mut().zip(a).zip(b) {
+        *value += a * b;
+    }
 }
 
 #[cfg(test)]

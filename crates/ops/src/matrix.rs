@@ -2,6 +2,8 @@
 //! of the `unsafe` modules.
 #![expect(unsafe_code, reason = "`gemm` takes pointers; every access is checked here first")]
 
+use std::ops::Range;
+
 use gemm::Parallelism;
 use rayon::prelude::*;
 
@@ -73,8 +75,15 @@ pub(crate) struct Term<'a> {
     pub(crate) factor: f32,
 }
 
-/// Rows that one thread sets to a row.
-const SET_ROWS: usize = 32;
+/// Rows and columns that `gemm` computes at once, at most, and a piece's are a multiple of.
+const TILE_ROWS: usize = 6;
+const TILE_COLUMNS: usize = 64;
+/// Rows or columns of the smallest piece of an output, before they are rounded down to whole tiles: what
+/// has no more than 64 of both is added up in another order.
+const SMALLEST: usize = 64 + TILE_COLUMNS;
+/// Columns of a piece that are computed, term by term, before the next ones: while they are in a core's
+/// cache. As many as a piece has at least.
+const STRIP: usize = SMALLEST;
 
 /// Products of fewer multiplications stay on one thread, as burn's do.
 const PARALLEL: usize = 192 * 192 * 192;
@@ -93,7 +102,7 @@ pub(crate) fn multiply(
     let (elements, view) = output;
     let output = Target { start: elements.as_mut_ptr(), length: elements.len(), view };
     // SAFETY: the slice's elements are all there, and borrowed.
-    unsafe { sum(&output, Start::Zero, &[Term { left, right, factor }], Parallelism::None) }
+    unsafe { sum(&output, Start::Zero, &[Term { left, right, factor }], 1) }
 }
 
 /// The sum of these terms, row by row, on all threads where the first is large; with `row` added to
@@ -117,9 +126,9 @@ pub(crate) fn sum_parallel(terms: &[Term<'_>], row: Option<&[f32]>) -> Vec<f32> 
     output
 }
 
-fn threads(term: Term<'_>) -> Parallelism {
+fn threads(term: Term<'_>) -> usize {
     let size = term.left.1.rows * term.left.1.columns * term.right.1.columns;
-    if size < PARALLEL { Parallelism::None } else { Parallelism::Rayon(0) }
+    if size < PARALLEL { 1 } else { rayon::current_num_threads() }
 }
 
 /// Where a product goes.
@@ -144,7 +153,7 @@ unsafe impl Sync for Target {}
 ///
 /// So many elements can be written, and are read if the sum starts from them; nothing else reads or
 /// writes them meanwhile.
-unsafe fn sum(output: &Target, start: Start<'_>, terms: &[Term<'_>], threads: Parallelism) {
+unsafe fn sum(output: &Target, start: Start<'_>, terms: &[Term<'_>], threads: usize) {
     let out = output.view;
     for Term { left: (left, l), right: (right, r), .. } in terms {
         assert!(out.rows == l.rows && out.columns == r.columns && l.columns == r.rows);
@@ -161,38 +170,94 @@ unsafe fn sum(output: &Target, start: Start<'_>, terms: &[Term<'_>], threads: Pa
         && crate::amx::pays(terms)
     {
         // SAFETY: the output is as promised, and its view lies within it.
-        unsafe { amx.multiply(output, start, terms, matches!(threads, Parallelism::Rayon(_))) };
+        unsafe { amx.multiply(output, start, terms, threads) };
         return;
     }
+    let left_is_rearranged = terms[0].left.1.column != 1;
+    let [down, across] = grid([out.rows, out.columns], threads, left_is_rearranged);
+    let compute = |piece: usize| {
+        let rows = share(out.rows, piece / across, down, TILE_ROWS);
+        let columns = share(out.columns, piece % across, across, TILE_COLUMNS);
+        let strips = if left_is_rearranged { 1 } else { (columns.len() / STRIP).max(1) };
+        for strip in 0..strips {
+            let strip = share(columns.len(), strip, strips, TILE_COLUMNS);
+            let columns = columns.start + strip.start..columns.start + strip.end;
+            // SAFETY: the views lie within what they are of, and what is computed here, of which no other
+            // thread has both these rows and these columns, within the views.
+            unsafe { sum_piece(output, start, terms, rows.clone(), columns) };
+        }
+    };
+    match down * across {
+        1 => compute(0),
+        pieces => (0..pieces).into_par_iter().for_each(compute),
+    }
+}
+
+/// Rows and columns of a grid with at most one piece of the output for each thread, of which the
+/// largest takes the shortest time.
+///
+/// `gemm` could share out a product itself, but rearranges some right factors on one thread, and goes
+/// through the whole output once for each term. A piece is never so small that `gemm` would add up in
+/// another order: there are the same bits on any number of threads.
+fn grid([rows, columns]: [usize; 2], threads: usize, left_is_rearranged: bool) -> [usize; 2] {
+    // As many numbers are multiplied in the time in which one is rearranged.
+    const REARRANGED: usize = 16;
+    let work = |&[down, across]: &[usize; 2]| {
+        let (tall, wide) = (rows.div_ceil(down), columns.div_ceil(across));
+        let rearranged = wide + if left_is_rearranged { tall } else { 0 };
+        tall * wide + REARRANGED * rearranged
+    };
+    let most = [rows / SMALLEST, columns / SMALLEST].map(|most| most.clamp(1, threads));
+    let grids = (1..=most[0]).map(|down| [down, (threads / down).min(most[1])]);
+    grids.min_by_key(work).unwrap_or([1, 1])
+}
+
+/// The part of `count` things that is one of `parts`' in turn; all but the last end with a multiple of
+/// `tile`.
+pub(crate) fn share(count: usize, part: usize, parts: usize, tile: usize) -> Range<usize> {
+    let end = |part| if part == parts { count } else { count * part / parts / tile * tile };
+    end(part)..end(part + 1)
+}
+
+/// Computes a piece of the output.
+///
+/// # Safety
+///
+/// As that of [`sum`], for this piece; the views lie within what they are of, fit each other, and hold
+/// these rows and columns.
+unsafe fn sum_piece(
+    output: &Target,
+    start: Start<'_>,
+    terms: &[Term<'_>],
+    rows: Range<usize>,
+    columns: Range<usize>,
+) {
+    let out = output.view;
     if let Start::Row(row) = start {
-        let set = |index: usize| {
+        let row = &row[columns.clone()];
+        for index in rows.clone() {
+            let to = output.row(index).wrapping_add(columns.start);
             // SAFETY: the view's rows lie apart from each other, within the output.
-            unsafe { output.row(index).copy_from_nonoverlapping(row.as_ptr(), row.len()) };
-        };
-        match threads {
-            Parallelism::None => (0..out.rows).for_each(set),
-            Parallelism::Rayon(_) => {
-                (0..out.rows).into_par_iter().with_min_len(SET_ROWS).for_each(set);
-            }
+            unsafe { to.copy_from_nonoverlapping(row.as_ptr(), row.len()) };
         }
     }
     let stride = |stride: usize| isize::try_from(stride).expect("a stride within a slice");
     for (index, &Term { left: (left, l), right: (right, r), factor }) in terms.iter().enumerate() {
-        // SAFETY: all three views lie within what they are of, and nothing else uses the output, so that
+        // SAFETY: all three views lie within what they are of, and nothing else uses the piece, so that
         // it overlaps with neither factor; it is read only where it was set.
         unsafe {
             gemm::gemm(
-                out.rows,
-                out.columns,
+                rows.len(),
+                columns.len(),
                 l.columns,
-                output.row(0),
+                output.row(rows.start).wrapping_add(columns.start),
                 stride(out.column),
                 stride(out.row),
                 index > 0 || !matches!(start, Start::Zero),
-                left.as_ptr().add(l.offset),
+                left.as_ptr().add(l.offset + rows.start * l.row),
                 stride(l.column),
                 stride(l.row),
-                right.as_ptr().add(r.offset),
+                right.as_ptr().add(r.offset + columns.start * r.column),
                 stride(r.column),
                 stride(r.row),
                 1.0,
@@ -200,7 +265,7 @@ unsafe fn sum(output: &Target, start: Start<'_>, terms: &[Term<'_>], threads: Pa
                 false,
                 false,
                 false,
-                threads,
+                Parallelism::None,
             );
         }
     }
@@ -260,6 +325,58 @@ mod tests {
                 - 2.0 * dot(&low, &up, row, column, rank);
             assert_eq!(found, start[column] + products, "row {row}, column {column}");
         }
+    }
+
+    /// Sizes whose pieces differ from each other, sums over more than `gemm` adds up at once, and every
+    /// order in which the elements of the factors can lie.
+    #[test]
+    fn threads_change_no_bit() {
+        let random = |count: usize, seed: u64| -> Vec<f32> {
+            let data = crate::extension::tests::random([1, count], 1.0, seed);
+            data.iter::<f32>().collect()
+        };
+        for [rows, columns, depth] in [[717, 16, 800], [50, 840, 1030], [301, 399, 700]] {
+            let (left, right) = (random(rows * depth, 1), random(depth * columns, 2));
+            let (low, up) = (random(rows * 5, 3), random(5 * columns, 4));
+            let start = random(columns, 5);
+            let lefts =
+                [View::new(0, rows, depth, depth), View::new(0, depth, rows, rows).transposed()];
+            let rights = [
+                View::new(0, depth, columns, columns),
+                View::new(0, columns, depth, depth).transposed(),
+            ];
+            for (l, r) in lefts.into_iter().flat_map(|l| rights.map(|r| (l, r))) {
+                let terms = [
+                    Term { left: (&left, l), right: (&right, r), factor: 0.5 },
+                    Term {
+                        left: (&low, View::new(0, rows, 5, 5)),
+                        right: (&up, View::new(0, 5, columns, columns)),
+                        factor: -2.0,
+                    },
+                ];
+                assert!(rows * columns * depth >= PARALLEL);
+                let sums = [1, 2, 3, 7, 16].map(|threads| {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                    pool.unwrap().install(|| sum_parallel(&terms, Some(&start)))
+                });
+                assert!(sums.iter().all(|sum| *sum == sums[0]), "{rows} {columns} {depth}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_element_is_in_one_piece() {
+        for (count, parts, tile) in [(717, 2, 6), (768, 3, 64), (130, 1, 64), (1000, 7, 64)] {
+            let all: Vec<usize> =
+                (0..parts).flat_map(|part| share(count, part, parts, tile)).collect();
+            assert_eq!(all, (0..count).collect::<Vec<_>>());
+        }
+        // Wide outputs are cut into columns, narrow ones into rows, small ones not at all.
+        assert_eq!(grid([717, 768], 2, false), [1, 2]);
+        assert_eq!(grid([717, 16], 2, false), [2, 1]);
+        assert_eq!(grid([100, 100], 16, false), [1, 1]);
+        // What takes long to be rearranged is not rearranged twice.
+        assert_eq!([false, true].map(|left| grid([1024, 768], 2, left)), [[1, 2], [2, 1]]);
     }
 
     #[test]

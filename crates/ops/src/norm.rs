@@ -1,9 +1,10 @@
 use burn::backend::Flex;
 use burn::tensor::Tensor;
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use crate::math::sum;
-use crate::parallel::{self, vectorized};
+use crate::parallel;
 use crate::storage::{Elements, has_kernel, update};
 
 /// Σ x², of a tensor without a gradient of its own; `[1]`.
@@ -17,9 +18,14 @@ pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     let partial: Vec<f64> = x
         .floats()
         .par_chunks(parallel::BLOCK)
-        .map(|block| vectorized(|| f64::from(sum(block, |value| value * value))))
+        .map(|block| f64::from(sum_of_block(block)))
         .collect();
     Tensor::from_floats([partial.iter().sum::<f64>() as f32], &device)
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2"))]
+fn sum_of_block(x: &[f32]) -> f32 {
+    sum(x, |value| value * value)
 }
 
 /// `x · factor`, of a tensor without a gradient of its own.
@@ -34,9 +40,16 @@ pub fn scale<const D: usize>(x: Tensor<D>, factor: Tensor<1>) -> Tensor<D> {
     }
     let x = x.try_into_primitive::<Flex>().expect("a tensor of `flex` without autodiff");
     let x = update(x, |x| {
-        parallel::blocks(x, |_, x| x.iter_mut().for_each(|value| *value *= factor));
+        parallel::blocks(x, |_, x| scale_block(x, factor));
     });
     Tensor::from_primitive::<Flex>(x)
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2"))]
+fn scale_block(x: &mut [f32], factor: f32) {
+    for value in x {
+        *value *= factor;
+    }
 }
 
 #[cfg(test)]

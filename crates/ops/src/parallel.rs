@@ -1,24 +1,14 @@
 //! Work split over threads into blocks of a fixed size, so that results do not depend on how many
-//! threads there are, and run in the widest vector instructions of this processor.
+//! threads there are.
 
 #![expect(unsafe_code, reason = "memory is first written to by all threads")]
 
 use std::mem::MaybeUninit;
-use std::sync::LazyLock;
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 /// Elements of a block: 64 KiB of `f32`, which fits a core's cache twice over.
 pub(crate) const BLOCK: usize = 16 * 1024;
-
-/// Runs `kernel` with this processor's vector instructions: everything inlined into it is compiled
-/// for them.
-#[inline]
-pub(crate) fn vectorized<T>(kernel: impl FnOnce() -> T) -> T {
-    static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
-    ARCH.dispatch(kernel)
-}
 
 /// Rows of a block whose rows are `width` wide.
 pub(crate) fn block_rows(width: usize) -> usize {
@@ -44,9 +34,7 @@ pub(crate) fn blocks(out: &mut [f32], kernel: impl Fn(usize, &mut [f32]) + Sync)
 
 /// `kernel(index, chunk)` over chunks of so many elements of `out`.
 pub(crate) fn chunks(out: &mut [f32], elements: usize, kernel: impl Fn(usize, &mut [f32]) + Sync) {
-    out.par_chunks_mut(elements).enumerate().for_each(|(index, out)| {
-        vectorized(|| kernel(index, out));
-    });
+    out.par_chunks_mut(elements).enumerate().for_each(|(index, out)| kernel(index, out));
 }
 
 /// `kernel(first row, rows)` over blocks of whole rows of `out`.
@@ -68,7 +56,7 @@ pub(crate) fn sum_rows(
         .map(|index| {
             let mut sum = vec![0.0; width];
             let first = index * block;
-            vectorized(|| kernel(first, block.min(rows - first), &mut sum));
+            kernel(first, block.min(rows - first), &mut sum);
             sum
         })
         .collect();

@@ -5,6 +5,7 @@ use burn::backend::{Dispatch, Flex};
 use burn::nn::Dropout;
 use burn::tensor::{Tensor, activation};
 use burn_flex::FlexTensor;
+use multiversion::multiversion;
 
 use crate::dropout::{Mask, draw_seed, drop_elements, probability};
 use crate::extension::FlexKernels;
@@ -150,7 +151,7 @@ fn scores(out: &mut [f32], x: &[f32], u: &[f32], [rows, width, count]: [usize; 3
             let x = &x[row * width..(row + 1) * width];
             for (candidate, out) in out.iter_mut().enumerate() {
                 let at = (candidate * rows + row) * width;
-                *out = sum2(x, &u[at..at + width], |x, u| x * u);
+                *out = dot(x, &u[at..at + width]);
             }
         }
     });
@@ -164,12 +165,29 @@ fn weighed_sum(out: &mut [f32], weights: &[f32], u: &[f32], [rows, width, count]
             for candidate in 0..count {
                 let weight = weights[row * count + candidate];
                 let at = (candidate * rows + row) * width;
-                for (out, u) in out.iter_mut().zip(&u[at..at + width]) {
-                    *out += weight * u;
-                }
+                add_multiple(out, weight, &u[at..at + width]);
             }
         }
     });
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2"))]
+fn dot(x: &[f32], u: &[f32]) -> f32 {
+    sum2(x, u, |x, u| x * u)
+}
+
+/// `out += weight · u`.
+#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2"))]
+fn add_multiple(out: &mut [f32], weight: f32, u: &[f32]) {
+    out.iter_mut().zip(u).for_each(|(out, u)| *out += weight * u);
+}
+
+/// `p · g + ds · q`.
+#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2"))]
+fn weigh_both(out: &mut [f32], [p, ds]: [f32; 2], g: &[f32], q: &[f32]) {
+    for ((out, g), q) in out.iter_mut().zip(g).zip(q) {
+        *out = p * g + ds * q;
+    }
 }
 
 fn softmax(scores: &mut [f32]) {
@@ -232,9 +250,7 @@ impl Backward<Flex, 3> for RowAttentionBackward {
                     let (candidate, row) = ((first + at) / rows, (first + at) % rows);
                     let (p, ds) = (p[row * count + candidate], ds[row * count + candidate]);
                     let range = row * width..(row + 1) * width;
-                    for ((du, g), q) in du.iter_mut().zip(&g[range.clone()]).zip(&q[range]) {
-                        *du = p * g + ds * q;
-                    }
+                    weigh_both(du, [p, ds], &g[range.clone()], &q[range]);
                 }
             });
             gradients.register::<Flex>(node.id, new(du, [count * rows, width]));
