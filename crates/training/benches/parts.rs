@@ -10,7 +10,7 @@ use burn::tensor::{Device, Distribution, Int, Tensor};
 use divan::{Bencher, black_box};
 use nsmc_bert::{BertConfig, BertForSequenceClassification, BertInput};
 use nsmc_data::{BertTokenizer, EncodedReviews, Format, Order, Review, ReviewLoader, read_reviews};
-use nsmc_ops::{AdamWStep, Moments, adamw_step};
+use nsmc_ops::{AdamWStep, Moments, adamw_step, gelu, multiply, set_amx};
 use nsmc_peft::{
     BottleneckConfig, Composition, FusionConfig, LoraConfig, PeftModel, TargetModules, Trains,
 };
@@ -120,6 +120,26 @@ fn forward_and_backward(bencher: Bencher, method: &str) {
     let device = Device::flex().autodiff();
     let (model, (input, labels)) = (model(method, &device), batch(&device));
     bencher.bench_local(|| losses(model.forward(&input), labels.clone()).mean().backward());
+}
+
+/// As many rows as a batch of 32 reviews of NSMC has tokens.
+const ROWS: usize = 717;
+
+/// The product of a feed-forward layer, with the processor's matrix unit, where there is one, and without.
+#[divan::bench(args = [true, false], max_time = 5)]
+fn product_of_a_feed_forward_layer(bencher: Bencher, amx: bool) {
+    set_amx(amx);
+    let device = Device::flex();
+    let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+    let (x, weight) = (random([ROWS, 768]), random([768, 3072]));
+    bencher.bench_local(|| multiply(x.clone(), weight.clone()));
+}
+
+#[divan::bench(max_time = 5)]
+fn gelu_of_a_feed_forward_layer(bencher: Bencher) {
+    let device = Device::flex();
+    let x = Tensor::<2>::random([ROWS, 3072], Distribution::Normal(0.0, 1.0), &device);
+    bencher.bench_local(|| gelu(x.clone()));
 }
 
 #[divan::bench(max_time = 5)]
