@@ -237,7 +237,7 @@ pub(crate) fn forward(
 
 /// Of each row of `keys` scores.
 #[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2"))]
-fn softmax(scores: &mut [f32], keys: usize) {
+pub(crate) fn softmax(scores: &mut [f32], keys: usize) {
     for scores in scores.chunks_exact_mut(keys) {
         let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         for score in scores.iter_mut() {

@@ -7,9 +7,10 @@ use burn::tensor::{Tensor, activation};
 use burn_flex::FlexTensor;
 use multiversion::multiversion;
 
+use crate::attention::softmax;
 use crate::dropout::{Mask, draw_seed, drop_elements, probability};
 use crate::extension::FlexKernels;
-use crate::math::{exp, sum2};
+use crate::math::sum2;
 use crate::parallel;
 use crate::storage::{Elements, has_kernel, new, rows_and_width};
 
@@ -127,8 +128,8 @@ pub(crate) fn forward(
                 *weight *= kept;
             }
         }
-        softmax(weights);
     }
+    softmax(&mut weights, count);
 
     let mut output = parallel::zeros(rows * width);
     weighed_sum(&mut output, &weights, u, [rows, width, count]);
@@ -187,18 +188,6 @@ fn add_multiple(out: &mut [f32], weight: f32, u: &[f32]) {
 fn weigh_both(out: &mut [f32], [p, ds]: [f32; 2], g: &[f32], q: &[f32]) {
     for ((out, g), q) in out.iter_mut().zip(g).zip(q) {
         *out = p * g + ds * q;
-    }
-}
-
-fn softmax(scores: &mut [f32]) {
-    let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for score in &mut *scores {
-        *score = exp(*score - highest);
-        sum += *score;
-    }
-    for score in scores {
-        *score /= sum;
     }
 }
 
