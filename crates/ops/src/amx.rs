@@ -21,11 +21,9 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    __m512, __m512i, __mmask16, _mm512_add_epi32, _mm512_and_si512, _mm512_castpd_ps,
-    _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_fmadd_ps,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_srli_epi32, _mm512_sub_ps,
-    _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    __m512, __m512i, _mm512_add_epi32, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_or_si512,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_srli_epi32, _mm512_sub_ps,
 };
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -36,6 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use raw_cpuid::CpuId;
 use rayon::prelude::*;
 
+use crate::avx512::{load, mask, transpose};
 use crate::matrix::{Start, Target, Term, View, share};
 
 /// Rows or columns of a tile, and the pairs of bfloat16 in one of its rows.
@@ -231,19 +230,6 @@ fn write_pairs(low: __m512, high: __m512, parts: &mut [MaybeUninit<__m512i>]) {
     }
 }
 
-/// At most 16 elements, and zeros behind them.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load(elements: &[f32]) -> __m512 {
-    // SAFETY: the mask lets no more be read than there are.
-    unsafe { _mm512_maskz_loadu_ps(mask(elements.len()), elements.as_ptr()) }
-}
-
-/// The first `length` of 16.
-fn mask(length: usize) -> __mmask16 {
-    ((1_u32 << length.min(TILE)) - 1) as __mmask16
-}
-
 /// Three bfloat16 whose sum this is, each in the upper half of an element whose lower half is 0.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -259,35 +245,6 @@ fn parts_of(x: __m512) -> [__m512i; PARTS] {
     }
     parts[PARTS - 1] = _mm512_and_si512(_mm512_castps_si512(rest), upper);
     parts
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn transpose(rows: &mut [__m512; TILE]) {
-    let zero = _mm512_setzero_ps();
-    let mut pairs = [zero; TILE];
-    for at in (0..TILE).step_by(2) {
-        pairs[at] = _mm512_unpacklo_ps(rows[at], rows[at + 1]);
-        pairs[at + 1] = _mm512_unpackhi_ps(rows[at], rows[at + 1]);
-    }
-    let mut fours = [zero; TILE];
-    for at in (0..TILE).step_by(4) {
-        for odd in 0..2 {
-            let left = _mm512_castps_pd(pairs[at + odd]);
-            let right = _mm512_castps_pd(pairs[at + odd + 2]);
-            fours[at + 2 * odd] = _mm512_castpd_ps(_mm512_unpacklo_pd(left, right));
-            fours[at + 2 * odd + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(left, right));
-        }
-    }
-    let mut eights = [zero; TILE];
-    for at in [0, 1, 2, 3, 8, 9, 10, 11] {
-        eights[at] = _mm512_shuffle_f32x4::<0x88>(fours[at], fours[at + 4]);
-        eights[at + 4] = _mm512_shuffle_f32x4::<0xdd>(fours[at], fours[at + 4]);
-    }
-    for at in 0..8 {
-        rows[at] = _mm512_shuffle_f32x4::<0x88>(eights[at], eights[at + 8]);
-        rows[at + 8] = _mm512_shuffle_f32x4::<0xdd>(eights[at], eights[at + 8]);
-    }
 }
 
 /// The sums of a panel's rows with a panel's columns.

@@ -21,6 +21,8 @@ mod adamw;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod dropout;
 mod extension;
 mod gather;

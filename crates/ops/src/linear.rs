@@ -320,7 +320,9 @@ impl Backward<Flex, 6> for LowRankBackward {
         });
         let low = Matrix(multiplied(gradient.view(), b.transposed(), scaling));
         register(gradients, a_node, || {
-            multiplied(Matrix::new(saved.dropped).transposed(), low.view(), 1.0)
+            // As `(hᵀ dropped)ᵀ`: what would be transposed first is much larger than this.
+            let a = multiplied(low.transposed(), Matrix::new(saved.dropped).view(), 1.0);
+            a.transpose(0, 1).to_contiguous()
         });
         if !saved.same {
             register(gradients, dropped_node, || multiplied(low.view(), a.transposed(), 1.0));

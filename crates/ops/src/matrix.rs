@@ -1,5 +1,5 @@
-//! Matrix products of views into slices, by [`gemm::gemm`], the code behind burn's own, or on AMX: one
-//! of the `unsafe` modules.
+//! Sums of matrix products of views into slices: on AMX or AVX-512, or by [`gemm::gemm`], the code behind
+//! burn's own, on any other processor. One of the `unsafe` modules.
 #![expect(unsafe_code, reason = "`gemm` takes pointers; every access is checked here first")]
 
 use std::ops::Range;
@@ -59,8 +59,8 @@ pub(crate) enum Start<'a> {
     Zero,
     /// What is in the output.
     #[cfg_attr(
-        not(all(target_arch = "x86_64", target_os = "linux")),
-        expect(dead_code, reason = "sums of several terms start so on AMX alone")
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "`gemm` is told so in another way")
     )]
     Output,
     /// This row, in each row.
@@ -81,10 +81,6 @@ const TILE_COLUMNS: usize = 64;
 /// Rows or columns of the smallest piece of an output, before they are rounded down to whole tiles: what
 /// has no more than 64 of both is added up in another order.
 const SMALLEST: usize = 64 + TILE_COLUMNS;
-/// Columns of a piece that are computed, term by term, before the next ones: while they are in a core's
-/// cache. As many as a piece has at least.
-const STRIP: usize = SMALLEST;
-
 /// Products of fewer multiplications stay on one thread, as burn's do.
 const PARALLEL: usize = 192 * 192 * 192;
 
@@ -94,15 +90,15 @@ const PARALLEL: usize = 192 * 192 * 192;
 ///
 /// If the shapes do not fit each other, a dimension is 0, or a view leaves its slice.
 pub(crate) fn multiply(
-    output: (&mut [f32], View),
+    (elements, view): (&mut [f32], View),
     left: (&[f32], View),
     right: (&[f32], View),
     factor: f32,
 ) {
-    let (elements, view) = output;
-    let output = Target { start: elements.as_mut_ptr(), length: elements.len(), view };
+    let output = Target::new(elements, view);
+    let terms = [Term { left, right, factor }];
     // SAFETY: the slice's elements are all there, and borrowed.
-    unsafe { sum(&output, Start::Zero, &[Term { left, right, factor }], 1) }
+    unsafe { sum(Unit::of(&terms), &output, Start::Zero, &terms, 1) }
 }
 
 /// The sum of these terms, row by row, on all threads where the first is large; with `row` added to
@@ -112,6 +108,10 @@ pub(crate) fn multiply(
 ///
 /// As [`multiply`], if there is no term, and if `row` is not as wide as the sum.
 pub(crate) fn sum_parallel(terms: &[Term<'_>], row: Option<&[f32]>) -> Vec<f32> {
+    sum_on(Unit::of(terms), terms, row)
+}
+
+fn sum_on(unit: Unit, terms: &[Term<'_>], row: Option<&[f32]>) -> Vec<f32> {
     let (rows, columns) = (terms[0].left.1.rows, terms[0].right.1.columns);
     let mut output = Vec::with_capacity(rows * columns);
     let view = View::new(0, rows, columns, columns);
@@ -120,7 +120,7 @@ pub(crate) fn sum_parallel(terms: &[Term<'_>], row: Option<&[f32]>) -> Vec<f32> 
     // SAFETY: there is room for them all, and a sum that does not start from the output sets each
     // element of its view, which here are all.
     unsafe {
-        sum(&target, start, terms, threads(terms[0]));
+        sum(unit, &target, start, terms, threads(terms[0]));
         output.set_len(rows * columns);
     }
     output
@@ -139,6 +139,10 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    pub(crate) fn new(elements: &mut [f32], view: View) -> Self {
+        Self { start: elements.as_mut_ptr(), length: elements.len(), view }
+    }
+
     /// The first element of a row.
     pub(crate) fn row(&self, row: usize) -> *mut f32 {
         self.start.wrapping_add(self.view.offset + row * self.view.row)
@@ -153,7 +157,7 @@ unsafe impl Sync for Target {}
 ///
 /// So many elements can be written, and are read if the sum starts from them; nothing else reads or
 /// writes them meanwhile.
-unsafe fn sum(output: &Target, start: Start<'_>, terms: &[Term<'_>], threads: usize) {
+unsafe fn sum(unit: Unit, output: &Target, start: Start<'_>, terms: &[Term<'_>], threads: usize) {
     let out = output.view;
     for Term { left: (left, l), right: (right, r), .. } in terms {
         assert!(out.rows == l.rows && out.columns == r.columns && l.columns == r.rows);
@@ -165,51 +169,96 @@ unsafe fn sum(output: &Target, start: Start<'_>, terms: &[Term<'_>], threads: us
     if let Start::Row(row) = start {
         assert_eq!(row.len(), out.columns);
     }
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if let Some(amx) = crate::amx::Amx::get()
-        && crate::amx::pays(terms)
-    {
-        // SAFETY: the output is as promised, and its view lies within it.
-        unsafe { amx.multiply(output, start, terms, threads) };
-        return;
-    }
-    let left_is_rearranged = terms[0].left.1.column != 1;
-    let [down, across] = grid([out.rows, out.columns], threads, left_is_rearranged);
-    let compute = |piece: usize| {
-        let rows = share(out.rows, piece / across, down, TILE_ROWS);
-        let columns = share(out.columns, piece % across, across, TILE_COLUMNS);
-        let strips = if left_is_rearranged { 1 } else { (columns.len() / STRIP).max(1) };
-        for strip in 0..strips {
-            let strip = share(columns.len(), strip, strips, TILE_COLUMNS);
-            let columns = columns.start + strip.start..columns.start + strip.end;
-            // SAFETY: the views lie within what they are of, and what is computed here, of which no other
-            // thread has both these rows and these columns, within the views.
-            unsafe { sum_piece(output, start, terms, rows.clone(), columns) };
+    // SAFETY: the output is as promised, and all views lie within what they are of.
+    unsafe {
+        match unit {
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Unit::Amx(amx) => amx.multiply(output, start, terms, threads),
+            #[cfg(target_arch = "x86_64")]
+            Unit::Avx512(avx512) => avx512.multiply(output, start, terms, threads),
+            Unit::Any => sum_by_gemm(output, start, terms, threads),
         }
-    };
-    match down * across {
-        1 => compute(0),
-        pieces => (0..pieces).into_par_iter().for_each(compute),
     }
 }
 
-/// Rows and columns of a grid with at most one piece of the output for each thread, of which the
-/// largest takes the shortest time.
+/// What computes a sum of products.
+#[derive(Clone, Copy)]
+enum Unit {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Amx(crate::amx::Amx),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(crate::avx512::Avx512),
+    /// `gemm`, on any processor.
+    Any,
+}
+
+impl Unit {
+    /// The fastest one for these terms.
+    fn of(terms: &[Term<'_>]) -> Self {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if let Some(amx) = crate::amx::Amx::get()
+            && crate::amx::pays(terms)
+        {
+            return Self::Amx(amx);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(avx512) = crate::avx512::Avx512::get()
+            && crate::avx512::fits(terms)
+        {
+            return Self::Avx512(avx512);
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = terms;
+        Self::Any
+    }
+}
+
+/// The sum by [`gemm::gemm`].
+///
+/// # Safety
+///
+/// As that of [`sum`]; the factors' views fit the output, and all lie within what they are of.
+unsafe fn sum_by_gemm(output: &Target, start: Start<'_>, terms: &[Term<'_>], threads: usize) {
+    let out = output.view;
+    let strips = strips([out.rows, out.columns], terms[0].left.1.column != 1, threads);
+    let down = row_parts(out.rows, strips, threads, SMALLEST);
+    for_each(down * strips, threads, |piece| {
+        let rows = share(out.rows, piece / strips, down, TILE_ROWS);
+        let columns = share(out.columns, piece % strips, strips, TILE_COLUMNS);
+        // SAFETY: the views lie within what they are of, and what is computed here, of which no other
+        // piece has both these rows and these columns, within the views.
+        unsafe { sum_piece(output, start, terms, rows, columns) };
+    });
+}
+
+/// Strips of columns that are computed on their own: while one is in a core's cache, each term is added
+/// to it.
 ///
 /// `gemm` could share out a product itself, but rearranges some right factors on one thread, and goes
 /// through the whole output once for each term. A piece is never so small that `gemm` would add up in
 /// another order: there are the same bits on any number of threads.
-fn grid([rows, columns]: [usize; 2], threads: usize, left_is_rearranged: bool) -> [usize; 2] {
-    // As many numbers are multiplied in the time in which one is rearranged.
-    const REARRANGED: usize = 16;
-    let work = |&[down, across]: &[usize; 2]| {
-        let (tall, wide) = (rows.div_ceil(down), columns.div_ceil(across));
-        let rearranged = wide + if left_is_rearranged { tall } else { 0 };
-        tall * wide + REARRANGED * rearranged
-    };
-    let most = [rows / SMALLEST, columns / SMALLEST].map(|most| most.clamp(1, threads));
-    let grids = (1..=most[0]).map(|down| [down, (threads / down).min(most[1])]);
-    grids.min_by_key(work).unwrap_or([1, 1])
+fn strips([rows, columns]: [usize; 2], left_is_rearranged: bool, threads: usize) -> usize {
+    // Each strip would rearrange the left factor again.
+    let whole = left_is_rearranged && rows / SMALLEST >= threads;
+    if whole { 1 } else { (columns / SMALLEST).max(1) }
+}
+
+/// Parts of the rows that are computed on their own where there are few strips of columns: a few pieces
+/// for each thread, so that none waits long for one that is slower, or that the system does not let run.
+pub(crate) fn row_parts(rows: usize, strips: usize, threads: usize, smallest: usize) -> usize {
+    const PIECES: usize = 3;
+    match threads {
+        1 => 1,
+        _ => (PIECES * threads).div_ceil(strips).min(rows / smallest).max(1),
+    }
+}
+
+/// Computes these pieces, each thread taking the next one when it has done one.
+pub(crate) fn for_each(pieces: usize, threads: usize, compute: impl Fn(usize) + Send + Sync) {
+    match threads {
+        1 => (0..pieces).for_each(compute),
+        _ => (0..pieces).into_par_iter().with_max_len(1).for_each(compute),
+    }
 }
 
 /// The part of `count` things that is one of `parts`' in turn; all but the last end with a multiple of
@@ -291,7 +340,16 @@ mod tests {
         assert_eq!(output, [8.5, 11.5, 9.0, 19.5, 26.5]);
     }
 
-    /// Too few rows for AMX, and enough multiplications for all threads.
+    /// What there is for sums of all sizes.
+    fn units() -> Vec<Unit> {
+        vec![
+            #[cfg(target_arch = "x86_64")]
+            crate::avx512::Avx512::get().map_or(Unit::Any, Unit::Avx512),
+            Unit::Any,
+        ]
+    }
+
+    /// Enough multiplications for all threads.
     #[test]
     fn a_sum_starts_from_a_row_on_all_threads() {
         let (rows, columns, depth, rank) = (50, 400, 400, 3);
@@ -314,16 +372,17 @@ mod tests {
                 factor: -2.0,
             },
         ];
-        let sum = sum_parallel(&terms, Some(&start));
         let dot = |left: &[f32], right: &[f32], row: usize, column: usize, depth: usize| -> f32 {
             (0..depth).map(|k| left[row * depth + k] * right[k * columns + column]).sum()
         };
         // Small integers: every sum is exact.
-        for (place, &found) in sum.iter().enumerate() {
-            let (row, column) = (place / columns, place % columns);
-            let products = 0.5 * dot(&left, &right, row, column, depth)
-                - 2.0 * dot(&low, &up, row, column, rank);
-            assert_eq!(found, start[column] + products, "row {row}, column {column}");
+        for sum in units().into_iter().map(|unit| sum_on(unit, &terms, Some(&start))) {
+            for (place, &found) in sum.iter().enumerate() {
+                let (row, column) = (place / columns, place % columns);
+                let products = 0.5 * dot(&left, &right, row, column, depth)
+                    - 2.0 * dot(&low, &up, row, column, rank);
+                assert_eq!(found, start[column] + products, "row {row}, column {column}");
+            }
         }
     }
 
@@ -357,7 +416,7 @@ mod tests {
                 assert!(rows * columns * depth >= PARALLEL);
                 let sums = [1, 2, 3, 7, 16].map(|threads| {
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-                    pool.unwrap().install(|| sum_parallel(&terms, Some(&start)))
+                    pool.unwrap().install(|| sum_on(Unit::Any, &terms, Some(&start)))
                 });
                 assert!(sums.iter().all(|sum| *sum == sums[0]), "{rows} {columns} {depth}");
             }
@@ -372,11 +431,17 @@ mod tests {
             assert_eq!(all, (0..count).collect::<Vec<_>>());
         }
         // Wide outputs are cut into columns, narrow ones into rows, small ones not at all.
-        assert_eq!(grid([717, 768], 2, false), [1, 2]);
-        assert_eq!(grid([717, 16], 2, false), [2, 1]);
-        assert_eq!(grid([100, 100], 16, false), [1, 1]);
+        let pieces = |[rows, columns]: [usize; 2], left: bool, threads: usize| {
+            let strips = strips([rows, columns], left, threads);
+            [row_parts(rows, strips, threads, SMALLEST), strips]
+        };
+        assert_eq!(pieces([717, 3072], false, 2), [1, 24]);
+        assert_eq!(pieces([717, 768], false, 2), [1, 6]);
+        assert_eq!(pieces([717, 16], false, 2), [5, 1]);
+        assert_eq!(pieces([100, 100], false, 16), [1, 1]);
         // What takes long to be rearranged is not rearranged twice.
-        assert_eq!([false, true].map(|left| grid([1024, 768], 2, left)), [[1, 2], [2, 1]]);
+        assert_eq!(pieces([1024, 768], true, 2), [6, 1]);
+        assert_eq!(pieces([16, 768], true, 2), [1, 6]);
     }
 
     #[test]

@@ -1,0 +1,574 @@
+//! Sums of matrix products of `f32` on AVX-512: one of the `unsafe` modules, for its kernel reads and
+//! writes through pointers.
+//!
+//! [`gemm`] multiplies at the processor's peak, too. But it goes through the output once for each
+//! term of a sum, and again for every few hundred elements that are summed over; it rearranges a
+//! transposed right factor element by element; and a product with a factor of low rank, which is 16 wide
+//! or deep, it computes at half that rate. Here the terms are added up while a tile of the output is in
+//! a core's first cache, factors are transposed 16 by 16 in registers, and there is a kernel for narrow
+//! outputs.
+//!
+//! An element of the output is a chain of fused multiplications and additions in the order of what is
+//! summed over, begun anew every [`DEPTH`] elements. So it has the same bits on any number of threads,
+//! and a row has the same bits whatever other rows there are.
+#![expect(unsafe_code, reason = "a kernel takes pointers; every access is checked here first")]
+
+use std::arch::x86_64::{
+    __m512, __mmask16, _MM_HINT_T1, _mm_prefetch, _mm512_castpd_ps, _mm512_castps_pd,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_unpackhi_pd,
+    _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+};
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::matrix::{Start, Target, Term, View, for_each, row_parts, share};
+
+/// Elements of a vector.
+pub(crate) const LANES: usize = 16;
+/// Columns that are computed at once, at most.
+const PANEL: usize = 4 * LANES;
+/// Elements that are summed up before they are added to the output: chains of more would be less exact
+/// than `gemm`'s.
+const DEPTH: usize = 512;
+/// Rows of the right factor of which a panel, 272 KiB, stays in a core's second cache: two such chains'
+/// and a second term's of low rank.
+const CACHED: usize = 2 * DEPTH + 64;
+/// Rows of the smallest piece: each rearranges its panel of the right factor, which takes as long as
+/// multiplying a dozen rows.
+const SMALLEST: usize = 96;
+/// Rows of a piece are a multiple of this, but for the last piece's: of most tiles' heights.
+const TILES_ROWS: usize = 12;
+/// Up to so many rows of the left factor, the right one is read where it lies.
+const FEW_ROWS: usize = 16;
+
+/// The right to use AVX-512.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    pub(crate) fn get() -> Option<Self> {
+        is_x86_feature_detected!("avx512f").then_some(Self(()))
+    }
+
+    /// `output = start + Σ factor · left · right`.
+    ///
+    /// # Safety
+    ///
+    /// The output's view lies within elements that can be written and, if the sum starts from them,
+    /// read. No two of its elements lie at one place, nothing else reads or writes them meanwhile, the
+    /// factors' views fit it and lie within what they are of, and [`fits`] says that the terms are ones
+    /// for AVX-512.
+    #[expect(clippy::unused_self, reason = "it says that there is AVX-512")]
+    pub(crate) unsafe fn multiply(
+        self,
+        output: &Target,
+        start: Start<'_>,
+        terms: &[Term<'_>],
+        threads: usize,
+    ) {
+        debug_assert!(fits(terms));
+        let transposed: Vec<Option<Vec<f32>>> = terms
+            .iter()
+            // SAFETY: there is AVX-512, and elements of a view's columns lie beside each other or its
+            // rows' do.
+            .map(|&Term { left, .. }| {
+                (left.1.column != 1).then(|| unsafe { by_rows(left, threads) })
+            })
+            .collect();
+        let blocks = terms
+            .iter()
+            .zip(&transposed)
+            .flat_map(|(&Term { left: (elements, view), right, factor }, transposed)| {
+                let (left, row) = match transposed {
+                    Some(copy) => (copy.as_slice(), view.columns),
+                    None => (&elements[view.offset..], view.row),
+                };
+                let parts = view.columns.div_ceil(DEPTH);
+                (0..parts).map(move |part| {
+                    let depth = share(view.columns, part, parts, 1);
+                    Block { left: &left[depth.start..], left_row: row, right, depth, factor }
+                })
+            })
+            .collect();
+        let sum = Sum { output, start, blocks };
+        let View { rows, columns, .. } = output.view;
+        let panels = columns.div_ceil(PANEL);
+        let down = row_parts(rows, panels, threads, SMALLEST);
+        let panel = |index: usize| index * PANEL..columns.min((index + 1) * PANEL);
+        for_each(down * panels, threads, |piece| {
+            let rows = share(rows, piece / panels, down, TILES_ROWS);
+            let index = piece % panels;
+            let next = (index + 1 < panels).then(|| panel(index + 1));
+            // SAFETY: there is AVX-512; the output is as promised, and no other piece has both these
+            // rows and these columns.
+            unsafe { sum.piece(&rows, &panel(index), next.as_ref()) };
+        });
+    }
+}
+
+/// Whether the factors' rows or columns are elements beside each other.
+pub(crate) fn fits(terms: &[Term<'_>]) -> bool {
+    let unit_stride = |view: View| view.row == 1 || view.column == 1;
+    terms.iter().all(|term| unit_stride(term.left.1) && unit_stride(term.right.1))
+}
+
+/// What is summed up in registers: a range of what a term's product is summed over.
+#[derive(Clone)]
+struct Block<'a> {
+    /// From the first row's first element on.
+    left: &'a [f32],
+    left_row: usize,
+    right: (&'a [f32], View),
+    depth: Range<usize>,
+    factor: f32,
+}
+
+struct Sum<'a> {
+    output: &'a Target,
+    start: Start<'a>,
+    blocks: Vec<Block<'a>>,
+}
+
+/// A panel of a block's right factor: each row's vectors beside each other, `row` elements apart.
+#[derive(Clone, Copy)]
+struct Panel {
+    elements: *const f32,
+    row: usize,
+}
+
+impl Sum<'_> {
+    /// Computes these rows of a panel of columns, and fetches the one that a thread is likely to compute
+    /// next.
+    ///
+    /// # Safety
+    ///
+    /// There is AVX-512; the output is as [`Avx512::multiply`] wants it, and nothing else reads or writes
+    /// this piece of it meanwhile.
+    unsafe fn piece(
+        &self,
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+        next: Option<&Range<usize>>,
+    ) {
+        // As many rows as leave registers for a row of the panel and an element of the left factor.
+        // SAFETY: as promised to this function.
+        unsafe {
+            match columns.len().div_ceil(LANES) {
+                4 => self.panel::<6, 4>(rows, columns, next),
+                3 => self.panel::<8, 3>(rows, columns, next),
+                2 => self.panel::<12, 2>(rows, columns, next),
+                _ => self.panel::<16, 1>(rows, columns, next),
+            }
+        }
+    }
+
+    /// Computes `VECTORS` vectors of a piece's rows, up to `ROWS` rows at once.
+    ///
+    /// # Safety
+    ///
+    /// As that of [`Sum::piece`].
+    #[target_feature(enable = "avx512f")]
+    unsafe fn panel<const ROWS: usize, const VECTORS: usize>(
+        &self,
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+        next: Option<&Range<usize>>,
+    ) {
+        let depth: usize = self.blocks.iter().map(|block| block.depth.len()).sum();
+        let mut memory = Box::new_uninit_slice(depth.min(CACHED) * VECTORS * LANES);
+        let (mut start, mut rest) = (self.start, &self.blocks[..]);
+        while !rest.is_empty() {
+            let blocks;
+            (blocks, rest) = rest.split_at(cached(rest));
+            let panels = panels(blocks, rows.len(), columns, &mut memory);
+            let (later, columns_later) = match next {
+                Some(next) if rest.is_empty() => (&self.blocks[..], next),
+                _ => (rest, columns),
+            };
+            let later = later[..cached(later)].iter();
+            let ahead: Vec<_> = later.map(|block| Ahead::new(block, columns_later)).collect();
+            let mut row = rows.start;
+            while row < rows.end {
+                for ahead in &ahead {
+                    ahead.fetch(row - rows.start, rows.len(), ROWS);
+                }
+                let most = ROWS.min(rows.end - row);
+                let height = [ROWS, 8, 4, 2].into_iter().find(|&height| height <= most);
+                let mut start = start;
+                for (block, &panel) in blocks.iter().zip(&panels) {
+                    // SAFETY: the left factor has these rows, the panel the block's; and as promised to
+                    // this function.
+                    unsafe {
+                        match height {
+                            Some(8) => self.tile::<8, VECTORS>(block, panel, start, row, columns),
+                            Some(4) => self.tile::<4, VECTORS>(block, panel, start, row, columns),
+                            Some(2) => self.tile::<2, VECTORS>(block, panel, start, row, columns),
+                            None => self.tile::<1, VECTORS>(block, panel, start, row, columns),
+                            _ => self.tile::<ROWS, VECTORS>(block, panel, start, row, columns),
+                        }
+                    }
+                    start = Start::Output;
+                }
+                row += height.unwrap_or(1);
+            }
+            start = Start::Output;
+        }
+    }
+
+    /// Adds a block's sums to a tile of the output, or to what it starts from.
+    ///
+    /// # Safety
+    ///
+    /// As that of [`Sum::piece`], for this tile; the block's left factor has its rows, and the panel as
+    /// many rows as the block is deep.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
+        &self,
+        block: &Block<'_>,
+        panel: Panel,
+        start: Start<'_>,
+        row: usize,
+        columns: &Range<usize>,
+    ) {
+        let left = &block.left[row * block.left_row..];
+        assert!(left.len() >= (ROWS - 1) * block.left_row + block.depth.len());
+        let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
+        for k in 0..block.depth.len() {
+            let mut right = [_mm512_setzero_ps(); VECTORS];
+            for (vector, right) in right.iter_mut().enumerate() {
+                // SAFETY: the panel has this row, and these vectors in it.
+                *right =
+                    unsafe { _mm512_loadu_ps(panel.elements.add(k * panel.row + vector * LANES)) };
+            }
+            for (row, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: so many elements were asserted.
+                let left = _mm512_set1_ps(unsafe { *left.get_unchecked(row * block.left_row + k) });
+                for (sum, right) in sums.iter_mut().zip(right) {
+                    *sum = _mm512_fmadd_ps(left, right, *sum);
+                }
+            }
+        }
+        let factor = _mm512_set1_ps(block.factor);
+        for (index, sums) in sums.into_iter().enumerate() {
+            for (vector, sum) in sums.into_iter().enumerate() {
+                let column = columns.start + vector * LANES;
+                let mask = mask(columns.end - column);
+                let output = self.output.row(row + index).wrapping_add(column);
+                // SAFETY: the masks end where the view does.
+                unsafe {
+                    let added = match start {
+                        Start::Zero => _mm512_setzero_ps(),
+                        Start::Output => _mm512_maskz_loadu_ps(mask, output),
+                        Start::Row(row) => load(&row[column..columns.end]),
+                    };
+                    _mm512_mask_storeu_ps(output, mask, _mm512_fmadd_ps(sum, factor, added));
+                }
+            }
+        }
+    }
+}
+
+/// Elements of a panel that comes next, which are brought nearer while another one is multiplied.
+struct Ahead<'a> {
+    elements: &'a [f32],
+    /// So many times so many elements beside each other, each `step` elements behind the one before.
+    times: usize,
+    length: usize,
+    step: usize,
+}
+
+impl<'a> Ahead<'a> {
+    fn new(block: &Block<'a>, columns: &Range<usize>) -> Self {
+        let (elements, view) = block.right;
+        let first = view.offset + block.depth.start * view.row + columns.start * view.column;
+        let elements = &elements[first..];
+        let (depth, width) = (block.depth.len(), columns.len());
+        match view.column {
+            1 => Self { elements, times: depth, length: width, step: view.row },
+            step => Self { elements, times: width, length: depth, step },
+        }
+    }
+
+    /// Fetches the part that is due after `done` of `all` rows, until `more` are.
+    fn fetch(&self, done: usize, all: usize, more: usize) {
+        let lines = self.length.div_ceil(LANES);
+        let share = |rows: usize| self.times * lines * rows.min(all) / all;
+        for line in share(done)..share(done + more) {
+            let at = line / lines * self.step + line % lines * LANES;
+            let address = self.elements.as_ptr().wrapping_add(at);
+            // SAFETY: a prefetch reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
+        }
+    }
+}
+
+/// The blocks' panels: of few rows' products where they lie, else rearranged.
+#[target_feature(enable = "avx512f")]
+fn panels(
+    blocks: &[Block<'_>],
+    rows: usize,
+    columns: &Range<usize>,
+    memory: &mut [MaybeUninit<f32>],
+) -> Vec<Panel> {
+    let width = columns.len().next_multiple_of(LANES);
+    let in_place = rows <= FEW_ROWS && columns.len() == width;
+    let mut free = memory;
+    let panel = |block: &Block<'_>| {
+        let (elements, view) = block.right;
+        if in_place && view.column == 1 {
+            let first = view.offset + block.depth.start * view.row + columns.start;
+            return Panel { elements: &raw const elements[first], row: view.row };
+        }
+        let (panel, rest) = std::mem::take(&mut free).split_at_mut(block.depth.len() * width);
+        free = rest;
+        rearrange(block, columns, panel);
+        Panel { elements: panel.as_ptr().cast(), row: width }
+    };
+    blocks.iter().map(panel).collect()
+}
+
+/// How many of these blocks' panels are rearranged before they are multiplied.
+fn cached(blocks: &[Block<'_>]) -> usize {
+    let mut depth = 0;
+    let fitting = blocks.iter().take_while(|block| {
+        depth += block.depth.len();
+        depth <= CACHED
+    });
+    blocks.len().min(fitting.count().max(1))
+}
+
+/// Writes these columns of a block's right factor, each row's vectors beside each other, with zeros
+/// behind the last column.
+#[target_feature(enable = "avx512f")]
+fn rearrange(block: &Block<'_>, columns: &Range<usize>, panel: &mut [MaybeUninit<f32>]) {
+    let (elements, view) = block.right;
+    let width = columns.len().next_multiple_of(LANES);
+    let first = view.offset + block.depth.start * view.row + columns.start * view.column;
+    if view.column == 1 {
+        for (k, row) in panel.chunks_exact_mut(width).enumerate() {
+            let first = first + k * view.row;
+            let elements = &elements[first..first + columns.len()];
+            for (vector, row) in row.chunks_exact_mut(LANES).enumerate() {
+                store(load(&elements[vector * LANES..]), row);
+            }
+        }
+        return;
+    }
+    for vector in (0..width).step_by(LANES) {
+        let count = (columns.len() - vector).min(LANES);
+        for (k, rows) in panel.chunks_mut(LANES * width).enumerate() {
+            let depth = rows.len() / width;
+            let first = first + vector * view.column + k * LANES;
+            let mut lines = [_mm512_setzero_ps(); LANES];
+            for (index, line) in lines.iter_mut().enumerate().take(count) {
+                let first = first + index * view.column;
+                *line = load(&elements[first..first + depth]);
+            }
+            transpose(&mut lines);
+            for (line, row) in lines.into_iter().zip(rows.chunks_exact_mut(width)) {
+                store(line, &mut row[vector..]);
+            }
+        }
+    }
+}
+
+/// A copy of a matrix whose columns' elements lie beside each other, row by row.
+///
+/// # Safety
+///
+/// There is AVX-512.
+unsafe fn by_rows((elements, view): (&[f32], View), threads: usize) -> Vec<f32> {
+    let View { offset, rows, columns, column, .. } = view;
+    let mut copy = Vec::with_capacity(rows * columns);
+    let lines = |(index, lines): (usize, &mut [MaybeUninit<f32>])| {
+        // SAFETY: there is AVX-512.
+        unsafe { transpose_lines(&elements[offset + index * LANES..], column, columns, lines) };
+    };
+    let free = &mut copy.spare_capacity_mut()[..rows * columns];
+    match threads {
+        1 => free.chunks_mut(LANES * columns).enumerate().for_each(lines),
+        _ => free.par_chunks_mut(LANES * columns).enumerate().for_each(lines),
+    }
+    // SAFETY: there is room for them, and each has been written.
+    unsafe { copy.set_len(rows * columns) };
+    copy
+}
+
+/// Writes up to 16 rows of a matrix whose columns lie `column` elements apart.
+#[target_feature(enable = "avx512f")]
+fn transpose_lines(
+    elements: &[f32],
+    column: usize,
+    columns: usize,
+    lines: &mut [MaybeUninit<f32>],
+) {
+    let rows = lines.len() / columns;
+    for first in (0..columns).step_by(LANES) {
+        let count = (columns - first).min(LANES);
+        let mut vectors = [_mm512_setzero_ps(); LANES];
+        for (index, vector) in vectors.iter_mut().enumerate().take(count) {
+            let at = (first + index) * column;
+            *vector = load(&elements[at..at + rows]);
+        }
+        transpose(&mut vectors);
+        for (vector, line) in vectors.into_iter().zip(lines.chunks_exact_mut(columns)) {
+            store(vector, &mut line[first..]);
+        }
+    }
+}
+
+/// At most 16 elements, and zeros behind them.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn load(elements: &[f32]) -> __m512 {
+    // SAFETY: the mask lets no more be read than there are.
+    unsafe { _mm512_maskz_loadu_ps(mask(elements.len()), elements.as_ptr()) }
+}
+
+/// Sets as many elements as there are, at most 16.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(vector: __m512, elements: &mut [MaybeUninit<f32>]) {
+    // SAFETY: there are 16, or the mask lets no more be written than there are.
+    unsafe {
+        match elements.len() {
+            LANES.. => _mm512_storeu_ps(elements.as_mut_ptr().cast(), vector),
+            length => _mm512_mask_storeu_ps(elements.as_mut_ptr().cast(), mask(length), vector),
+        }
+    }
+}
+
+/// The first `length` of 16.
+pub(crate) fn mask(length: usize) -> __mmask16 {
+    ((1_u32 << length.min(LANES)) - 1) as __mmask16
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn transpose(rows: &mut [__m512; LANES]) {
+    let zero = _mm512_setzero_ps();
+    let mut pairs = [zero; LANES];
+    for at in (0..LANES).step_by(2) {
+        pairs[at] = _mm512_unpacklo_ps(rows[at], rows[at + 1]);
+        pairs[at + 1] = _mm512_unpackhi_ps(rows[at], rows[at + 1]);
+    }
+    let mut fours = [zero; LANES];
+    for at in (0..LANES).step_by(4) {
+        for odd in 0..2 {
+            let left = _mm512_castps_pd(pairs[at + odd]);
+            let right = _mm512_castps_pd(pairs[at + odd + 2]);
+            fours[at + 2 * odd] = _mm512_castpd_ps(_mm512_unpacklo_pd(left, right));
+            fours[at + 2 * odd + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(left, right));
+        }
+    }
+    let mut eights = [zero; LANES];
+    for at in [0, 1, 2, 3, 8, 9, 10, 11] {
+        eights[at] = _mm512_shuffle_f32x4::<0x88>(fours[at], fours[at + 4]);
+        eights[at + 4] = _mm512_shuffle_f32x4::<0xdd>(fours[at], fours[at + 4]);
+    }
+    for at in 0..8 {
+        rows[at] = _mm512_shuffle_f32x4::<0x88>(eights[at], eights[at + 8]);
+        rows[at + 8] = _mm512_shuffle_f32x4::<0xdd>(eights[at], eights[at + 8]);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::float_cmp, reason = "what is the same chain is the same number")]
+mod tests {
+    use super::*;
+
+    fn random(count: usize, seed: u64) -> Vec<f32> {
+        let data = crate::extension::tests::random([1, count], 1.0, seed);
+        data.iter::<f32>().collect()
+    }
+
+    /// The sum as the module's documentation defines it.
+    fn chains(terms: &[Term<'_>], start: Option<&[f32]>) -> Vec<f32> {
+        let (rows, columns) = (terms[0].left.1.rows, terms[0].right.1.columns);
+        let at = |(elements, view): (&[f32], View), row: usize, column: usize| {
+            elements[view.offset + row * view.row + column * view.column]
+        };
+        let element = |place: usize| {
+            let (row, column) = (place / columns, place % columns);
+            let mut element = start.map_or(0.0, |start| start[column]);
+            for term in terms {
+                let depth = term.left.1.columns;
+                let parts = depth.div_ceil(DEPTH);
+                for part in 0..parts {
+                    let sum = share(depth, part, parts, 1).fold(0.0f32, |sum, k| {
+                        at(term.left, row, k).mul_add(at(term.right, k, column), sum)
+                    });
+                    element = sum.mul_add(term.factor, element);
+                }
+            }
+            element
+        };
+        (0..rows * columns).map(element).collect()
+    }
+
+    /// Every order in which the elements of the factors can lie; outputs of one to five vectors and of
+    /// every height of a tile; sums that are begun anew; any number of threads.
+    #[test]
+    fn an_element_is_a_chain_of_fused_multiplications() {
+        if Avx512::get().is_none() {
+            return;
+        }
+        let shapes = [
+            [1, 1, 1],
+            [16, 64, 700],
+            [17, 130, 1100],
+            [43, 16, 2100],
+            [47, 5, 33],
+            [29, 32, 300],
+            [15, 47, 1024],
+            [333, 201, 120],
+        ];
+        for [rows, columns, depth] in shapes {
+            let (left, right) = (random(rows * depth + 7, 1), random(depth * columns + 9, 2));
+            let (low, up) = (random(rows * 5, 3), random(5 * columns, 4));
+            let start = random(columns, 5);
+            let lefts =
+                [View::new(7, rows, depth, depth), View::new(7, depth, rows, rows).transposed()];
+            let rights = [
+                View::new(9, depth, columns, columns),
+                View::new(9, columns, depth, depth).transposed(),
+            ];
+            for (l, r) in lefts.into_iter().flat_map(|l| rights.map(|r| (l, r))) {
+                let terms = [
+                    Term { left: (&left, l), right: (&right, r), factor: 0.7 },
+                    Term {
+                        left: (&low, View::new(0, rows, 5, 5)),
+                        right: (&up, View::new(0, columns, 5, 5).transposed()),
+                        factor: -2.3,
+                    },
+                ];
+                for (terms, start) in [(&terms[..], Some(&*start)), (&terms[..1], None)] {
+                    let expected = chains(terms, start);
+                    for threads in [1, 2, 3, 16] {
+                        // Within wider rows, of which the sum is to leave the rest alone.
+                        let wide = columns + 3;
+                        let mut found = vec![2.0; 1 + rows * wide];
+                        let view = View::new(1, rows, columns, wide);
+                        let target = Target::new(&mut found, view);
+                        let start = start.map_or(Start::Zero, Start::Row);
+                        // SAFETY: all views lie within what they are of.
+                        unsafe { Avx512(()).multiply(&target, start, terms, threads) };
+                        assert_eq!(found[0], 2.0);
+                        let found = found[1..].chunks_exact(wide);
+                        for (found, expected) in found.zip(expected.chunks_exact(columns)) {
+                            assert!(
+                                found[..columns] == *expected,
+                                "{rows} {columns} {depth} {threads}"
+                            );
+                            assert_eq!(found[columns..], [2.0; 3]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
