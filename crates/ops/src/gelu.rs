@@ -32,16 +32,14 @@ fn composed<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     x * cdf
 }
 
-pub(crate) fn forward(x: &[f32]) -> Vec<f32> {
-    let mut y = parallel::zeros(x.len());
-    parallel::blocks(&mut y, |first, y| forward_block(&x[first..], y));
-    y
+pub(crate) fn forward(x: FlexTensor) -> FlexTensor {
+    update(x, |x| parallel::blocks(x, |_, x| forward_block(x)))
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2"))]
-fn forward_block(x: &[f32], y: &mut [f32]) {
-    for (y, &x) in y.iter_mut().zip(x) {
-        *y = x * (0.5 * (1.0 + erf(x * FRAC_1_SQRT_2)));
+fn forward_block(x: &mut [f32]) {
+    for x in x {
+        *x *= 0.5 * (1.0 + erf(*x * FRAC_1_SQRT_2));
     }
 }
 

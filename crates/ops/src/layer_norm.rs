@@ -110,8 +110,8 @@ fn composed_in_parts(
 /// What the gradient needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Saved {
-    /// `(x - mean) / √(var + ε)`, row by row.
-    normalized: Vec<f32>,
+    /// `(x - mean) / √(var + ε)`, row by row, in blocks of [`parallel::block_rows`].
+    normalized: Vec<Vec<f32>>,
     /// `1 / √(var + ε)` of each row.
     scale: Vec<f32>,
 }
@@ -132,36 +132,34 @@ impl Normalized {
         save: bool,
     ) -> Self {
         let (rows, width) = rows_and_width(&x);
-        let shape = x.layout().shape().to_vec();
-        let x = Elements::of(x);
         let residual = residual.map(Elements::of);
         let (gamma, beta) = (Elements::of(gamma.clone()), Elements::of(beta.clone()));
         let (gamma, beta) = (gamma.floats(), beta.floats());
-        let mut output = parallel::zeros(rows * width);
         let mut scale = vec![0.0; rows];
-        let mut normalized = parallel::zeros(if save { rows * width } else { 0 });
-
-        let block = parallel::block_rows(width);
-        let mut kept = normalized.chunks_mut(block * width).collect::<Vec<_>>();
-        kept.resize_with(rows.div_ceil(block), Default::default);
-        let blocks = output.par_chunks_mut(block * width).zip(scale.par_chunks_mut(block));
-        blocks.zip(kept).enumerate().for_each(|(index, ((output, scale), kept))| {
-            let first = index * block * width;
-            for (row, output) in output.chunks_exact_mut(width).enumerate() {
-                let at = first + row * width;
-                output.copy_from_slice(&x.floats()[at..at + width]);
-                if let Some(residual) = &residual {
-                    add(output, &residual.floats()[at..at + width]);
+        let mut normalized = Vec::new();
+        let output = update(x, |output| {
+            let block = parallel::block_rows(width);
+            let blocks = output.par_chunks_mut(block * width).zip(scale.par_chunks_mut(block));
+            let kept = blocks.enumerate().map(|(index, (output, scale))| {
+                let first = index * block * width;
+                let mut kept = Vec::with_capacity(if save { output.len() } else { 0 });
+                for (row, output) in output.chunks_exact_mut(width).enumerate() {
+                    let at = first + row * width;
+                    if let Some(residual) = &residual {
+                        add(output, &residual.floats()[at..at + width]);
+                    }
+                    scale[row] = normalize(output, epsilon);
+                    if save {
+                        kept.extend_from_slice(output);
+                    }
+                    transform(output, gamma, beta);
                 }
-                scale[row] = normalize(output, epsilon);
-                if save {
-                    kept[row * width..(row + 1) * width].copy_from_slice(output);
-                }
-                transform(output, gamma, beta);
-            }
+                kept
+            });
+            kept.collect_into_vec(&mut normalized);
         });
         let saved = save.then_some(Saved { normalized, scale });
-        Self { output: new(output, shape), saved }
+        Self { output, saved }
     }
 }
 
@@ -202,9 +200,9 @@ impl<const N: usize> Backward<Flex, N> for LayerNormBackward {
         if let Some(node) = &ops.parents[1] {
             let gradient = Elements::of(gradient.clone());
             let sums = parallel::sum_rows(rows, width, |first, count, sums| {
-                let range = first * width..(first + count) * width;
-                let rows = gradient.floats()[range.clone()].chunks_exact(width);
-                for (row, normalized) in rows.zip(saved.normalized[range].chunks_exact(width)) {
+                let rows = gradient.floats()[first * width..][..count * width].chunks_exact(width);
+                let normalized = &saved.normalized[first / parallel::block_rows(width)];
+                for (row, normalized) in rows.zip(normalized.chunks_exact(width)) {
                     add_product(sums, row, normalized);
                 }
             });
@@ -230,10 +228,10 @@ impl<const N: usize> Backward<Flex, N> for LayerNormBackward {
         let gamma = Elements::of(gamma);
         let gradient = update(gradient, |gradient| {
             parallel::row_blocks(gradient, width, |first, rows| {
-                for (row, gradient) in rows.chunks_exact_mut(width).enumerate() {
-                    let row = first + row;
-                    let normalized = &saved.normalized[row * width..(row + 1) * width];
-                    input_gradient(gradient, normalized, gamma.floats(), saved.scale[row]);
+                let normalized = &saved.normalized[first / parallel::block_rows(width)];
+                let rows = rows.chunks_exact_mut(width).zip(normalized.chunks_exact(width));
+                for ((gradient, normalized), scale) in rows.zip(&saved.scale[first..]) {
+                    input_gradient(gradient, normalized, gamma.floats(), *scale);
                 }
             });
         });

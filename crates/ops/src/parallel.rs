@@ -27,6 +27,18 @@ pub(crate) fn zeros(elements: usize) -> Vec<f32> {
     zeros
 }
 
+/// A copy, made by all threads.
+pub(crate) fn copied(elements: &[f32]) -> Vec<f32> {
+    let mut copy = Vec::with_capacity(elements.len());
+    let blocks = copy.spare_capacity_mut()[..elements.len()].par_chunks_mut(BLOCK);
+    blocks.zip(elements.par_chunks(BLOCK)).for_each(|(block, elements)| {
+        block.write_copy_of_slice(elements);
+    });
+    // SAFETY: there is room for them, and each has been written.
+    unsafe { copy.set_len(elements.len()) };
+    copy
+}
+
 /// `kernel(first element, elements)` over blocks of `out`.
 pub(crate) fn blocks(out: &mut [f32], kernel: impl Fn(usize, &mut [f32]) + Sync) {
     chunks(out, BLOCK, |block, out| kernel(block * BLOCK, out));

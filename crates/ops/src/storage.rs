@@ -3,6 +3,8 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_flex::FlexTensor;
 
+use crate::parallel;
+
 /// Whether the kernels take these tensors: on `flex`, and `f32`.
 pub(crate) fn has_kernel<const D: usize>(tensor: &Tensor<D>) -> bool {
     tensor.dtype() == DType::F32 && tensor.device().inner() == Device::flex()
@@ -49,7 +51,7 @@ pub(crate) fn update(mut tensor: FlexTensor, write: impl FnOnce(&mut [f32])) -> 
         return tensor;
     }
     let shape = tensor.layout().shape().to_vec();
-    let mut floats = Elements::of(tensor).floats().to_vec();
+    let mut floats = parallel::copied(Elements::of(tensor).floats());
     write(&mut floats);
     new(floats, shape)
 }
