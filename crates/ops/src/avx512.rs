@@ -86,10 +86,12 @@ impl Avx512 {
                     Some(copy) => (copy.as_slice(), view.columns),
                     None => (&elements[view.offset..], view.row),
                 };
-                let parts = view.columns.div_ceil(DEPTH);
-                (0..parts).map(move |part| {
-                    let depth = share(view.columns, part, parts, 1);
-                    Block { left: &left[depth.start..], left_row: row, right, depth, factor }
+                chains(view.columns).map(move |depth| Block {
+                    left: &left[depth.start..],
+                    left_row: row,
+                    right,
+                    depth,
+                    factor,
                 })
             })
             .collect();
@@ -107,6 +109,12 @@ impl Avx512 {
             unsafe { sum.piece(&rows, &panel(index), next.as_ref()) };
         });
     }
+}
+
+/// The ranges of what is summed over that are summed up before they are added to the output.
+fn chains(depth: usize) -> impl Iterator<Item = Range<usize>> {
+    let length = depth.div_ceil(depth.div_ceil(DEPTH));
+    (0..depth).step_by(length).map(move |first| first..depth.min(first + length))
 }
 
 /// Whether the factors' rows or columns are elements beside each other.
@@ -487,7 +495,7 @@ mod tests {
     }
 
     /// The sum as the module's documentation defines it.
-    fn chains(terms: &[Term<'_>], start: Option<&[f32]>) -> Vec<f32> {
+    fn defined(terms: &[Term<'_>], start: Option<&[f32]>) -> Vec<f32> {
         let (rows, columns) = (terms[0].left.1.rows, terms[0].right.1.columns);
         let at = |(elements, view): (&[f32], View), row: usize, column: usize| {
             elements[view.offset + row * view.row + column * view.column]
@@ -496,10 +504,8 @@ mod tests {
             let (row, column) = (place / columns, place % columns);
             let mut element = start.map_or(0.0, |start| start[column]);
             for term in terms {
-                let depth = term.left.1.columns;
-                let parts = depth.div_ceil(DEPTH);
-                for part in 0..parts {
-                    let sum = share(depth, part, parts, 1).fold(0.0f32, |sum, k| {
+                for chain in chains(term.left.1.columns) {
+                    let sum = chain.fold(0.0f32, |sum, k| {
                         at(term.left, row, k).mul_add(at(term.right, k, column), sum)
                     });
                     element = sum.mul_add(term.factor, element);
@@ -508,6 +514,12 @@ mod tests {
             element
         };
         (0..rows * columns).map(element).collect()
+    }
+
+    #[test]
+    fn chains_are_of_one_length_but_the_last() {
+        assert_eq!(chains(512).collect::<Vec<_>>(), [0..512]);
+        assert_eq!(chains(1100).collect::<Vec<_>>(), [0..367, 367..734, 734..1100]);
     }
 
     /// Every order in which the elements of the factors can lie; outputs of one to five vectors and of
@@ -547,7 +559,7 @@ mod tests {
                     },
                 ];
                 for (terms, start) in [(&terms[..], Some(&*start)), (&terms[..1], None)] {
-                    let expected = chains(terms, start);
+                    let expected = defined(terms, start);
                     for threads in [1, 2, 3, 16] {
                         // Within wider rows, of which the sum is to leave the rest alone.
                         let wide = columns + 3;
