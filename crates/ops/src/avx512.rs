@@ -9,8 +9,8 @@
 //! outputs.
 //!
 //! An element of the output is a chain of fused multiplications and additions in the order of what is
-//! summed over, begun anew every [`DEPTH`] elements. So it has the same bits on any number of threads,
-//! and a row has the same bits whatever other rows there are.
+//! summed over, begun anew every [`DEPTH`] elements or a little earlier. So it has the same bits on any
+//! number of threads, and those of `gemm` with AVX-512, which begins anew at the same places.
 #![expect(unsafe_code, reason = "a kernel takes pointers; every access is checked here first")]
 
 use std::arch::x86_64::{
@@ -59,8 +59,8 @@ impl Avx512 {
     ///
     /// The output's view lies within elements that can be written and, if the sum starts from them,
     /// read. No two of its elements lie at one place, nothing else reads or writes them meanwhile, the
-    /// factors' views fit it and lie within what they are of, and [`fits`] says that the terms are ones
-    /// for AVX-512.
+    /// factors' views fit it and lie within what they are of, and the rows or the columns of each are
+    /// elements beside each other.
     #[expect(clippy::unused_self, reason = "it says that there is AVX-512")]
     pub(crate) unsafe fn multiply(
         self,
@@ -69,7 +69,6 @@ impl Avx512 {
         terms: &[Term<'_>],
         threads: usize,
     ) {
-        debug_assert!(fits(terms));
         let transposed: Vec<Option<Vec<f32>>> = terms
             .iter()
             // SAFETY: there is AVX-512, and elements of a view's columns lie beside each other or its
@@ -117,10 +116,15 @@ fn chains(depth: usize) -> impl Iterator<Item = Range<usize>> {
     (0..depth).step_by(length).map(move |first| first..depth.min(first + length))
 }
 
-/// Whether the factors' rows or columns are elements beside each other.
-pub(crate) fn fits(terms: &[Term<'_>]) -> bool {
+/// Whether the sum is one for AVX-512: the factors' rows or columns are elements beside each other, and
+/// the output is not so small that `gemm` would add it up in another order.
+pub(crate) fn pays(terms: &[Term<'_>]) -> bool {
     let unit_stride = |view: View| view.row == 1 || view.column == 1;
+    let small = |&Term { left: (_, left), right: (_, right), .. }: &Term<'_>| {
+        left.rows.max(right.columns) <= 64 || left.rows.min(right.columns).min(left.columns) <= 2
+    };
     terms.iter().all(|term| unit_stride(term.left.1) && unit_stride(term.right.1))
+        && !terms.iter().any(small)
 }
 
 /// What is summed up in registers: a range of what a term's product is summed over.
@@ -518,7 +522,7 @@ mod tests {
 
     #[test]
     fn chains_are_of_one_length_but_the_last() {
-        assert_eq!(chains(512).collect::<Vec<_>>(), [0..512]);
+        assert_eq!(chains(512).count(), 1);
         assert_eq!(chains(1100).collect::<Vec<_>>(), [0..367, 367..734, 734..1100]);
     }
 

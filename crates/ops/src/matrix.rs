@@ -203,7 +203,7 @@ impl Unit {
         }
         #[cfg(target_arch = "x86_64")]
         if let Some(avx512) = crate::avx512::Avx512::get()
-            && crate::avx512::fits(terms)
+            && crate::avx512::pays(terms)
         {
             return Self::Avx512(avx512);
         }
