@@ -489,6 +489,7 @@ mod tests {
     use std::iter;
 
     use super::*;
+    use crate::matrix::tests::either_order;
     use crate::matrix::{multiply, sum_parallel};
 
     /// Where there is no AMX, these tests have nothing to say.
@@ -601,12 +602,8 @@ mod tests {
             [(1024, 64, 64), (65, 1001, 67), (81, 113, 797), (300, 500, 96)]
         {
             let (left, right) = (random(rows * depth + 7, 3), random(depth * columns + 9, 4));
-            let lefts =
-                [View::new(7, rows, depth, depth), View::new(7, depth, rows, rows).transposed()];
-            let rights = [
-                View::new(9, depth, columns, columns),
-                View::new(9, columns, depth, depth).transposed(),
-            ];
+            let lefts = either_order(7, rows, depth);
+            let rights = either_order(9, depth, columns);
             for (l, r) in lefts.into_iter().flat_map(|l| rights.map(|r| (l, r))) {
                 let (left, right) = ((left.as_slice(), l), (right.as_slice(), r));
                 let product = product_parallel(left, right);

@@ -117,18 +117,20 @@ fn chains(depth: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// Whether the sum is one for AVX-512: the factors' rows or columns are elements beside each other, and
-/// the output is not so small that `gemm` would add it up in another order.
+/// neither the output nor what is summed over is so small that `gemm` adds up in another order.
 pub(crate) fn pays(terms: &[Term<'_>]) -> bool {
     let unit_stride = |view: View| view.row == 1 || view.column == 1;
-    let small = |&Term { left: (_, left), right: (_, right), .. }: &Term<'_>| {
-        left.rows.max(right.columns) <= 64 || left.rows.min(right.columns).min(left.columns) <= 2
-    };
-    terms.iter().all(|term| unit_stride(term.left.1) && unit_stride(term.right.1))
-        && !terms.iter().any(small)
+    terms.iter().all(|Term { left: (_, left), right: (_, right), .. }| {
+        let (rows, columns, depth) = (left.rows, right.columns, left.columns);
+        unit_stride(*left)
+            && unit_stride(*right)
+            && rows.max(columns) > 64
+            && rows * columns > 256
+            && rows.min(columns).min(depth) > 2
+    })
 }
 
 /// What is summed up in registers: a range of what a term's product is summed over.
-#[derive(Clone)]
 struct Block<'a> {
     /// From the first row's first element on.
     left: &'a [f32],
@@ -350,7 +352,7 @@ fn cached(blocks: &[Block<'_>]) -> usize {
         depth += block.depth.len();
         depth <= CACHED
     });
-    blocks.len().min(fitting.count().max(1))
+    fitting.count()
 }
 
 /// Writes these columns of a block's right factor, each row's vectors beside each other, with zeros
@@ -459,6 +461,7 @@ pub(crate) fn mask(length: usize) -> __mmask16 {
     ((1_u32 << length.min(LANES)) - 1) as __mmask16
 }
 
+/// Makes the columns of 16 rows their rows.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(crate) fn transpose(rows: &mut [__m512; LANES]) {
@@ -492,11 +495,7 @@ pub(crate) fn transpose(rows: &mut [__m512; LANES]) {
 #[expect(clippy::float_cmp, reason = "what is the same chain is the same number")]
 mod tests {
     use super::*;
-
-    fn random(count: usize, seed: u64) -> Vec<f32> {
-        let data = crate::extension::tests::random([1, count], 1.0, seed);
-        data.iter::<f32>().collect()
-    }
+    use crate::matrix::tests::{either_order, random};
 
     /// The sum as the module's documentation defines it.
     fn defined(terms: &[Term<'_>], start: Option<&[f32]>) -> Vec<f32> {
@@ -547,12 +546,8 @@ mod tests {
             let (left, right) = (random(rows * depth + 7, 1), random(depth * columns + 9, 2));
             let (low, up) = (random(rows * 5, 3), random(5 * columns, 4));
             let start = random(columns, 5);
-            let lefts =
-                [View::new(7, rows, depth, depth), View::new(7, depth, rows, rows).transposed()];
-            let rights = [
-                View::new(9, depth, columns, columns),
-                View::new(9, columns, depth, depth).transposed(),
-            ];
+            let lefts = either_order(7, rows, depth);
+            let rights = either_order(9, depth, columns);
             for (l, r) in lefts.into_iter().flat_map(|l| rights.map(|r| (l, r))) {
                 let terms = [
                     Term { left: (&left, l), right: (&right, r), factor: 0.7 },

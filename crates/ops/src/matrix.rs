@@ -322,8 +322,21 @@ unsafe fn sum_piece(
 
 #[cfg(test)]
 #[expect(clippy::float_cmp, reason = "what is exact is to be exact")]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    pub(crate) fn random(count: usize, seed: u64) -> Vec<f32> {
+        let data = crate::extension::tests::random([1, count], 1.0, seed);
+        data.iter::<f32>().collect()
+    }
+
+    /// A matrix whose rows' elements lie beside each other, and one whose columns' do.
+    pub(crate) fn either_order(offset: usize, rows: usize, columns: usize) -> [View; 2] {
+        [
+            View::new(offset, rows, columns, columns),
+            View::new(offset, columns, rows, rows).transposed(),
+        ]
+    }
 
     #[test]
     fn products_of_views() {
@@ -390,20 +403,12 @@ mod tests {
     /// order in which the elements of the factors can lie.
     #[test]
     fn threads_change_no_bit() {
-        let random = |count: usize, seed: u64| -> Vec<f32> {
-            let data = crate::extension::tests::random([1, count], 1.0, seed);
-            data.iter::<f32>().collect()
-        };
         for [rows, columns, depth] in [[717, 16, 800], [50, 840, 1030], [301, 399, 700]] {
             let (left, right) = (random(rows * depth, 1), random(depth * columns, 2));
             let (low, up) = (random(rows * 5, 3), random(5 * columns, 4));
             let start = random(columns, 5);
-            let lefts =
-                [View::new(0, rows, depth, depth), View::new(0, depth, rows, rows).transposed()];
-            let rights = [
-                View::new(0, depth, columns, columns),
-                View::new(0, columns, depth, depth).transposed(),
-            ];
+            let lefts = either_order(0, rows, depth);
+            let rights = either_order(0, depth, columns);
             for (l, r) in lefts.into_iter().flat_map(|l| rights.map(|r| (l, r))) {
                 let terms = [
                     Term { left: (&left, l), right: (&right, r), factor: 0.5 },
@@ -421,6 +426,33 @@ mod tests {
                 assert!(sums.iter().all(|sum| *sum == sums[0]), "{rows} {columns} {depth}");
             }
         }
+    }
+
+    /// What AVX-512 takes over; committed results come out again on either.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn a_processor_with_avx512_gets_the_bits_of_gemm() {
+        let Some(avx512) = crate::avx512::Avx512::get() else { return };
+        let sizes =
+            [2, 3, 16, 63, 65, 90, 130].map(|rows| [2, 3, 16, 65, 86, 200].map(|n| [rows, n]));
+        let mut taken = 0;
+        for [rows, columns] in sizes.as_flattened().iter().copied() {
+            for depth in [2, 3, 16, 512, 717] {
+                let (left, right) = (random(rows * depth, 1), random(depth * columns, 2));
+                for l in either_order(0, rows, depth) {
+                    for r in either_order(0, depth, columns) {
+                        let terms = [Term { left: (&left, l), right: (&right, r), factor: 0.7 }];
+                        if crate::avx512::pays(&terms) {
+                            let [a, b] = [Unit::Avx512(avx512), Unit::Any]
+                                .map(|unit| sum_on(unit, &terms, None));
+                            assert!(a == b, "{rows} {columns} {depth} {l:?} {r:?}");
+                            taken += 1;
+                        }
+                    }
+                }
+            }
+        }
+        assert!(taken > 100, "{taken}");
     }
 
     #[test]
