@@ -42,6 +42,10 @@ pub struct AdamWStep {
 /// One step; `moments` are none before the first, which is as if they were 0.
 ///
 /// On `flex` one pass over all four tensors, in place.
+///
+/// # Panics
+///
+/// If the four are not of one shape.
 pub fn adamw_step<const D: usize>(
     step: AdamWStep,
     parameter: Tensor<D>,
@@ -51,6 +55,10 @@ pub fn adamw_step<const D: usize>(
     let moments = moments
         .unwrap_or_else(|| Moments { first: gradient.zeros_like(), second: gradient.zeros_like() });
     let tensors = [&parameter, &gradient, &moments.first, &moments.second];
+    assert!(
+        tensors.iter().all(|tensor| tensor.dims() == parameter.dims()),
+        "gradient and moments have the parameter's shape"
+    );
     if !tensors.into_iter().all(has_kernel) {
         return composed(step, parameter, gradient, moments);
     }

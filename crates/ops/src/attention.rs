@@ -41,6 +41,9 @@ pub fn attention(
     }
     let seed = if dropout == 0.0 { 0 } else { draw_seed(&query) };
     let hidden_size = key.dims()[1];
+    let widths =
+        [query.dims()[1], value.dims()[1], hidden_size / num_attention_heads * num_attention_heads];
+    assert_eq!(widths, [hidden_size; 3], "one width, of whole heads");
     let sizes = AttentionSizes {
         sequences: spans(sequences, rows),
         heads: num_attention_heads,

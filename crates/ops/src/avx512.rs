@@ -9,14 +9,14 @@
 //! outputs.
 //!
 //! An element of the output is a chain of fused multiplications and additions in the order of what is
-//! summed over, begun anew every [`DEPTH`] elements or a little earlier. So it has the same bits on any
+//! summed over: as few chains as have at most [`DEPTH`] elements, of one length but the last. So it has the same bits on any
 //! number of threads, and those of `gemm` with AVX-512, which begins anew at the same places.
 #![expect(unsafe_code, reason = "a kernel takes pointers; every access is checked here first")]
 
 use std::arch::x86_64::{
     __m512, __mmask16, _MM_HINT_T1, _mm_prefetch, _mm512_castpd_ps, _mm512_castps_pd,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_unpackhi_pd,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_unpackhi_pd,
     _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 use std::mem::MaybeUninit;
@@ -274,12 +274,13 @@ impl Sum<'_> {
                 let output = self.output.row(row + index).wrapping_add(column);
                 // SAFETY: the masks end where the view does.
                 unsafe {
-                    let added = match start {
-                        Start::Zero => _mm512_setzero_ps(),
-                        Start::Output => _mm512_maskz_loadu_ps(mask, output),
-                        Start::Row(row) => load(&row[column..columns.end]),
+                    let added = |to| _mm512_fmadd_ps(sum, factor, to);
+                    let sum = match start {
+                        Start::Zero => _mm512_mul_ps(sum, factor),
+                        Start::Output => added(_mm512_maskz_loadu_ps(mask, output)),
+                        Start::Row(row) => added(load(&row[column..columns.end])),
                     };
-                    _mm512_mask_storeu_ps(output, mask, _mm512_fmadd_ps(sum, factor, added));
+                    _mm512_mask_storeu_ps(output, mask, sum);
                 }
             }
         }
@@ -335,7 +336,7 @@ fn panels(
         let (elements, view) = block.right;
         if in_place && view.column == 1 {
             let first = view.offset + block.depth.start * view.row + columns.start;
-            return Panel { elements: &raw const elements[first], row: view.row };
+            return Panel { elements: elements[first..].as_ptr(), row: view.row };
         }
         let (panel, rest) = std::mem::take(&mut free).split_at_mut(block.depth.len() * width);
         free = rest;

@@ -105,7 +105,8 @@ fn apply(mask: Mask, first_draw: usize, x: &mut [f32]) {
     for (index, x) in x.chunks_mut(DRAWN).enumerate() {
         let words = mask.draw((first_draw + index) as u32);
         for (x, word) in x.iter_mut().zip(words.as_flattened()) {
-            *x = if *word < mask.threshold { 0.0 } else { *x * mask.scale };
+            // What is not a number is not dropped either.
+            *x *= if *word < mask.threshold { 0.0 } else { mask.scale };
         }
     }
 }
@@ -196,6 +197,15 @@ mod tests {
         let dropped = y.iter().filter(|&&y| y == 0.0).count() as f64 / y.len() as f64;
         // Five standard deviations.
         assert!((dropped - 0.3).abs() < 5.0 * (0.21 / y.len() as f64).sqrt(), "{dropped}");
+    }
+
+    #[test]
+    fn a_training_that_diverges_is_not_hidden() {
+        let device = Device::flex();
+        let _guard = seeded(&device, 3);
+        let x = Tensor::<1>::full([100], f32::NAN, &device);
+        let dropped: Vec<f32> = drop_elements(x, 0.5).into_data().try_to_vec().unwrap();
+        assert!(dropped.iter().all(|x| x.is_nan()));
     }
 
     #[test]

@@ -135,6 +135,10 @@ impl Normalized {
         let residual = residual.map(Elements::of);
         let (gamma, beta) = (Elements::of(gamma.clone()), Elements::of(beta.clone()));
         let (gamma, beta) = (gamma.floats(), beta.floats());
+        assert_eq!([gamma.len(), beta.len()], [width; 2], "one weight and one bias per column");
+        if let Some(residual) = &residual {
+            assert_eq!(residual.floats().len(), rows * width, "a residual of the input's shape");
+        }
         let mut scale = vec![0.0; rows];
         let mut normalized = Vec::new();
         let output = update(x, |output| {

@@ -9,6 +9,8 @@
 //! tensors, and a composition of burn's own operations for every other backend and type. Tests
 //! compare the two, values and gradients.
 //!
+//! Tensors have at least one element: a batch without a row is a mistake of the caller's, and panics.
+//!
 //! Results do not depend on the number of threads: sums are taken over fixed blocks, in order.
 
 #![allow(clippy::many_single_char_names, reason = "the formulas' own letters")]

@@ -74,7 +74,7 @@ pub(crate) fn of_each_part(parameter: Tensor<1>, parts: usize) -> Tensor<3> {
     parameter.unsqueeze::<3>().expand([parts, 1, width])
 }
 
-/// `x · W`, in float32 on every device.
+/// `x · W`, never in bfloat16 (see [`set_bf16_products`](crate::set_bf16_products)).
 ///
 /// # Shapes
 /// - x: `[rows, in]`
@@ -350,12 +350,17 @@ mod tests {
 
     #[test]
     fn a_linear_layer_is_the_composition() {
-        for (transposed, shape) in [(false, [19, 23]), (true, [23, 19])] {
+        // The second size is one for the processor's own kernel, if it has one.
+        let sizes = [[13, 19, 23], [70, 130, 90]];
+        let cases = sizes.into_iter().flat_map(|size| [(size, false), (size, true)]);
+        for ([rows, input, out], transposed) in cases {
+            let shape = if transposed { [out, input] } else { [input, out] };
             let weight = |inputs: &[Tensor<2>]| {
                 let weight = inputs[1].clone();
                 if transposed { weight.transpose() } else { weight }
             };
-            let inputs = [random([13, 19], 1.0, 1), random(shape, 1.0, 2), random([1, 23], 1.0, 3)];
+            let inputs =
+                [random([rows, input], 1.0, 1), random(shape, 1.0, 2), random([1, out], 1.0, 3)];
             check_gradients(
                 &inputs,
                 |inputs| {
@@ -398,15 +403,19 @@ mod tests {
 
     #[test]
     fn an_update_of_low_rank_is_the_composition() {
-        let inputs = [
-            random([13, 19], 1.0, 1),
-            random([19, 23], 1.0, 2),
-            random([1, 23], 1.0, 3),
-            random([19, 5], 1.0, 4),
-            random([5, 23], 1.0, 5),
-            random([13, 19], 1.0, 6),
-        ];
-        for dropped in [None, Some(5)] {
+        let inputs = |[rows, input, out]: [usize; 3]| {
+            [
+                random([rows, input], 1.0, 1),
+                random([input, out], 1.0, 2),
+                random([1, out], 1.0, 3),
+                random([input, 5], 0.2, 4),
+                random([5, out], 0.5, 5),
+                random([rows, input], 1.0, 6),
+            ]
+        };
+        let sizes = [[13, 19, 23], [70, 130, 90]];
+        for (size, dropped) in sizes.into_iter().flat_map(|size| [(size, None), (size, Some(5))]) {
+            let inputs = inputs(size);
             check_gradients(
                 &inputs[..dropped.map_or(5, |last| last + 1)],
                 |inputs| {

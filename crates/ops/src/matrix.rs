@@ -1,5 +1,5 @@
-//! Sums of matrix products of views into slices: on AMX or AVX-512, or by [`gemm::gemm`], the code behind
-//! burn's own, on any other processor. One of the `unsafe` modules.
+//! Sums of matrix products of views into slices: on AMX or AVX-512 where a processor has them and a sum is
+//! large enough, else by [`gemm::gemm`], the code behind burn's own. One of the `unsafe` modules.
 #![expect(unsafe_code, reason = "`gemm` takes pointers; every access is checked here first")]
 
 use std::ops::Range;
@@ -48,7 +48,13 @@ impl View {
 
     /// One past the last element's place.
     fn end(self) -> usize {
-        self.offset + (self.rows - 1) * self.row + (self.columns - 1) * self.column + 1
+        let last = |count: usize, stride: usize| (count - 1).checked_mul(stride);
+        last(self.rows, self.row)
+            .zip(last(self.columns, self.column))
+            .and_then(|(row, column)| {
+                row.checked_add(column)?.checked_add(self.offset)?.checked_add(1)
+            })
+            .expect("a view lies within memory")
     }
 }
 
@@ -81,6 +87,8 @@ const TILE_COLUMNS: usize = 64;
 /// Rows or columns of the smallest piece of an output, before they are rounded down to whole tiles: what
 /// has no more than 64 of both is added up in another order.
 const SMALLEST: usize = 64 + TILE_COLUMNS;
+/// So is an output of no more elements, of some orders of the factors.
+const FEW_ELEMENTS: usize = 256;
 /// Products of fewer multiplications stay on one thread, as burn's do.
 const PARALLEL: usize = 192 * 192 * 192;
 
@@ -113,15 +121,16 @@ pub(crate) fn sum_parallel(terms: &[Term<'_>], row: Option<&[f32]>) -> Vec<f32> 
 
 fn sum_on(unit: Unit, terms: &[Term<'_>], row: Option<&[f32]>) -> Vec<f32> {
     let (rows, columns) = (terms[0].left.1.rows, terms[0].right.1.columns);
-    let mut output = Vec::with_capacity(rows * columns);
+    let length = rows.checked_mul(columns).expect("an output fits into memory");
+    let mut output = Vec::with_capacity(length);
     let view = View::new(0, rows, columns, columns);
-    let target = Target { start: output.as_mut_ptr(), length: rows * columns, view };
+    let target = Target { start: output.as_mut_ptr(), length, view };
     let start = row.map_or(Start::Zero, Start::Row);
     // SAFETY: there is room for them all, and a sum that does not start from the output sets each
     // element of its view, which here are all.
     unsafe {
         sum(unit, &target, start, terms, threads(terms[0]));
-        output.set_len(rows * columns);
+        output.set_len(length);
     }
     output
 }
@@ -221,7 +230,7 @@ impl Unit {
 unsafe fn sum_by_gemm(output: &Target, start: Start<'_>, terms: &[Term<'_>], threads: usize) {
     let out = output.view;
     let strips = strips([out.rows, out.columns], terms[0].left.1.column != 1, threads);
-    let down = row_parts(out.rows, strips, threads, SMALLEST);
+    let down = row_parts(out.rows, strips, threads, smallest_rows(out.columns));
     for_each(down * strips, threads, |piece| {
         let rows = share(out.rows, piece / strips, down, TILE_ROWS);
         let columns = share(out.columns, piece % strips, strips, TILE_COLUMNS);
@@ -241,6 +250,12 @@ fn strips([rows, columns]: [usize; 2], left_is_rearranged: bool, threads: usize)
     // Each strip would rearrange the left factor again.
     let whole = left_is_rearranged && rows / SMALLEST >= threads;
     if whole { 1 } else { (columns / SMALLEST).max(1) }
+}
+
+/// Rows of the smallest piece of an output with so many columns, before they are rounded down to whole
+/// tiles.
+fn smallest_rows(columns: usize) -> usize {
+    SMALLEST.max(FEW_ELEMENTS / columns + 2 * TILE_ROWS)
 }
 
 /// Parts of the rows that are computed on their own where there are few strips of columns: a few pieces
@@ -403,7 +418,15 @@ pub(crate) mod tests {
     /// order in which the elements of the factors can lie.
     #[test]
     fn threads_change_no_bit() {
-        for [rows, columns, depth] in [[717, 16, 800], [50, 840, 1030], [301, 399, 700]] {
+        let sizes = [
+            [717, 16, 800],
+            [50, 840, 1030],
+            [301, 399, 700],
+            // An update of rank 1 or 2: a third of the rows is few enough elements for another order.
+            [2304, 1, 3072],
+            [1152, 2, 3072],
+        ];
+        for [rows, columns, depth] in sizes {
             let (left, right) = (random(rows * depth, 1), random(depth * columns, 2));
             let (low, up) = (random(rows * 5, 3), random(5 * columns, 4));
             let start = random(columns, 5);
@@ -438,14 +461,19 @@ pub(crate) mod tests {
         let mut taken = 0;
         for [rows, columns] in sizes.as_flattened().iter().copied() {
             for depth in [2, 3, 16, 512, 717] {
-                let (left, right) = (random(rows * depth, 1), random(depth * columns, 2));
+                // Zeros too, whose sign counts.
+                let left: Vec<f32> =
+                    random(rows * depth, 1).into_iter().map(|value| value.max(0.0)).collect();
+                let mut right = random(depth * columns, 2);
+                right[..depth * columns / 2].fill(0.0);
                 for l in either_order(0, rows, depth) {
                     for r in either_order(0, depth, columns) {
-                        let terms = [Term { left: (&left, l), right: (&right, r), factor: 0.7 }];
+                        let terms = [Term { left: (&left, l), right: (&right, r), factor: -0.7 }];
                         if crate::avx512::pays(&terms) {
-                            let [a, b] = [Unit::Avx512(avx512), Unit::Any]
-                                .map(|unit| sum_on(unit, &terms, None));
-                            assert!(a == b, "{rows} {columns} {depth} {l:?} {r:?}");
+                            let [a, b] = [Unit::Avx512(avx512), Unit::Any].map(|unit| {
+                                sum_on(unit, &terms, None).into_iter().map(f32::to_bits)
+                            });
+                            assert!(a.eq(b), "{rows} {columns} {depth} {l:?} {r:?}");
                             taken += 1;
                         }
                     }
@@ -465,11 +493,12 @@ pub(crate) mod tests {
         // Wide outputs are cut into columns, narrow ones into rows, small ones not at all.
         let pieces = |[rows, columns]: [usize; 2], left: bool, threads: usize| {
             let strips = strips([rows, columns], left, threads);
-            [row_parts(rows, strips, threads, SMALLEST), strips]
+            [row_parts(rows, strips, threads, smallest_rows(columns)), strips]
         };
         assert_eq!(pieces([717, 3072], false, 2), [1, 24]);
         assert_eq!(pieces([717, 768], false, 2), [1, 6]);
         assert_eq!(pieces([717, 16], false, 2), [5, 1]);
+        assert_eq!(pieces([717, 1], false, 2), [2, 1]);
         assert_eq!(pieces([100, 100], false, 16), [1, 1]);
         // What takes long to be rearranged is not rearranged twice.
         assert_eq!(pieces([1024, 768], true, 2), [6, 1]);
@@ -481,5 +510,14 @@ pub(crate) mod tests {
     fn a_view_beyond_its_slice_is_refused() {
         let view = View::new(0, 2, 2, 2);
         multiply((&mut [0.0; 4], view), (&[0.0; 4], view), (&[0.0; 3], view), 1.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "within memory")]
+    fn a_view_beyond_memory_is_refused() {
+        let view = View::new(0, 2, 2, 2);
+        // Its last element's place, wrapped around, would be the slice's second.
+        let far = View::new(0, 3, 2, usize::MAX / 2);
+        multiply((&mut [0.0; 6], View::new(0, 3, 2, 2)), (&[0.0; 4], far), (&[0.0; 4], view), 1.0);
     }
 }

@@ -46,6 +46,8 @@ fn kernel(
     dropout: f64,
     seed: u64,
 ) -> (Tensor<2>, Tensor<2>) {
+    let shape = query.dims();
+    assert!(candidates.iter().all(|u| u.dims() == shape), "candidates of the query's shape");
     let offset = offset.unwrap_or_else(|| Tensor::zeros([query.dims()[0], 1], &query.device()));
     let (output, weights) = <Dispatch as FlexKernels>::row_attention(
         query.into_dispatch(),

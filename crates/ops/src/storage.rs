@@ -37,7 +37,7 @@ impl Elements {
                 let ids: &[i32] = self.0.as_slice().expect("a contiguous tensor of i32");
                 ids.iter().map(|&value| id(i64::from(value))).collect()
             }
-            other => unreachable!("ids of rows are i32 or i64, not {other:?}"),
+            other => panic!("ids of rows are i32 or i64, not {other:?}"),
         }
     }
 }
