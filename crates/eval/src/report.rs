@@ -23,9 +23,9 @@ pub struct ClassificationReport {
 
 /// Metrics computed batch by batch and averaged, the last, smaller batch at full weight.
 ///
-/// This is how the tutorials that the paper's recipe follows evaluate. The mean of batch F1s lies
-/// below the F1 of all reviews together, since the harmonic mean is concave: it explains the
-/// paper's F1, which no pooled precision and recall give.
+/// This is how the tutorials that the paper's recipe follows evaluate. The harmonic mean is concave, so
+/// that the mean of batch F1s is at most that of the means of precision and recall, 2PR / (P + R), and
+/// below it where batches differ: it explains the paper's F1, which no pooled precision and recall give.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchMean {
     /// Mean of the batches' accuracies.

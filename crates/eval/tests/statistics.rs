@@ -192,6 +192,24 @@ fn a_contrast_is_of_the_methods_weighed_and_varies_with_seeds_as_they_do() {
     }
 }
 
+#[test]
+fn one_seed_beside_several_is_taken_to_vary_as_they_do() {
+    let run = |right: usize| -> Vec<bool> { (0..100).map(|review| review < right).collect() };
+    let (three, one) = ([60, 70, 80].map(run), [run(50)]);
+    let resampling = Resampling { resamples: 4000, seed: 1 };
+    let found = bootstrap_difference(&three, &one, SeedPairing::Independent, resampling).unwrap();
+    // The variance of 0.6, 0.7 and 0.8 is 0.01: a third of it for their mean, all of it for the one.
+    let of_seeds = 0.01 / 3.0 + 0.01;
+    // Of ten reviews each, the difference is 1, 2/3 and 1/3; of all others 0.
+    let of_reviews = (0.1 * (1.0 + 4.0 / 9.0 + 1.0 / 9.0) - 0.04) / 100.0;
+    assert!((found.difference - 0.2).abs() < 1e-12, "{found:?}");
+    let error: f64 = of_seeds + of_reviews;
+    assert!((found.standard_error - error.sqrt()).abs() < 1e-12, "{found:?}");
+    // The three alone leave their two degrees of freedom, whose quantile is 4.303.
+    let (half, seeds) = ((found.interval.high - found.interval.low) / 2.0, of_seeds.sqrt());
+    assert!((4.29 * seeds..4.7 * seeds).contains(&half), "{found:?}");
+}
+
 /// Of many experiments with three seeds, and reviews that matter less than they do, the intervals hold
 /// the truth as often as they say.
 #[test]

@@ -408,8 +408,8 @@ pub(crate) fn differences(study: &Study) -> Vec<Figure> {
     figures
 }
 
-fn differences_caption() -> Words {
-    let interval = words::interval();
+fn differences_caption(study: &Study) -> Words {
+    let interval = words::interval(study);
     words(
         format!(
             "Difference of mean accuracies, the first method less the second. Bars: {}. Right of the \
@@ -469,8 +469,8 @@ pub(crate) fn changes(study: &Study) -> Vec<Figure> {
     vec![forest.figure("changes".into())]
 }
 
-fn changes_caption() -> Words {
-    let interval = words::interval();
+fn changes_caption(study: &Study) -> Words {
+    let interval = words::interval(study);
     words(
         format!(
             "LoRA of other recipes less LoRA of the paper's. Bars: {}. A row that names one setting \
@@ -512,7 +512,7 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
         section(
             "differences",
             words("How far apart the methods are", "방법 사이의 차이"),
-            differences_caption(),
+            differences_caption(study),
             differences(study),
         ),
         section(
@@ -520,10 +520,11 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
             words("Accuracy and the number of training reviews", "학습 데이터 크기와 정확도"),
             words(
                 "Mean accuracy over seeds, the methods of a size side by side. Bars: 95 % interval, \
-                 Student's over seeds, or Wilson's over reviews for one seed; where it leaves the plot, \
-                 it is cut.",
+                 Student's over seeds, on these very test reviews, or Wilson's over reviews for one \
+                 seed; where it leaves the plot, it is cut.",
                 "시드에 대한 평균 정확도이며, 같은 크기의 방법들은 옆으로 조금씩 벌려 그렸습니다. 막대는 95% 신뢰구간으로, \
-                 시드가 여럿이면 t 분포 구간, 하나면 Wilson 구간입니다. 그림을 벗어나는 부분은 잘라 냈습니다.",
+                 시드가 여럿이면 이 테스트 리뷰에 한한 t 분포 구간, 하나면 리뷰에 대한 Wilson 구간입니다. 그림을 벗어나는 \
+                 부분은 잘라 냈습니다.",
             ),
             by_size(study),
         ),
@@ -536,7 +537,7 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
         section(
             "changes",
             words("What the recipe does to LoRA", "학습 설정이 LoRA에 미치는 영향"),
-            changes_caption(),
+            changes_caption(study),
             changes(study),
         ),
         section(
@@ -567,13 +568,15 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
                     "Reviews in {} bins of equal width from 0 to 1 by the probability of the \
                      predicted class, all seeds together; bins with fewer than 20 are left out of \
                      the plot. On the line, probabilities are as good as they say. Expected \
-                     calibration error: Σ n(b)/n · |accuracy(b) − mean probability(b)| over all bins.",
+                     calibration error: Σ n(b)/n · |accuracy(b) − mean probability(b)| over all bins, of \
+                     each run by itself, and then the mean over runs.",
                     Calibration::BINS
                 ),
                 format!(
                     "모든 시드의 리뷰를 예측한 클래스의 확률에 따라 0~1을 같은 폭으로 나눈 구간 {}개로 묶었습니다. 리뷰가 \
                      20건보다 적은 구간은 그림에서 뺐습니다. 점이 대각선에 있으면 확률과 실제 정답률이 같습니다. 기대 \
-                     캘리브레이션 오차(ECE)는 모든 구간에 대한 Σ n(b)/n · |정확도(b) − 평균 확률(b)|입니다.",
+                     캘리브레이션 오차(ECE)는 모든 구간에 대한 Σ n(b)/n · |정확도(b) − 평균 확률(b)|를 실험마다 계산해 \
+                     평균한 값입니다.",
                     Calibration::BINS
                 ),
             ),

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use nsmc_eval::statistics::Interval;
-use nsmc_eval::study::{Calibration, Cell, Study, StudyTable, Verdict};
+use nsmc_eval::study::{Calibration, Cell, Study, StudyTable, Verdict, difference};
 use nsmc_eval::{BilingualTable, Words, method_words, minutes_and_seconds, with_thousands};
 use nsmc_experiment::RunRecord;
 
@@ -55,7 +55,7 @@ pub(crate) fn render(report: &Report<'_>) -> String {
             section #verdict {
                 (heading("Verdict", "결론"))
                 @for sentence in crate::words::verdict(study, &verdict) { p.verdict { (both(&sentence)) } }
-                @if !verdict.recipes.is_empty() { p.about { (both(&crate::words::legend())) } }
+                @if !verdict.recipes.is_empty() { p.about { (both(&crate::words::legend(study))) } }
                 (claims(study, &verdict))
                 @let caveats = crate::words::caveats(study, &verdict);
                 @if !caveats.is_empty() {
@@ -130,7 +130,7 @@ fn claims(study: &Study, verdict: &Verdict) -> Markup {
     if rows.is_empty() {
         return html! {};
     }
-    let interval = crate::words::interval();
+    let interval = crate::words::interval(study);
     html! {
         figure.table {
             h3 #claims-title { (both(&words(
@@ -156,11 +156,11 @@ fn claims(study: &Study, verdict: &Verdict) -> Markup {
                             (both(&method_words(&claim.better))) " > " (both(&method_words(&claim.worse)))
                         }
                         @if let Some(pair) = pair {
-                            td.number { (format!("{:+.4}", pair.bootstrap.difference)) }
+                            td.number { (difference(pair.bootstrap.difference)) }
                             @let Interval { low, high } = pair.bootstrap.interval;
                             td.number { (both(&words(
-                                format!("{low:+.4} to {high:+.4}"),
-                                format!("{low:+.4}~{high:+.4}"),
+                                format!("{} to {}", difference(low), difference(high)),
+                                format!("{}~{}", difference(low), difference(high)),
                             ))) }
                             td.number { (p_value(pair.holm_p)) }
                         } @else { td.number { "–" } td.number { "–" } td.number { "–" } }
@@ -174,12 +174,12 @@ fn claims(study: &Study, verdict: &Verdict) -> Markup {
                 format!(
                     "A claim holds if the interval of the difference lies above 0 and McNemar's p, \
                      corrected by Holm over all comparisons of the recipe, below 0.05. The interval is \
-                     {}.",
+                     {}; each is one of 95 %, uncorrected.",
                     interval.en
                 ),
                 format!(
                     "차이의 신뢰구간이 0보다 위에 있고, 같은 학습 설정의 모든 비교에 대해 Holm의 방법으로 보정한 McNemar \
-                     검정의 p가 0.05보다 작으면 재현된 것으로 봅니다. 신뢰구간: {}.",
+                     검정의 p가 0.05보다 작으면 재현된 것으로 봅니다. 신뢰구간: {}. 신뢰구간은 보정하지 않았습니다.",
                     interval.ko
                 ),
             ))) }
@@ -285,7 +285,7 @@ fn calibration_errors(study: &Study) -> Markup {
                 recipe(&cell.key.recipe).into(),
                 crate::words::size(cell.key.train_size),
                 method_words(&cell.key.label),
-                format!("{:.4}", calibration.expected_error).into(),
+                format!("{:.4}", Calibration::mean_error(cell.answers())).into(),
                 mean(|bin| bin.confidence),
                 mean(|bin| bin.accuracy),
             ]);

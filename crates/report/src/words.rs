@@ -2,10 +2,10 @@
 
 use nsmc_eval::statistics::{BootstrapDifference, Interval};
 use nsmc_eval::study::{
-    Cause, Collapse, Contrast, Finding, OrderClaim, RecipeVerdict, Study, Verdict,
+    Cause, Collapse, Contrast, Finding, OrderClaim, RecipeVerdict, Study, StudyRun, Verdict,
 };
 use nsmc_eval::{Words, method_words, with_thousands};
-use nsmc_experiment::Rows;
+use nsmc_experiment::{Rows, RunStatus};
 
 use crate::particle::{Particle, with_particle};
 
@@ -74,19 +74,32 @@ pub(crate) fn reviews(rows: Rows) -> Words {
 }
 
 /// The interval of a difference, within a sentence.
-pub(crate) fn interval() -> Words {
-    words(
-        "the 95 % interval of a bootstrap over reviews, with Student's t for the seeds",
-        "리뷰는 부트스트랩으로, 시드는 t 분포로 반영한 95% 신뢰구간",
-    )
+pub(crate) fn interval(study: &Study) -> Words {
+    if study.has_several_seeds() {
+        words(
+            "the 95 % interval of a bootstrap over reviews, with Student's t for the seeds",
+            "리뷰는 부트스트랩으로, 시드는 t 분포로 반영한 95% 신뢰구간",
+        )
+    } else {
+        words(
+            "the 95 % interval of a bootstrap over reviews (there is one seed, and what others may \
+             change is not in it)",
+            "리뷰에 대한 부트스트랩 95% 신뢰구간(시드가 하나여서 시드에 따른 변동은 포함하지 않음)",
+        )
+    }
 }
 
 /// How to read the verdict's figures.
-pub(crate) fn legend() -> Words {
-    let Words { en, ko } = interval();
+pub(crate) fn legend(study: &Study) -> Words {
+    let Words { en, ko } = interval(study);
+    let (means, means_ko) = if study.has_several_seeds() {
+        (", means over seeds", "로, 시드에 대한 평균")
+    } else {
+        ("", "")
+    };
     words(
-        format!("Points: percentage points of accuracy, means over seeds; in brackets, {en}."),
-        format!("%p는 정확도의 퍼센트포인트로, 시드에 대한 평균입니다. 대괄호 안: {ko}."),
+        format!("Points: percentage points of accuracy{means}; in brackets, {en}."),
+        format!("%p는 정확도의 퍼센트포인트{means_ko}입니다. 대괄호 안: {ko}."),
     )
 }
 
@@ -95,9 +108,10 @@ pub(crate) fn verdict(study: &Study, verdict: &Verdict) -> Vec<Words> {
     let mut sentences = Vec::new();
     if verdict.recipes.is_empty() {
         sentences.push(words(
-            "These runs hold no recipe with vanilla and another method: they cannot say whether the \
-             paper's order holds.",
-            "전체 미세조정(Vanilla)을 다른 방법과 함께 실험한 학습 설정이 없어, 논문의 성능 순위가 재현되는지 말할 수 없습니다.",
+            "These runs hold no recipe with vanilla and AdapterFusion or LoRA: they cannot say whether \
+             the paper's order holds.",
+            "전체 미세조정(Vanilla)을 AdapterFusion이나 LoRA와 함께 실험한 학습 설정이 없어, 논문의 성능 순위가 재현되는지 말할 \
+             수 없습니다.",
         ));
     }
     for recipe in &verdict.recipes {
@@ -128,9 +142,13 @@ fn order(study: &Study, verdict: &RecipeVerdict, named: bool) -> Words {
     let (holds, reversed) = (count(Finding::Holds), count(Finding::Reversed));
     let counts = counts(holds, reversed, verdict.orders.len() - holds - reversed);
     let (en, ko) = match verdict.order() {
-        Finding::Holds => (
+        Finding::Holds if verdict.whole => (
             "the paper's order holds at every training size.".into(),
             "모든 학습 데이터 크기에서 논문이 보고한 성능 순위가 재현됩니다.".into(),
+        ),
+        Finding::Holds => (
+            "the part of the paper's order that was run holds.".into(),
+            "실험한 방법들 사이에서는 논문이 보고한 성능 순위가 재현됩니다.".into(),
         ),
         Finding::Reversed => (
             format!("the paper's order does not hold: {}.", counts.en),
@@ -300,9 +318,11 @@ fn turned(difference: BootstrapDifference) -> BootstrapDifference {
 /// Percentage points of accuracy with their interval, as `12.3 points [11.8, 12.9]`.
 fn estimate(BootstrapDifference { difference, interval, .. }: BootstrapDifference) -> Words {
     let values = [difference, interval.low, interval.high].map(|value| value * 100.0);
-    // An end that only rounding puts at 0 gets another digit: 0 means that there is no difference.
-    let near_zero = values.iter().any(|value| value.abs() < 0.05 && *value != 0.0);
-    let digits = if near_zero { 2 } else { 1 };
+    // An end that only rounding puts at 0 gets more digits: 0 means that there is no difference.
+    let is_zero = |value: f64, digits: usize| value.abs() < 0.5 * 0.1_f64.powi(digits as i32);
+    let vanishes =
+        |digits: &usize| values.iter().any(|&value| value != 0.0 && is_zero(value, *digits));
+    let digits = (1..4).find(|digits| !vanishes(digits)).unwrap_or(4);
     let [difference, low, high] = values.map(|value| signed(format!("{value:.digits$}")));
     // No line breaks within a figure.
     let interval = format!("\u{a0}[{low},\u{a0}{high}]");
@@ -379,8 +399,8 @@ fn collapse(study: &Study, verdict: &RecipeVerdict) -> Option<Words> {
             let all = verdict.collapses.iter().all(|gap| gap.finding == Finding::Reversed);
             if all {
                 words(
-                    format!("{} does not collapse", name.en),
-                    format!("{topic} 무너지지 않습니다"),
+                    format!("{} does not collapse to more than 5 points below vanilla", name.en),
+                    format!("{topic} 전체 미세조정보다 5%p 넘게 낮아질 만큼 무너지지는 않습니다"),
                 )
             } else {
                 words(
@@ -645,12 +665,13 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
     if study.is_compared_with_the_paper() && verdict.paper().is_some() {
         caveats.push(words(
             "What the paper does not say (LoRA's alpha and target layers, whether the classifier \
-             trains, the length, weight decay, AdapterFusion's first stage) is filled in from the \
-             tutorial, loralib, PEFT and adapters, without the tutorial's validation split: a \
-             reconstruction, not the authors' configuration.",
+             trains, the length, weight decay, AdapterFusion's first stage) is filled in from a \
+             Korean tutorial whose learning rate, epsilon and epochs are the paper's \
+             (github.com/deepseasw/bert-naver-movie-review), loralib, PEFT and adapters, without the \
+             tutorial's validation split: a reconstruction, not the authors' configuration.",
             "논문에 적히지 않은 설정(LoRA의 alpha와 적용 층, 분류기 학습 여부, 최대 길이, weight decay, 검증 데이터 분리 여부, \
-             AdapterFusion의 1단계 등)은 튜토리얼과 loralib, PEFT, adapters의 기본값을 참고해 채운 추정이며, 저자들의 설정이 \
-             아닙니다.",
+             AdapterFusion의 1단계 등)은 학습률, epsilon, 에폭 수가 논문과 같은 한국어 튜토리얼(github.com/deepseasw/bert-naver-movie-review)과 \
+             loralib, PEFT, adapters의 기본값을 참고해 채운 추정이며, 저자들의 설정이 아닙니다.",
         ));
     }
     let seeds: Vec<usize> = verdict.recipes.iter().map(|recipe| recipe.seeds).collect();
@@ -665,8 +686,9 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
             "시드가 하나뿐인 조건이 있습니다. 시드가 바뀌면 신뢰구간보다 크게 달라질 수 있으므로, 이런 조건의 결론은 학습된 그 \
              모델에 대한 것이지 방법에 대한 것이 아닙니다.",
         )),
-        Some(&fewest) if fewest < 5 => {
-            let (least, interval) = (0.5_f64.powi(fewest as i32 - 1), interval().en);
+        // With six, the least p is below 0.05.
+        Some(&fewest) if fewest < 6 => {
+            let (least, interval) = (0.5_f64.powi(fewest as i32 - 1), interval(study).en);
             caveats.push(words(
                 format!(
                     "With {fewest} seeds, the sign-flip test over seeds cannot give a p below {least}; \
@@ -691,11 +713,11 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
         caveats.push(words(
             format!(
                 "{reviews} test reviews: the intervals of differences reach up to {widest} points to \
-                 either side, and what is smaller cannot be told from chance there."
+                 either side, and what lies within its interval cannot be told from chance."
             ),
             format!(
-                "테스트 리뷰가 {reviews}건뿐이어서 차이의 신뢰구간이 양쪽으로 최대 {widest}%p에 이릅니다. 이보다 작은 차이는 \
-                 우연과 구별되지 않을 수 있습니다."
+                "테스트 리뷰는 {reviews}건이고, 차이의 신뢰구간은 양쪽으로 최대 {widest}%p에 이릅니다. 신뢰구간에 0이 들어 \
+                 있는 차이는 우연과 구별되지 않습니다."
             ),
         ));
     }
@@ -709,22 +731,35 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
              정도와 원인은 논문과 다를 수 있습니다.",
         ));
     }
-    let chance: usize = study.cells.iter().map(|cell| cell.at_chance().len()).sum();
-    let failed: usize = study.cells.iter().map(|cell| cell.failed().len()).sum();
-    let missing: usize = study.cells.iter().map(|cell| cell.missing.len()).sum();
-    if chance + failed + missing > 0 {
-        caveats.push(words(
-            format!(
-                "Runs stuck at chance, which count like all others: {chance}. Failed: {failed}. Planned \
-                 and not run: {missing}."
-            ),
-            format!(
-                "우연 수준에 머문 실험 {chance}개는 집계에서 제외하지 않았습니다. 실패한 실험 {failed}개, 계획했으나 \
-                 실행하지 않은 실험 {missing}개."
-            ),
-        ));
-    }
+    caveats.extend(troubles(study));
     caveats
+}
+
+/// Runs that learned nothing, failed or are not there; nothing if there are none.
+fn troubles(study: &Study) -> Option<Words> {
+    let runs = study.runs();
+    let chance = runs.iter().filter(|run| run.is_at_chance()).count();
+    let failed = |run: &&&StudyRun| matches!(run.record.status, RunStatus::Failed { .. });
+    let failed = runs.iter().filter(failed).count();
+    let missing: usize = study.cells.iter().map(|cell| cell.missing.len()).sum();
+    let parts = [
+        (
+            chance,
+            format!("Runs stuck at chance, which count like all others: {chance}."),
+            format!("우연 수준에 머문 실험 {chance}개는 집계에서 제외하지 않았습니다."),
+        ),
+        (failed, format!("Failed runs: {failed}."), format!("실패한 실험: {failed}개.")),
+        (
+            missing,
+            format!("Planned and not run: {missing}."),
+            format!("계획했으나 실행하지 않은 실험: {missing}개."),
+        ),
+    ];
+    let parts: Vec<_> = parts.into_iter().filter(|(count, ..)| *count > 0).collect();
+    let join = |part: fn(&(usize, String, String)) -> &str| {
+        parts.iter().map(part).collect::<Vec<_>>().join(" ")
+    };
+    (!parts.is_empty()).then(|| words(join(|(_, en, _)| en), join(|(.., ko)| ko)))
 }
 
 #[cfg(test)]
@@ -743,6 +778,7 @@ mod tests {
             (points(12.34, 11.77, 12.91), "12.3 points [11.8, 12.9]"),
             (turned(points(12.34, 11.77, 12.91)), "−12.3 points [−12.9, −11.8]"),
             (points(0.31, 0.04, 0.58), "0.31 points [0.04, 0.58]"),
+            (points(0.31, 0.003, 0.6), "0.310 points [0.003, 0.600]"),
             (points(0.2, -0.3, 0.7), "0.2 points [−0.3, 0.7]"),
             (points(0.0, 0.0, 0.0), "0.0 points [0.0, 0.0]"),
         ] {

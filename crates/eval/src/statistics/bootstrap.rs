@@ -1,13 +1,18 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use rand_distr::{Binomial, Distribution, StudentT};
+use rand_distr::{Binomial, Distribution};
+use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use super::{Interval, StatisticsError, UPPER};
 
 /// How often to resample, and from which seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resampling {
-    /// Number of resamples; 10,000 give the ends of an interval to about 3 % of a standard error.
+    /// Number of resamples; 10,000 give the ends of an interval of reviews to about 3 % of a standard
+    /// error. What seeds add is not drawn.
     pub resamples: usize,
     /// Seed of the generator: the same seed gives the same interval.
     pub seed: u64,
@@ -41,17 +46,21 @@ pub struct BootstrapDifference {
 /// `first` and `second` say, `[seed][review]`, whether a review was predicted rightly. A resample
 /// draws as many reviews as there are, with replacement; each counts in every seed and both methods,
 /// as all were tested on the same reviews. To their mean difference it adds what another draw of
-/// seeds may change: t · s / √n, where t is drawn from Student's distribution with n − 1 degrees of
+/// seeds may change: t · s / √n, where t is of Student's distribution with n − 1 degrees of
 /// freedom and s is the standard deviation of the seeds' differences; for unpaired seeds, t with
 /// Welch's degrees of freedom times √(s₁²/n₁ + s₂²/n₂). So the interval is Student's where the
-/// reviews do not matter, and the bootstrap's where the seeds do not.
+/// reviews do not matter, and the bootstrap's where the seeds do not. Of R resamples the i-th, from 0,
+/// has the (i + ½)/R quantile for its t, which are the distribution's own, where draws would leave the
+/// long tails of few degrees of freedom to chance.
 ///
 /// Seeds are not drawn with replacement, as Owen (2007), "The Pigeonhole Bootstrap", would: n of them
 /// then vary (n − 1)/n times as much as they do, and of three even the quantiles cannot reach
 /// beyond the furthest, so that an interval for 95 % holds 74 %.
 ///
 /// Assumes that reviews are independent of each other, and seeds as well, whose accuracies are
-/// roughly normal. With one seed only reviews vary. What varies with seed and review together counts
+/// roughly normal. With one seed in each method only reviews vary; one seed beside a method of several
+/// is taken to vary as those do, by their standard deviations, each weighed by its degrees of freedom.
+/// What varies with seed and review together counts
 /// in both levels, which makes the interval long rather than short. Percentile interval: Efron and
 /// Tibshirani (1993), "An Introduction to the Bootstrap", chapter 13. Welch (1947), "The
 /// Generalization of 'Student's' Problem when Several Different Population Variances are Involved".
@@ -107,16 +116,14 @@ pub fn bootstrap_contrast(
     let whole = unit as f64 * f64::from(divisor);
     let scale = whole * reviews as f64;
     let seeds = seed_level(terms, f64::from(divisor), pairing);
-    let student = seeds.map(|Level { freedom, .. }| {
-        StudentT::new(freedom).expect("two seeds or more leave degrees of freedom")
-    });
+    let students = seeds.map(|level| quantiles(level.freedom, resampling.resamples));
     let seed_error = seeds.map_or(0.0, |level| level.standard_error);
 
     let mut rng = ChaCha8Rng::seed_from_u64(resampling.seed);
     let mut differences: Vec<f64> = (0..resampling.resamples)
-        .map(|_| {
+        .map(|resample| {
             let of_reviews = draw_total(&counts, widest, reviews as u64, &mut rng) as f64 / scale;
-            of_reviews + student.map_or(0.0, |student| student.sample(&mut rng) * seed_error)
+            of_reviews + students.as_ref().map_or(0.0, |students| students[resample] * seed_error)
         })
         .collect();
     differences.sort_unstable_by(f64::total_cmp);
@@ -138,6 +145,27 @@ pub fn bootstrap_contrast(
     })
 }
 
+/// So many quantiles of Student's distribution, in the middle of as many equal shares. A study asks for
+/// few of them, again and again, and they take longer than all else.
+fn quantiles(freedom: f64, count: usize) -> Arc<[f64]> {
+    type Known = BTreeMap<(u64, usize), Arc<[f64]>>;
+    static KNOWN: Mutex<Known> = Mutex::new(Known::new());
+    let key = (freedom.to_bits(), count);
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = known().get(&key) {
+        return found.clone();
+    }
+    let student = StudentsT::new(0.0, 1.0, freedom).expect("two seeds leave degrees of freedom");
+    let mut quantiles = vec![0.0; count];
+    for low in 0..count / 2 {
+        let quantile = student.inverse_cdf((low as f64 + 0.5) / count as f64);
+        (quantiles[low], quantiles[count - 1 - low]) = (quantile, -quantile);
+    }
+    let quantiles: Arc<[f64]> = quantiles.into();
+    known().insert(key, quantiles.clone());
+    quantiles
+}
+
 /// How a difference varies over seeds.
 #[derive(Clone, Copy)]
 struct Level {
@@ -148,25 +176,33 @@ struct Level {
 
 /// None where no method has two seeds that differ.
 fn seed_level(terms: &[Term<'_>], divisor: f64, pairing: SeedPairing) -> Option<Level> {
-    let weighed = terms.iter().map(|Term { weight, runs }| -> Vec<f64> {
-        let accuracy = |run| *weight as f64 * mean_accuracy(std::slice::from_ref(run)) / divisor;
-        runs.iter().map(accuracy).collect()
+    let samples = terms.iter().map(|Term { weight, runs }| -> (f64, Vec<f64>) {
+        let accuracy = |run| mean_accuracy(std::slice::from_ref(run));
+        (*weight as f64 / divisor, runs.iter().map(accuracy).collect())
     });
-    let samples: Vec<Vec<f64>> = match pairing {
-        SeedPairing::Paired => weighed
-            .reduce(|sums, more| sums.iter().zip(more).map(|(sum, more)| sum + more).collect())
+    let samples: Vec<(f64, Vec<f64>)> = match pairing {
+        SeedPairing::Paired => samples
+            .map(|(weight, values)| values.into_iter().map(|value| weight * value).collect())
+            .reduce(|sums: Vec<f64>, more| sums.iter().zip(more).map(|(a, b)| a + b).collect())
+            .map(|sums| (1.0, sums))
             .into_iter()
             .collect(),
-        SeedPairing::Independent => weighed.collect(),
+        SeedPairing::Independent => samples.collect(),
     };
+    let (alone, several): (Vec<_>, Vec<_>) =
+        samples.iter().partition(|(_, values)| values.len() == 1);
+    let alone: f64 = alone.iter().map(|(weight, _)| weight * weight).sum();
+    let all_freedom: f64 = several.iter().map(|(_, values)| values.len() as f64 - 1.0).sum();
     let (mut variance, mut by_freedom) = (0.0, 0.0);
-    for values in samples.iter().filter(|values| values.len() > 1) {
+    for (weight, values) in several {
         let count = values.len() as f64;
         let mean = values.iter().sum::<f64>() / count;
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        let of_mean = squares / (count - 1.0) / count;
-        variance += of_mean;
-        by_freedom += of_mean.powi(2) / (count - 1.0);
+        // Its own mean's, and its share in what a method of one seed is taken to vary by.
+        let weight = weight * weight / count + alone * (count - 1.0) / all_freedom;
+        let part = weight * squares / (count - 1.0);
+        variance += part;
+        by_freedom += part.powi(2) / (count - 1.0);
     }
     let freedom = variance.powi(2) / by_freedom;
     // Seeds that do not differ leave 0 by 0.

@@ -59,6 +59,14 @@ impl Calibration {
         let expected_error = bins.iter().map(gap).sum();
         Self { bins, expected_error, reviews }
     }
+
+    /// The mean of the runs' expected calibration errors. That of all their reviews together would be
+    /// small where one run is too sure and another not sure enough.
+    pub fn mean_error<'a>(runs: impl IntoIterator<Item = &'a Answers>) -> f64 {
+        let errors: Vec<f64> =
+            runs.into_iter().map(|run| Self::new([run]).expected_error).collect();
+        errors.iter().sum::<f64>() / errors.len() as f64
+    }
 }
 
 #[cfg(test)]
@@ -81,5 +89,18 @@ mod tests {
         // The bin from 0.95 to 1: 2 of 3 right, mean confidence 0.98. The other: right at 0.6.
         let expected = 0.75 * (0.98 - 2.0 / 3.0) + 0.25 * 0.4;
         assert!((calibration.expected_error - expected).abs() < 1e-12);
+    }
+
+    #[test]
+    fn runs_that_are_wrong_in_opposite_ways_are_not_calibrated() {
+        let ids = (0..2).map(|id| id.to_string()).collect();
+        let test = TestSet { ids, labels: vec![1; 2], in_training: vec![false; 2] };
+        let test = Arc::new(test);
+        let [never, always] = [0, 1].map(|class| {
+            let answer = Answer { class, confidence: 5000 };
+            Answers { test: test.clone(), answers: vec![answer; 2] }
+        });
+        assert!(Calibration::new([&never, &always]).expected_error < 1e-12);
+        assert!((Calibration::mean_error([&never, &always]) - 0.5).abs() < 1e-12);
     }
 }

@@ -23,8 +23,8 @@ pub struct Contrast {
 /// What the data say of a claim that the first of two cells is more accurate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// It is: the bootstrap interval of the difference lies above 0, and McNemar's p, corrected by
-    /// Holm, below 0.05.
+    /// It is: the bootstrap interval of the difference lies above 0, McNemar's p, corrected by Holm,
+    /// below 0.05, and of the two runs that McNemar's test compares the first is more accurate, too.
     Holds,
     /// The second is, by the same measure.
     Reversed,
@@ -59,11 +59,12 @@ impl Contrast {
     pub fn finding(&self) -> Finding {
         let Some(pair) = &self.pair else { return Finding::Missing };
         let interval = pair.bootstrap.interval;
+        let (first, second) = (pair.agreement.only_first, pair.agreement.only_second);
         if pair.holm_p >= Finding::LEVEL {
             Finding::Undecided
-        } else if interval.low > 0.0 {
+        } else if interval.low > 0.0 && first > second {
             Finding::Holds
-        } else if interval.high < 0.0 {
+        } else if interval.high < 0.0 && first < second {
             Finding::Reversed
         } else {
             Finding::Undecided
@@ -203,6 +204,18 @@ mod tests {
         assert!(tfidf.contains("Baseline: TF-IDF, logistic regression"), "{tfidf}");
         let trouble = study.trouble_table().unwrap().table.english().markdown();
         assert_eq!(trouble.lines().count(), 4, "as without");
+    }
+
+    #[test]
+    fn runs_that_say_the_opposite_of_the_means_decide_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        fabricated::grid(folder.path());
+        let study = Study::read_runs(folder.path(), None).unwrap();
+        let holds = |contrast: &&Contrast| contrast.finding() == Finding::Holds;
+        let mut contrast = study.contrasts.iter().find(holds).unwrap().clone();
+        let agreement = &mut contrast.pair.as_mut().unwrap().agreement;
+        std::mem::swap(&mut agreement.only_first, &mut agreement.only_second);
+        assert_eq!(contrast.finding(), Finding::Undecided);
     }
 
     #[test]

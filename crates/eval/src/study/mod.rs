@@ -26,7 +26,7 @@ pub use collect::{Collected, Collection, Plan, PlannedRun, collect};
 pub use contrast::{Contrast, Finding};
 pub use factor::{Factor, cell_identity, factors};
 pub use run::StudyRun;
-pub use tables::StudyTable;
+pub use tables::{StudyTable, difference};
 pub use verdict::{COLLAPSE, Cause, Collapse, OrderClaim, RecipeVerdict, Verdict};
 
 use std::collections::BTreeMap;
@@ -108,6 +108,11 @@ impl Study {
     /// Whether any cell stands for one of the paper's.
     pub fn is_compared_with_the_paper(&self) -> bool {
         self.cells.iter().any(|cell| cell.paper(self.paper_scale).is_some())
+    }
+
+    /// Whether any method has runs of several seeds.
+    pub fn has_several_seeds(&self) -> bool {
+        self.cells.iter().any(|cell| cell.finished().count() > 1)
     }
 
     /// The runs, each once.

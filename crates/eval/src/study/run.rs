@@ -68,7 +68,7 @@ impl StudyRun {
     }
 
     /// Whether the run learned nothing that its test could tell from always answering the most
-    /// frequent class: the 95 % interval of its accuracy (Wilson's) reaches down to that class's
+    /// frequent class: the 95 % interval of its accuracy (Wilson's) does not lie above that class's
     /// share. A baseline that answers that class by design is no such run.
     pub fn is_at_chance(&self) -> bool {
         if self.record.config.method == MethodConfig::Majority {

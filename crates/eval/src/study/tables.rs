@@ -67,6 +67,14 @@ impl Study {
             })
         };
         header.extend(paper_title(accuracy()));
+        let seen = |cell: &&Cell| {
+            let in_training = &cell.answers().first()?.test.in_training;
+            Some(in_training.iter().filter(|seen| **seen).count())
+        };
+        let seen = cells.iter().find_map(seen).unwrap_or_default();
+        if seen > 0 {
+            header.push(Words::new("accuracy,\nnew texts", "정확도,\n새 본문"));
+        }
         let others = [precision(), recall(), "F1".into()];
         header.extend(others.clone());
         // The paper's are means over batches, too.
@@ -91,6 +99,9 @@ impl Study {
                 paper.is_some().then(|| digits(figures.map(|figures| figures[index]), 3))
             };
             row.extend(of_paper(0));
+            if seen > 0 {
+                row.push(digits(cell.mean(Metric::UnseenAccuracy), 4));
+            }
             for metric in [Metric::Precision, Metric::Recall, Metric::F1] {
                 row.push(digits(cell.mean(metric), 4));
             }
@@ -102,29 +113,7 @@ impl Study {
             }
             table.push(row);
         }
-        let mut note = Words::new(
-            "Accuracy: mean ± standard deviation over seeds; its interval is Student's over seeds, or \
-             Wilson's over reviews for one seed. Precision, recall and F1 are pooled over all \
-             reviews; \"batches\" are means over batches, as the paper's F1 suggests that it did.",
-            "정확도는 시드에 대한 평균 ± 표준편차입니다. 신뢰구간은 시드가 여럿이면 t 분포 구간, 하나면 Wilson \
-             구간입니다. 정밀도, 재현율, F1은 모든 리뷰를 한데 모아 계산한 값이고, ‘배치 평균’은 배치마다 계산해 평균한 \
-             값으로, 논문의 F1도 이렇게 계산한 것으로 보입니다.",
-        );
-        if let Some(split) = self.trained_on(of_group) {
-            note.en += &split.en;
-            note.ko += &split.ko;
-        }
-        if self.paper_scale.is_some() && paper.is_some() {
-            note.en += " The paper's figures are those of multilingual BERT on more reviews: \
-                        comparable in order, not in level.";
-            note.ko += " 논문의 수치는 더 많은 리뷰로 학습한 다국어 BERT의 것이므로, 순위는 비교할 수 있어도 절댓값은 \
-                        비교할 수 없습니다.";
-        }
-        if self.cells.iter().filter(of_group).any(|cell| cell.key.is_baseline()) {
-            note.en += " A baseline has no neural network, no recipe and no seed; it is in no test of \
-                        differences.";
-            note.ko += " 베이스라인은 신경망도 학습 설정도 시드도 없으며, 어떤 차이 검정에도 들어가지 않습니다.";
-        }
+        let note = self.about_quality(of_group, seen, paper.is_some());
         let words = self.setting(setting);
         let title = match size {
             Rows::All => Words::new(
@@ -147,6 +136,59 @@ impl Study {
             _ => format!("quality-{size}"),
         };
         StudyTable { name, title, note, table }
+    }
+
+    /// How to read a table of accuracies, of which so many test reviews stand in the training file.
+    fn about_quality(
+        &self,
+        of_group: impl Fn(&&Cell) -> bool + Copy,
+        seen: usize,
+        paper: bool,
+    ) -> Words {
+        let mut note = Words::new(
+            "Accuracy: mean ± standard deviation over seeds; its interval is Student's over seeds, on \
+             these very test reviews, or Wilson's over reviews for one seed.",
+            "정확도는 시드에 대한 평균 ± 표준편차입니다. 신뢰구간은 시드가 여럿이면 이 테스트 리뷰에 한한 t 분포 구간, \
+             하나면 리뷰에 대한 Wilson 구간입니다.",
+        );
+        let classes = |cell: &Cell| cell.config().map_or(2, |config| config.data.labels.len());
+        let classes = self.cells.iter().filter(of_group).map(classes).max();
+        if classes.is_some_and(|classes| classes > 2) {
+            note.en += " Precision, recall and F1 are those of each class over all reviews, and then \
+                        their means over the classes.";
+            note.ko += " 정밀도, 재현율, F1은 모든 리뷰에서 클래스마다 계산해 클래스에 대해 평균한 값입니다.";
+        } else {
+            note.en += " Precision, recall and F1 are pooled over all reviews; \"batches\" are means over \
+                        batches, as the paper's F1 suggests that it did.";
+            note.ko += " 정밀도, 재현율, F1은 모든 리뷰를 한데 모아 계산한 값이고, ‘배치 평균’은 배치마다 계산해 평균한 값으로, \
+                        논문의 F1도 이렇게 계산한 것으로 보입니다.";
+        }
+        if seen > 0 {
+            let seen = with_thousands(seen);
+            note.en += &format!(
+                " \"New texts\": without the {seen} test reviews whose text also stands in the training \
+                 file."
+            );
+            note.ko += &format!(
+                " ‘새 본문’은 학습 파일에도 같은 본문이 있는 테스트 리뷰 {seen}건을 뺀 정확도입니다."
+            );
+        }
+        if let Some(split) = self.trained_on(of_group) {
+            note.en += &split.en;
+            note.ko += &split.ko;
+        }
+        if self.paper_scale.is_some() && paper {
+            note.en += " The paper's figures are those of multilingual BERT on more reviews: \
+                        comparable in order, not in level.";
+            note.ko += " 논문의 수치는 더 많은 리뷰로 학습한 다국어 BERT의 것이므로, 순위는 비교할 수 있어도 절댓값은 \
+                        비교할 수 없습니다.";
+        }
+        if self.cells.iter().filter(of_group).any(|cell| cell.key.is_baseline()) {
+            note.en += " A baseline has no neural network, no recipe and no seed; it is in no test of \
+                        differences.";
+            note.ko += " 베이스라인은 신경망도 학습 설정도 시드도 없으며, 어떤 차이 검정에도 들어가지 않습니다.";
+        }
+        note
     }
 
     /// How many reviews were trained on and validated on, where that is not the size of the cells; per
@@ -232,23 +274,7 @@ impl Study {
             row.extend(figures);
             table.push(row);
         }
-        let resamples = with_thousands(Study::RESAMPLING.resamples);
-        let mut note = Words::new(
-            format!(
-                "The interval is of a two-level bootstrap ({resamples} resamples): reviews are drawn \
-                 anew, and what other seeds may change from Student's t, for few seeds drawn anew make \
-                 it too short. McNemar's test and the counts compare the runs of median accuracy; its p \
-                 is corrected by Holm for all comparisons of a recipe. The sign-flip test is over \
-                 seeds; with n seeds its p is not below 2 to the power of 1 − n."
-            ),
-            format!(
-                "신뢰구간은 2단계 부트스트랩(재표집 {resamples}회)으로 구했습니다. 리뷰는 복원추출하고, 시드에 따른 변동은 t \
-                 분포에서 뽑습니다. 몇 개 안 되는 시드를 복원추출하면 구간이 너무 짧아지기 때문입니다. McNemar 검정과 정답 \
-                 수는 정확도가 중앙값인 실험끼리 비교한 것이고, p는 같은 학습 설정의 모든 비교에 대해 Holm의 방법으로 \
-                 보정했습니다. 부호 뒤집기(sign-flip) 순열 검정은 시드에 대한 것으로, 시드가 n개이면 p는 2의 (1 − n)제곱보다 \
-                 작아질 수 없습니다."
-            ),
-        );
+        let mut note = self.about_differences();
         if probe {
             note.en +=
                 " The comparison with the classifier on a frozen model is corrected by itself.";
@@ -263,6 +289,51 @@ impl Study {
             note,
             table,
         })
+    }
+
+    /// How differences are estimated and tested.
+    fn about_differences(&self) -> Words {
+        let resamples = with_thousands(Study::RESAMPLING.resamples);
+        let several = self.has_several_seeds();
+        let mut note = if several {
+            Words::new(
+                format!(
+                    "The interval is of a two-level bootstrap ({resamples} resamples): reviews are \
+                     drawn anew, and what other seeds may change comes from Student's t, for few seeds \
+                     drawn anew make it too short."
+                ),
+                format!(
+                    "신뢰구간은 2단계 부트스트랩(재표집 {resamples}회)으로 구했습니다. 리뷰는 복원추출하고, 시드에 따른 변동은 \
+                     t 분포로 반영합니다. 몇 개 안 되는 시드를 복원추출하면 구간이 너무 짧아지기 때문입니다."
+                ),
+            )
+        } else {
+            Words::new(
+                format!(
+                    "The interval is of a bootstrap ({resamples} resamples) over reviews. There is one \
+                     seed, so that what other seeds may change is not in it."
+                ),
+                format!(
+                    "신뢰구간은 리뷰에 대한 부트스트랩(재표집 {resamples}회)으로 구했습니다. 시드가 하나여서 시드에 따른 변동은 \
+                     포함하지 않습니다."
+                ),
+            )
+        };
+        note.en += " McNemar's test (exact below 25 reviews on which only one is right, else χ² with \
+                    continuity correction) and the counts compare the runs of median accuracy; its p is \
+                    corrected by Holm for all comparisons of a recipe. The intervals are 95 % each, \
+                    uncorrected.";
+        note.ko += " McNemar 검정(한쪽만 맞힌 리뷰가 25건보다 적으면 정확 검정, 아니면 연속성 보정 χ² 검정)과 정답 수는 정확도가 \
+                    중앙값인 실험끼리 비교한 것이고, p는 같은 학습 설정의 모든 비교에 대해 Holm의 방법으로 보정했습니다. 신뢰구간은 \
+                    보정하지 않은 각각의 95% 구간입니다.";
+        if several {
+            note.en += " The sign-flip test is over seeds; with n seeds its p is not below 2 to the power \
+                        of 1 − n. It needs runs of the same seeds: where some are missing, the interval \
+                        takes the seeds of both as independent.";
+            note.ko += " 부호 뒤집기(sign-flip) 순열 검정은 시드에 대한 것으로, 시드가 n개이면 p는 2의 (1 − n)제곱보다 작아질 수 \
+                        없습니다. 두 방법의 시드가 같아야 하며, 빠진 시드가 있으면 신뢰구간은 두 방법의 시드를 서로 독립으로 봅니다.";
+        }
+        note
     }
 
     /// What another recipe changes, cell by cell; none if there is none.
@@ -360,8 +431,10 @@ impl Study {
                 Some(f64::from(low + high) / 2.0)
             };
             let count = |metric| {
-                cell.mean(metric)
-                    .map_or_else(|| NONE.into(), |value| with_thousands(value as usize).into())
+                cell.mean(metric).map_or_else(
+                    || NONE.into(),
+                    |value| with_thousands(value.round() as usize).into(),
+                )
             };
             table.push([
                 recipe(cell).into(),
@@ -450,9 +523,9 @@ impl Study {
             name: "trouble".into(),
             title: Words::new("Runs to know of", "주의할 실험"),
             note: Words::new(
-                "\"At chance\": the interval of its accuracy reaches down to the share of the most \
+                "\"At chance\": the interval of its accuracy does not lie above the share of the most \
                  frequent class. Such runs count like all others.",
-                "‘우연 수준’은 정확도의 신뢰구간이 가장 많은 클래스의 비율까지 내려온다는 뜻입니다. 이런 실험도 \
+                "‘우연 수준’은 정확도의 신뢰구간이 가장 많은 클래스의 비율보다 위에 있지 않다는 뜻입니다. 이런 실험도 \
                  집계에서 제외하지 않았습니다.",
             ),
             table,
@@ -585,14 +658,22 @@ fn changes(contrast: &Contrast) -> String {
     contrast.factors.iter().map(change).collect::<Vec<_>>().join("; ")
 }
 
+/// With its sign; nothing is less than nothing.
+pub fn difference(value: f64) -> String {
+    format!("{value:+.4}").replace("-0.0000", "+0.0000")
+}
+
 /// Difference, its interval, the two counts, McNemar's p, Holm's, the sign-flip test's.
 fn contrast_figures(contrast: &Contrast) -> Vec<Words> {
     let Some(pair) = &contrast.pair else { return vec![NONE.into(); 7] };
     let bootstrap = pair.bootstrap;
     let Interval { low, high } = bootstrap.interval;
     vec![
-        format!("{:+.4}", bootstrap.difference).into(),
-        Words::new(format!("{low:+.4} to {high:+.4}"), format!("{low:+.4}~{high:+.4}")),
+        difference(bootstrap.difference).into(),
+        Words::new(
+            format!("{} to {}", difference(low), difference(high)),
+            format!("{}~{}", difference(low), difference(high)),
+        ),
         pair.agreement.only_first.to_string().into(),
         pair.agreement.only_second.to_string().into(),
         p_value(pair.mcnemar.p()).into(),
@@ -675,7 +756,9 @@ mod tests {
         assert!(tables[0].note.en.contains("comparable in order, not in level"));
         let vanilla = row(&markdown, &["paper ", "Vanilla"]);
         assert_eq!(vanilla[6], "0.871", "beside our accuracy and its interval");
-        assert_eq!([vanilla[11], vanilla[13], vanilla[15]], ["0.864", "0.882", "0.869"]);
+        assert_eq!(vanilla[7], "0.8577", "without the texts of the training file");
+        assert_eq!([vanilla[12], vanilla[14], vanilla[16]], ["0.864", "0.882", "0.869"]);
+        assert!(tables[0].note.en.contains("\"New texts\": without the "));
         // 500 stand for 75,000, which the paper did not have.
         assert!(!tables[1].table.english().markdown().contains("paper (mBERT"));
         let cost = scaled.cost_table().table.english().markdown();

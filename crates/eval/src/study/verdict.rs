@@ -11,7 +11,7 @@ pub const COLLAPSE: f64 = 0.05;
 /// What a study says of the paper's conclusions.
 #[derive(Clone, Debug)]
 pub struct Verdict {
-    /// Per setting and recipe that holds vanilla and another method, in the study's order.
+    /// Per setting and recipe that holds vanilla with AdapterFusion or LoRA, in the study's order.
     pub recipes: Vec<RecipeVerdict>,
 }
 
@@ -22,13 +22,16 @@ pub struct RecipeVerdict {
     pub setting: String,
     /// The recipe; empty if there is none.
     pub recipe: String,
-    /// Two per training size, the largest first.
+    /// Per training size, the largest first: vanilla and AdapterFusion, AdapterFusion and LoRA; where
+    /// one was not planned, the two that were.
     pub orders: Vec<OrderClaim>,
+    /// Whether all three were planned at every size.
+    pub whole: bool,
     /// One per training size, the largest first.
     pub collapses: Vec<Collapse>,
     /// What changes the paper's LoRA, if this is the paper's recipe; the largest size first.
     pub causes: Vec<Cause>,
-    /// The fewest seeds of a cell that the claims are about.
+    /// The fewest seeds of a cell that the claims and causes are about.
     pub seeds: usize,
     /// Runs planned for these cells that are not there or failed.
     pub absent: usize,
@@ -159,6 +162,7 @@ fn recipe_verdict(study: &Study, setting: &str, recipe: &str) -> Option<RecipeVe
         setting: setting.into(),
         recipe: recipe.into(),
         orders: Vec::new(),
+        whole: true,
         collapses: Vec::new(),
         causes: Vec::new(),
         seeds: usize::MAX,
@@ -171,15 +175,17 @@ fn recipe_verdict(study: &Study, setting: &str, recipe: &str) -> Option<RecipeVe
             found.find(|(_, cell)| cell.key.method == method && cell.key.train_size == train_size)
         };
         let (vanilla, fusion, lora) = (find("vanilla"), find("adapterfusion"), find("lora"));
-        for (better, worse) in [(vanilla, fusion), (fusion, lora)] {
-            let (Some((first, a)), Some((second, b))) = (better, worse) else { continue };
+        let planned: Vec<_> = [vanilla, fusion, lora].into_iter().flatten().collect();
+        verdict.whole &= planned.len() == 3;
+        for pair in planned.windows(2) {
+            let [(first, a), (second, b)] = pair else { continue };
             let contrast = contrast_of(study, *first, *second);
             let finding =
                 contrast.map_or(Finding::Missing, |index| study.contrasts[index].finding());
             let (better, worse) = (a.key.label.clone(), b.key.label.clone());
             verdict.orders.push(OrderClaim { train_size, better, worse, contrast, finding });
         }
-        for (_, cell) in [vanilla, fusion, lora].into_iter().flatten() {
+        for (_, cell) in planned {
             let finished = cell.finished().count();
             verdict.seeds = verdict.seeds.min(finished);
             verdict.absent += cell.missing.len() + cell.runs.len() - finished;
@@ -193,7 +199,11 @@ fn recipe_verdict(study: &Study, setting: &str, recipe: &str) -> Option<RecipeVe
                 cell.key.method == "lora" && cell.key.train_size == train_size
             };
             for (lora, _) in cells.iter().filter(of_size) {
-                verdict.causes.extend(causes(study, *first, *lora));
+                let causes = causes(study, *first, *lora);
+                for changed in causes.iter().map(|cause| study.contrasts[cause.contrast].first) {
+                    verdict.seeds = verdict.seeds.min(study.cells[changed].finished().count());
+                }
+                verdict.causes.extend(causes);
             }
         }
     }
@@ -336,6 +346,22 @@ mod tests {
         let beyond = cause.beyond_half.unwrap();
         assert!((beyond.difference - 0.06).abs() < 0.01, "{beyond:?}");
         assert_eq!(cause.explains(&study), Finding::Undecided, "{beyond:?}");
+    }
+
+    #[test]
+    fn without_a_fusion_vanilla_is_held_against_lora() {
+        let folder = tempfile::tempdir().unwrap();
+        let paper = fabricated::config("paper", 1000, 0);
+        fabricated::run(folder.path(), &paper, 0.86, 1.0);
+        fabricated::run(folder.path(), &fabricated::lora(paper, 64, 1.0), 0.62, 1.0);
+        let study = Study::read_runs(folder.path(), None).unwrap();
+        let verdict = Verdict::new(&study);
+        let [recipe] = verdict.recipes.as_slice() else { panic!("{verdict:?}") };
+        let [claim] = recipe.orders.as_slice() else { panic!("{recipe:?}") };
+        assert_eq!((claim.better.as_str(), claim.finding), ("Vanilla", Finding::Holds));
+        assert!(claim.worse.starts_with("LoRA") && !recipe.whole);
+        assert_eq!(recipe.collapse(), Finding::Holds);
+        assert!(Verdict::new(&self::study()).recipes[0].whole);
     }
 
     #[test]
