@@ -1,6 +1,7 @@
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
-use clap::builder::TypedValueParser as _;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Parser, Subcommand, ValueEnum};
 use nsmc_experiment::Precision;
 
@@ -48,8 +49,18 @@ pub(crate) struct Download {
 #[derive(clap::Args, Clone)]
 pub(crate) struct Source {
     /// Take data sets from DIR/NAME/ instead of the network.
-    #[arg(long, value_name = "DIR", env = "NSMC_MIRROR")]
-    pub(crate) mirror: Option<PathBuf>,
+    #[arg(long, value_name = "DIR", env = "NSMC_MIRROR", value_parser = OsStringValueParser::new())]
+    mirror: Option<OsString>,
+}
+
+impl Source {
+    /// The network.
+    pub(crate) const NETWORK: Self = Self { mirror: None };
+
+    /// The folder of the mirror; a variable that is set to nothing names none.
+    pub(crate) fn mirror(&self) -> Option<&Path> {
+        self.mirror.as_deref().filter(|mirror| !mirror.is_empty()).map(Path::new)
+    }
 }
 
 #[derive(clap::Args)]
@@ -82,7 +93,7 @@ pub(crate) struct Reproduce {
     #[command(flatten)]
     pub(crate) options: Options,
     /// Run each cell with the seeds 0 to N-1 instead of the profile's.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub(crate) seeds: Option<u64>,
     /// Print the plan and stop.
     #[arg(long)]
@@ -118,7 +129,8 @@ pub(crate) enum Launcher {
 
 /// An option as a line of a batch script.
 fn sbatch_option(text: &str) -> Result<String, String> {
-    if text.starts_with('-') && !text.contains(['\n', '\r']) {
+    let is_option = text.starts_with('-') && !text.contains(['\n', '\r']);
+    if is_option && shlex::split(text).is_some() {
         return Ok(text.to_owned());
     }
     Err("expected an option of sbatch, as --partition=gpu".into())
@@ -128,8 +140,8 @@ fn sbatch_option(text: &str) -> Result<String, String> {
 pub(crate) struct SlurmTask {
     /// The folder with what was submitted.
     pub(crate) folder: PathBuf,
-    /// The place of the array in it.
-    pub(crate) array: usize,
+    /// Slurm's number of the array.
+    pub(crate) job: u64,
     /// The place of the task in the array.
     pub(crate) task: usize,
 }
@@ -260,7 +272,7 @@ pub(crate) struct Results {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Collect each cell with the seeds 0 to N-1 instead of the profile's.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub(crate) seeds: Option<u64>,
     /// Set one key of the configuration, as the runs were made with; may be given more than once.
     #[arg(long, value_name = "KEY=VALUE")]

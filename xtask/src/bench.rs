@@ -73,36 +73,53 @@ pub(crate) fn run(workspace: &Workspace, args: &Bench) -> Result<()> {
     let nsmc = Nsmc::build(workspace, args.device)?;
     let lengths = workspace.root.join("benches/nsmc-lengths.txt");
     let script = workspace.root.join("benches/peer.py");
+    // Before hours are spent on what goes there.
+    let out = args.out.as_ref().map(|path| workspace.folder(path));
+    if let Some(folder) = out.as_ref().and_then(|path| path.parent()) {
+        fs_err::create_dir_all(folder)?;
+    }
     let (mut ours, mut peers) = (Vec::new(), Vec::new());
     let mut comparisons = Vec::new();
+    let mut ended = Ok(());
     for (method, theirs) in METHODS.iter().filter(|(method, _)| chosen(&args.methods, method)) {
         let mut rounds: Vec<(Measured, Vec<Measured>)> = Vec::new();
         for round in 1..=args.rounds {
             say(&format!("{method}, round {round} of {}", args.rounds));
-            let mine = nsmc.output(workspace, &arguments(method, args, &lengths))?;
-            let mine: Measured = parse(&mine, "nsmc bench train")?;
-            let mut others = Vec::new();
-            if let Some(python) = &args.peers {
-                for (padding, _) in
-                    PADDINGS.iter().filter(|(padding, _)| chosen(&args.paddings, padding))
-                {
-                    let settings = [*theirs, *padding, nsmc.device()];
-                    others.push(peer(python, &script, settings, args, &lengths)?);
+            let measure = || -> Result<(Measured, Vec<Measured>)> {
+                let mine = nsmc.output(workspace, &arguments(method, args, &lengths))?;
+                let mine = parse(&mine, "nsmc bench train")?;
+                let Some(python) = &args.peers else { return Ok((mine, Vec::new())) };
+                let paddings = PADDINGS.iter().filter(|(name, _)| chosen(&args.paddings, name));
+                let other = |(padding, _): &(&'static str, _)| {
+                    peer(python, &script, [*theirs, *padding, nsmc.device()], args, &lengths)
+                };
+                Ok((mine, paddings.map(other).collect::<Result<_>>()?))
+            };
+            match measure() {
+                Ok(round) => rounds.push(round),
+                Err(error) => {
+                    ended = Err(error.context(format!("{method}, round {round}")));
+                    break;
                 }
             }
-            rounds.push((mine, others));
         }
-        comparisons.extend(compare(method, &rounds));
+        if !rounds.is_empty() {
+            comparisons.extend(compare(method, &rounds));
+        }
         for (mine, others) in rounds {
             ours.push(mine);
             peers.extend(others);
         }
+        if ended.is_err() {
+            break;
+        }
     }
+    // What was measured before something went wrong is not lost.
     print(&our_table(&ours).terminal(None));
     if !comparisons.is_empty() {
         print(&comparison_table(&comparisons).terminal(None));
     }
-    if let Some(path) = &args.out {
+    if let Some(path) = out {
         let report = Report {
             shape: args.shape.name(),
             device: nsmc.device(),
@@ -114,9 +131,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Bench) -> Result<()> {
             comparisons,
         };
         let text = serde_json::to_string_pretty(&report).context("a report")?;
-        fs_err::write(workspace.folder(path), text + "\n")?;
+        fs_err::write(path, text + "\n")?;
     }
-    Ok(())
+    ended
 }
 
 fn arguments(method: &str, args: &Bench, lengths: &Path) -> Vec<OsString> {

@@ -58,7 +58,7 @@ pub(crate) fn adapter(
         return Ok(());
     }
     let expected = Expected { sha256: Some(entry.sha256.clone()), ..Expected::default() };
-    let mirrored = source.mirror.as_ref().map(|mirror| mirror.join("adapters").join(&entry.file));
+    let mirrored = source.mirror().map(|mirror| mirror.join("adapters").join(&entry.file));
     match mirrored.filter(|file| file.is_file()) {
         Some(file) => copy(&file, &target, &expected)?,
         None => fetch(&entry.url, &target, &expected).with_context(|| {
@@ -92,7 +92,7 @@ pub(crate) fn dataset(
             "{}: the file of this repository is missing or changed; `git checkout` brings it back",
             target.display()
         );
-        if let Some(mirror) = &source.mirror {
+        if let Some(mirror) = source.mirror() {
             copy(&mirror.join(name).join(&file.name), &target, &expected(file))?;
         } else {
             let fetched = fetch(&file.url, &target, &expected(file));
@@ -122,7 +122,7 @@ pub(crate) fn raw(
     }
     let expected = Expected::default();
     fs_err::create_dir_all(target.parent().unwrap_or(&target))?;
-    match &source.mirror {
+    match source.mirror() {
         Some(mirror) => copy(&mirror.join(name).join(&entry.name), &target, &expected)?,
         None => fetch(&entry.url, &target, &expected).with_context(|| {
             format!(

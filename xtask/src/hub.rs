@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -16,17 +17,33 @@ use crate::workspace::Workspace;
 fn cache() -> Result<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let home = || std::env::home_dir().context("no home folder for the Hugging Face cache");
-    if let Some(cache) = variable("HF_HUB_CACHE") {
-        return Ok(cache.into());
+    // A shell has done this already, a container's settings have not.
+    let folder = |value: OsString| -> Result<PathBuf> {
+        let path = PathBuf::from(value);
+        Ok(match path.strip_prefix("~") {
+            Ok(rest) => home()?.join(rest),
+            Err(_) => path,
+        })
+    };
+    // The second is the name of before, which the hub's library heeds, too.
+    if let Some(cache) = variable("HF_HUB_CACHE").or_else(|| variable("HUGGINGFACE_HUB_CACHE")) {
+        return folder(cache);
     }
-    if let Some(folder) = variable("HF_HOME") {
-        return Ok(PathBuf::from(folder).join("hub"));
+    if let Some(home) = variable("HF_HOME") {
+        return Ok(folder(home)?.join("hub"));
     }
     let cache = match variable("XDG_CACHE_HOME") {
-        Some(cache) => cache.into(),
+        Some(cache) => folder(cache)?,
         None => home()?.join(".cache"),
     };
     Ok(cache.join("huggingface/hub"))
+}
+
+/// Whether the environment forbids the network, as the hub's library reads it.
+fn is_offline() -> bool {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let offline = variable("HF_HUB_OFFLINE").or_else(|| variable("TRANSFORMERS_OFFLINE"));
+    offline.is_some_and(|value| ["1", "true", "yes", "on"].contains(&value.to_lowercase().as_str()))
 }
 
 fn repo_folder(cache: &Path, repo: &str) -> PathBuf {
@@ -76,9 +93,16 @@ pub(crate) fn fetch(workspace: &Workspace, name: &str, entry: &ModelEntry) -> Re
     if let Some(folder) = find(&lock, name, entry) {
         return Ok(folder);
     }
-    let offline = std::env::var("HF_HUB_OFFLINE").unwrap_or_default();
-    if ["1", "true", "yes", "on"].contains(&offline.to_lowercase().as_str()) {
-        bail!("the model `{name}` is not in the Hugging Face cache, and HF_HUB_OFFLINE is set");
+    if is_offline() {
+        let locked = locked(&lock, name, entry);
+        bail!(
+            "the model `{name}`, {} at {}, is not in the Hugging Face cache {}, and HF_HUB_OFFLINE or \
+             TRANSFORMERS_OFFLINE is set: unset it, or give a folder in Hugging Face layout with \
+             `--set model.name=DIR`",
+            entry.repos[0],
+            locked.map_or(&entry.revision, |locked| &locked.commit),
+            cache()?.display()
+        );
     }
     say(&format!("{name}: fetching about {} MB", entry.bytes / 1_000_000));
     let hub = Hub::from_environment(Patience::default(), cache()?);
@@ -107,7 +131,10 @@ struct Hub {
 impl Hub {
     /// As the hub's own library: `HF_ENDPOINT` is a mirror, `HF_TOKEN` gives access.
     fn from_environment(patience: Patience, cache: PathBuf) -> Self {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let variable = |name: &str| {
+            let value = std::env::var(name).ok()?.trim().to_owned();
+            (!value.is_empty()).then_some(value)
+        };
         let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
         let endpoint = endpoint.trim_end_matches('/').to_owned();
         Self { client: Client::new(patience), endpoint, token: variable("HF_TOKEN"), cache }

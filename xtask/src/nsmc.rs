@@ -33,7 +33,8 @@ impl Nsmc {
     pub(crate) fn build(workspace: &Workspace, choice: DeviceChoice) -> Result<Self> {
         let cuda = choice.is_cuda();
         let device = if cuda { "cuda" } else { "cpu" };
-        if let Some(path) = std::env::var_os("NSMC_BIN").map(PathBuf::from) {
+        let named = std::env::var_os("NSMC_BIN").filter(|path| !path.is_empty());
+        if let Some(path) = named.map(PathBuf::from) {
             ensure!(path.is_file(), "NSMC_BIN: {}: no such file", path.display());
             return Ok(Self { path, device, gpus: Vec::new() });
         }
@@ -63,7 +64,14 @@ impl Nsmc {
         // Where it lies depends on cargo's settings, too.
         build.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
         let output = build.output().context("cargo build")?;
-        ensure!(output.status.success(), "the program `nsmc` could not be built for {device}");
+        let otherwise = match device {
+            "cuda" => "; `--device cpu` computes without a GPU",
+            _ => "",
+        };
+        ensure!(
+            output.status.success(),
+            "the program `nsmc` could not be built for {device}{otherwise}"
+        );
         let path = executable(&output.stdout).context("`cargo build` names no program")?;
         Ok(Self { path, device, gpus: Vec::new() })
     }
@@ -221,6 +229,12 @@ pub(crate) fn keep(program: &Path, kept: &Path) -> Result<()> {
 }
 
 fn has_cuda() -> bool {
+    // `nvidia-smi` lists GPUs that this variable hides from programs.
+    let hidden = std::env::var("CUDA_VISIBLE_DEVICES")
+        .is_ok_and(|visible| ["", "-1", "NoDevFiles"].contains(&visible.trim()));
+    if hidden {
+        return false;
+    }
     Command::new("nvidia-smi")
         .arg("-L")
         .stdin(Stdio::null())

@@ -41,11 +41,14 @@ pub(crate) fn with_data(
     let Err(error) = download::dataset(workspace, name, entry, &options.source) else {
         return Ok(options.clone());
     };
+    // Whoever names a folder means what lies there.
+    if options.source.mirror().is_some() {
+        return Err(error);
+    }
     say(&format!(
-        "`{name}` is not here and cannot be fetched ({}); taking datasets/{SAMPLE}, 2,400 reviews \
+        "`{name}` is not here and cannot be fetched ({error:#}); taking datasets/{SAMPLE}, 2,400 reviews \
          written for this project. These are not the paper's numbers: those need {name} \
          (`cargo xtask download`, `--mirror DIR`) and `--profile paper`.",
-        error.root_cause()
     ));
     let mut options = options.clone();
     options.set.splice(0..0, SETTINGS.map(str::to_owned));

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::args::{Launcher, Options, Reproduce};
 use crate::grid::{
@@ -26,7 +26,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
     let (runs_folder, jobs) =
         (workspace.folder(&options.runs), usize::from(args.jobs.unwrap_or(1)));
     let at_once = jobs * gpus.len().max(1);
-    let threads = threads_of_each(at_once)?;
+    let threads = threads_of_each(at_once);
     let costs = Costs::of(workspace, &plan, &runs_folder, options.device.is_cuda(), threads)?;
     let at_slurm = args.launcher == Launcher::Slurm && slurm::is_queued(&plan, &runs_folder)?;
     if args.dry_run || !at_slurm {
@@ -53,6 +53,15 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
     let mut ended = Ended::default();
     if plan.is_open() || !shared(&plan, threads, &options).is_empty() {
         let failed = plan.fetch(workspace, &options);
+        // At once, for it may take hours until a grid is at its end.
+        for (why, runs) in reasons(&failed) {
+            say(&format!("{runs} of {} runs cannot start: {why}", plan.jobs.len()));
+        }
+        let none_can = plan.done() + failed.len() == plan.jobs.len();
+        ensure!(
+            failed.is_empty() || !none_can || plan.done() > 0,
+            "nothing was built: no run can start"
+        );
         let nsmc = Nsmc::build(workspace, options.device)?;
         let starting = Starting {
             workspace,
@@ -67,6 +76,15 @@ pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
         ended = here(&mut plan, &starting, &costs.seconds(), failed)?;
     }
     finish(workspace, &plan, &options, args.seeds, &ended)
+}
+
+/// Why runs cannot start, each reason once, and of how many it is that.
+fn reasons(failed: &BTreeMap<usize, String>) -> BTreeMap<&str, usize> {
+    let mut reasons = BTreeMap::new();
+    for why in failed.values() {
+        *reasons.entry(why.as_str()).or_default() += 1;
+    }
+    reasons
 }
 
 /// What became of a grid on this machine, beside its runs.
@@ -155,12 +173,13 @@ fn gpus(args: &Reproduce) -> Result<&[u16]> {
 }
 
 /// The threads of each of so many runs at once.
-fn threads_of_each(jobs: usize) -> Result<usize> {
-    let cores = match std::env::var("RAYON_NUM_THREADS") {
-        Ok(text) => text.parse().with_context(|| format!("RAYON_NUM_THREADS={text}"))?,
-        Err(_) => std::thread::available_parallelism().map_or(1, usize::from),
-    };
-    Ok((cores / jobs).max(1))
+fn threads_of_each(jobs: usize) -> usize {
+    // As rayon reads it: what is no number, or 0, is as if it were not there.
+    let set = std::env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok());
+    let cores = set.filter(|&threads| threads > 0);
+    let cores: usize =
+        cores.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    (cores / jobs).max(1)
 }
 
 #[cfg(all(test, unix))]

@@ -23,7 +23,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Results) -> Result<()> {
         set: args.set.clone(),
         device: DeviceChoice::Cpu,
         runs: args.runs.clone(),
-        source: Source { mirror: None },
+        source: Source::NETWORK,
     };
     let plan = grid::Plan::make(workspace, &profile, &seeds, &options)?;
     let waiting = plan.jobs.iter().filter(|job| !job.waits_for.is_empty()).count();
@@ -234,7 +234,7 @@ mod tests {
             set: set.iter().map(|&one| one.to_owned()).collect(),
             device: DeviceChoice::Auto,
             runs: runs.into(),
-            source: Source { mirror: None },
+            source: Source::NETWORK,
         };
         let plain = options(&[], RUNS);
         assert_eq!(command("results", "mini", &plain, None), "cargo xtask results --profile mini");

@@ -245,7 +245,7 @@ impl Client {
             _ => return Err(refused(&response)),
         };
         let offered = text(&response, header::CONTENT_LENGTH)
-            .and_then(|length| Some(start + length.parse::<u64>().ok()?));
+            .and_then(|length| start.checked_add(length.parse().ok()?));
         if let (Some(offered), Some(wanted)) = (offered, expected.bytes)
             && offered != wanted
         {
@@ -312,7 +312,7 @@ fn refused(response: &Response<Body>) -> Failure {
             Failure::Again { error, wait: seconds.map(Duration::from_secs), reached: 0 }
         }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Final(
-            error.context("no access; for a gated or private repository of the hub set HF_TOKEN"),
+            error.context("no access; for a gated or private repository of the hub set HF_TOKEN to a token that is valid"),
         ),
         _ => Failure::Final(error),
     }

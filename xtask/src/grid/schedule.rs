@@ -212,6 +212,11 @@ impl Grid<'_> {
             self.display.say(choice);
         }
         match settled {
+            // Records that were there a moment ago.
+            Ok(settled) if !settled.waits_for.is_empty() => {
+                self.fail(job, "not started: its trials' records cannot be read any more".into());
+                return;
+            }
             Ok(settled) => self.plan.jobs[job] = settled,
             Err(error) => {
                 self.fail(job, format!("{error:#}"));

@@ -168,7 +168,7 @@ impl World {
             set: Vec::new(),
             device: DeviceChoice::Cpu,
             runs: "runs".into(),
-            source: Source { mirror: None },
+            source: Source::NETWORK,
         };
         let world = Self { folder, workspace, options };
         world.write("configs/toy.toml", PROFILE);

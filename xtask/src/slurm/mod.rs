@@ -48,22 +48,33 @@ pub(crate) fn is_queued(plan: &Plan, runs: &Path) -> Result<bool> {
     Ok(submission.tasks().any(|(job, task, _)| queue.holds(job, task)))
 }
 
-/// Whether an option of `sbatch` is `--clusters`, as short as that may be written; there is
-/// `--cluster-constraint`, too.
-fn names_a_cluster(option: &str) -> bool {
-    let name = option.split('=').next().unwrap_or_default();
-    option.starts_with("-M") || ["--cluster", "--clusters"].contains(&name)
+/// Why an option of `sbatch` cannot be given; none if it can. `--clusters` may be written shorter, and
+/// there is `--cluster-constraint`, too.
+fn refused(option: &str) -> Option<&'static str> {
+    let name = option.split(['=', ' ']).next().unwrap_or_default();
+    let short = |letter: &str| !option.starts_with("--") && option.starts_with(letter);
+    if short("-M") || ["--cluster", "--clusters"].contains(&name) {
+        Some(
+            "the queue would be asked of this machine's own cluster; set SLURM_CLUSTERS, which \
+             `sbatch` and `squeue` both heed",
+        )
+    } else if short("-a") || name == "--array" {
+        Some("which runs there are is the profile's matter; `--jobs` limits how many run at once")
+    } else if short("-d") || name == "--dependency" {
+        Some("it would take the place of what makes a run wait for its trials")
+    } else {
+        None
+    }
 }
 
 /// Submits what of a plan is open, unless some of it is queued already, and says how everything
 /// stands.
 pub(crate) fn reproduce(plan: &mut Plan, submitting: &Submitting<'_>) -> Result<()> {
     let Submitting { workspace, options, .. } = submitting;
-    if let Some(option) = submitting.sbatch.iter().find(|option| names_a_cluster(option)) {
-        bail!(
-            "`--slurm-option={option}`: the queue would be asked of this machine's own cluster; set \
-             SLURM_CLUSTERS, which `sbatch` and `squeue` both heed"
-        );
+    for option in submitting.sbatch {
+        if let Some(why) = refused(option) {
+            bail!("`--slurm-option={option}`: {why}");
+        }
     }
     let slurm = Slurm::of_path();
     let folder = folder(&workspace.folder(&options.runs), plan);
@@ -140,11 +151,10 @@ fn submit(
     fs_err::create_dir_all(folder.join("log"))?;
     for (array, ((waits_for, jobs), tasks)) in groups.iter().zip(tasks).enumerate() {
         let after: Vec<Place> = waits_for.iter().filter_map(|&trial| places[trial]).collect();
-        let text =
-            script::Script { plan, submitting, folder, array, tasks: jobs.len(), after: &after };
+        let script = script::Script { plan, submitting, folder, tasks: jobs.len(), after: &after };
         let path = folder.join(format!("array-{array}.sbatch"));
-        fs_err::write(&path, text.to_string())?;
-        let job = slurm.submit(&path)?;
+        fs_err::write(&path, script.to_string())?;
+        let job = slurm.submit(&path, &script.words())?;
         for (task, &index) in jobs.iter().enumerate() {
             places[index] = Some(Place { job, task });
         }

@@ -26,10 +26,12 @@ impl Slurm {
         Self { sbatch: folder.join("sbatch"), squeue: folder.join("squeue") }
     }
 
-    /// Submits a script and gives its job's number.
-    pub(super) fn submit(&self, script: &Path) -> Result<u64> {
+    /// Submits a script with these options and gives its job's number.
+    pub(super) fn submit(&self, script: &Path, options: &[String]) -> Result<u64> {
+        let words = std::iter::once("--parsable").chain(options.iter().map(String::as_str));
+        let words = words.map(OsStr::new).chain([script.as_os_str()]);
         // The number, and behind a semicolon the cluster's name.
-        let said = output(&self.sbatch, [OsStr::new("--parsable"), script.as_os_str()])
+        let said = output(&self.sbatch, words)
             .with_context(|| format!("{}: not submitted", script.display()))?;
         let number = said.trim().split(';').next().unwrap_or_default();
         number.parse().with_context(|| format!("expected `sbatch` to say a job, found \"{said}\""))
@@ -37,17 +39,20 @@ impl Slurm {
 
     /// What is queued and at work.
     pub(super) fn queue(&self) -> Result<Queue> {
-        let arguments = ["--me", "--array", "--noheader", "--format=%F|%K|%T|%r"];
+        // All: of partitions that are hidden, too.
+        let arguments = ["--me", "--all", "--array", "--noheader", "--format=%F|%K|%T|%r"];
         Ok(Queue::parse(&output(&self.squeue, arguments.map(OsStr::new))?))
     }
 }
 
 fn output<'a>(program: &Path, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<String> {
-    // A person's own view of the queue would hide tasks.
-    let views = ["SQUEUE_STATES", "SQUEUE_PARTITION", "SQUEUE_NAMES", "SQUEUE_FORMAT"];
     let mut command = Command::new(program);
-    for view in views {
-        command.env_remove(view);
+    for (name, _) in std::env::vars_os() {
+        // A person's own view of the queue would hide tasks, and SLURM_CLUSTERS, unlike this other name
+        // for it, is heeded by both.
+        if name.to_string_lossy().starts_with("SQUEUE_") || name == "SBATCH_CLUSTERS" {
+            command.env_remove(name);
+        }
     }
     let output = command.args(arguments).output().with_context(|| {
         format!(

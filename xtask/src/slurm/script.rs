@@ -1,4 +1,4 @@
-use std::fmt::{Display, Formatter, Result};
+use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 
 use crate::grid::Plan;
@@ -10,8 +10,6 @@ pub(super) struct Script<'a> {
     pub(super) plan: &'a Plan,
     pub(super) submitting: &'a Submitting<'a>,
     pub(super) folder: &'a Path,
-    /// Its place in the submission.
-    pub(super) array: usize,
     pub(super) tasks: usize,
     /// The tasks that must be successful before.
     pub(super) after: &'a [Place],
@@ -20,26 +18,48 @@ pub(super) struct Script<'a> {
 /// Before a job's time is over it is told so, to write a checkpoint: seconds.
 const NOTICE: usize = 120;
 
-impl Display for Script<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+impl Script<'_> {
+    /// This program's own options, each a word.
+    fn own(&self) -> Vec<String> {
         let at_once = self.submitting.at_once.map(|most| format!("%{most}")).unwrap_or_default();
         // In a file's name Slurm reads a percent sign as the start of a pattern.
         let log = self.folder.join("log").display().to_string().replace('%', "%%");
-        writeln!(f, "#!/bin/bash")?;
-        writeln!(f, "# Written and submitted by `cargo xtask reproduce --launcher slurm`.")?;
-        writeln!(f, "#SBATCH --job-name=nsmc-{}", self.plan.profile.name)?;
-        writeln!(f, "#SBATCH --array=0-{}{at_once}", self.tasks - 1)?;
-        writeln!(f, "#SBATCH --output=\"{log}/%A_%a.txt\"")?;
-        writeln!(f, "#SBATCH --open-mode=append")?;
-        writeln!(f, "#SBATCH --requeue")?;
-        writeln!(f, "#SBATCH --signal=B:TERM@{NOTICE}")?;
+        let mut options = vec![
+            format!("--job-name=nsmc-{}", self.plan.profile.name),
+            format!("--array=0-{}{at_once}", self.tasks - 1),
+            format!("--output={log}/%A_%a.txt"),
+            "--open-mode=append".into(),
+            "--requeue".into(),
+            format!("--signal=B:TERM@{NOTICE}"),
+        ];
         if !self.after.is_empty() {
             let after: Vec<String> =
                 self.after.iter().map(|place| format!("{}_{}", place.job, place.task)).collect();
-            writeln!(f, "#SBATCH --dependency=afterok:{}", after.join(":"))?;
-            writeln!(f, "#SBATCH --kill-on-invalid-dep=yes")?;
+            options.push(format!("--dependency=afterok:{}", after.join(":")));
+            options.push("--kill-on-invalid-dep=yes".into());
         }
-        // Last, for of two the later counts.
+        options
+    }
+
+    /// All options as words of `sbatch`'s command line, which, unlike lines of the script, no variable
+    /// of the environment overrides; those that were given last, for of two the later counts.
+    pub(super) fn words(&self) -> Vec<String> {
+        let given = self.submitting.sbatch.iter();
+        let given = given.flat_map(|option| shlex::split(option).unwrap_or_default());
+        self.own().into_iter().chain(given).collect()
+    }
+}
+
+impl Display for Script<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "#!/bin/bash")?;
+        writeln!(f, "# Written and submitted by `cargo xtask reproduce --launcher slurm`.")?;
+        for option in self.own() {
+            match option.split_once('=').filter(|(_, value)| value.contains(char::is_whitespace)) {
+                Some((name, value)) => writeln!(f, "#SBATCH {name}=\"{value}\"")?,
+                None => writeln!(f, "#SBATCH {option}")?,
+            }
+        }
         for option in self.submitting.sbatch {
             writeln!(f, "#SBATCH {option}")?;
         }
@@ -49,10 +69,9 @@ impl Display for Script<'_> {
         writeln!(f, "# Becomes `nsmc train`, so that Slurm's signals reach it.")?;
         writeln!(
             f,
-            "exec {} slurm-task {} {} \"$SLURM_ARRAY_TASK_ID\"",
+            "exec {} slurm-task {} \"$SLURM_ARRAY_JOB_ID\" \"$SLURM_ARRAY_TASK_ID\"",
             quoted(&self.folder.join(Submission::XTASK)),
             quoted(self.folder),
-            self.array
         )
     }
 }

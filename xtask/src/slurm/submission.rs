@@ -145,9 +145,9 @@ impl Submission {
         })
     }
 
-    /// A task by the places of its array and its own.
-    pub(super) fn task(&self, array: usize, task: usize) -> Option<&Task> {
-        self.arrays.get(array)?.tasks.get(task)
+    /// A task by its job and its place there; none of a job of another submission.
+    pub(super) fn task(&self, job: u64, task: usize) -> Option<&Task> {
+        self.arrays.iter().find(|array| array.job == job)?.tasks.get(task)
     }
 
     /// The program of the runs.

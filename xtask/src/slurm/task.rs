@@ -17,10 +17,16 @@ pub(crate) fn run(workspace: &Workspace, args: &SlurmTask) -> Result<()> {
 
 /// The process of the run; none if it is done.
 pub(super) fn command(workspace: &Workspace, args: &SlurmTask) -> Result<Option<Command>> {
-    let missing =
-        || format!("{}: no task {} of array {}", args.folder.display(), args.task, args.array);
+    let missing = || {
+        format!(
+            "{}: task {} of job {} is not of what was submitted last",
+            args.folder.display(),
+            args.task,
+            args.job
+        )
+    };
     let submission = Submission::read(&args.folder)?.with_context(missing)?;
-    let task = submission.task(args.array, args.task).with_context(missing)?;
+    let task = submission.task(args.job, args.task).with_context(missing)?;
     let settled = task.settled(&workspace.folder(&submission.runs))?;
     let Settled { run, choice } = settled.with_context(|| {
         format!("{}: its trials are not done, so that what it is is not known", task.id)

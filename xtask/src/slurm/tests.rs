@@ -6,16 +6,17 @@ use std::path::PathBuf;
 
 use super::queue::Slurm;
 use super::submission::Submission;
-use super::{Submitting, folder, names_a_cluster, standing, submit, task};
+use super::{Submitting, folder, refused, standing, submit, task};
 use crate::args::SlurmTask;
 use crate::grid::tests::World;
 use crate::grid::{Plan, State};
 use crate::nsmc::Nsmc;
 
-/// `sbatch --parsable SCRIPT`: gives the numbers 100, 200, ...
+/// `sbatch --parsable OPTIONS SCRIPT`: gives the numbers 100, 200, ...
 const SBATCH: &str = r#"#!/bin/sh
 folder=$(dirname "$0")
-echo "$2" >> "$folder/submitted"
+printf '%s|' "$@" >> "$folder/words"
+echo >> "$folder/submitted"
 echo "$(wc -l < "$folder/submitted")00;cluster"
 "#;
 const SQUEUE: &str = "#!/bin/sh\ncat \"$(dirname \"$0\")/queue\"\n";
@@ -30,7 +31,7 @@ fn world() -> World {
 }
 
 fn submitted(world: &World, plan: &Plan, left_out: &[usize]) -> (PathBuf, Submission) {
-    let options = ["--partition=gpu".to_owned(), "--time=1-0".to_owned()];
+    let options = ["--partition=gpu", "--time=1-0", "-C 'fast big'"].map(str::to_owned);
     let submitting = Submitting {
         workspace: &world.workspace,
         options: &world.options,
@@ -75,6 +76,15 @@ fn what_waits_is_an_array_that_depends_on_its_trials_tasks() {
         );
         assert!(place("--time=1-0") < place("\nexec "), "options stand before commands");
     }
+    // What stands in the script alone, a variable such as SBATCH_PARTITION would override.
+    let words = fs_err::read_to_string(world.path("words")).unwrap();
+    let given = "|--partition=gpu|--time=1-0|-C|fast big|";
+    let own =
+        ["--parsable|--job-name=nsmc-toy|--array=0-5%3|", "|--dependency=afterok:100_2:100_3|"];
+    assert!(
+        words.matches(given).count() == 2 && own.iter().all(|own| words.contains(own)),
+        "{words}"
+    );
     assert_eq!(submission.jobs(), ["100", "200"]);
     let states = stands(&world, &plan, "100|0|RUNNING|None\n200|3|PENDING|Dependency\n");
     assert_eq!((states[0].as_str(), states[9].as_str()), ("running", "waits for its trials"));
@@ -101,8 +111,8 @@ fn a_task_becomes_the_process_of_its_run_and_takes_what_its_trials_chose() {
     let world = world();
     let plan = world.plan();
     let (folder, submission) = submitted(&world, &plan, &[]);
-    let task = |array, task| {
-        let args = SlurmTask { folder: folder.clone(), array, task };
+    let task = |array: u64, task| {
+        let args = SlurmTask { folder: folder.clone(), job: (array + 1) * 100, task };
         task::command(&world.workspace, &args)
     };
     let message = task(1, 0).unwrap_err().to_string();
@@ -131,8 +141,8 @@ fn an_edit_after_the_submission_changes_nothing_of_what_is_queued() {
     let world = world();
     let plan = world.plan();
     let (folder, submission) = submitted(&world, &plan, &[]);
-    let id = |array, task| {
-        let args = SlurmTask { folder: folder.clone(), array, task };
+    let id = |array: u64, task| {
+        let args = SlurmTask { folder: folder.clone(), job: (array + 1) * 100, task };
         let command = task::command(&world.workspace, &args).unwrap().unwrap();
         let file = command.get_args().nth(2).unwrap().to_owned();
         nsmc_experiment::ExperimentConfig::read(std::path::Path::new(&file)).unwrap().run_id()
@@ -168,11 +178,19 @@ fn an_edit_after_the_submission_changes_nothing_of_what_is_queued() {
 }
 
 #[test]
-fn only_another_cluster_is_refused_of_sbatchs_options() {
-    for option in ["-Mother", "--clusters=other", "--cluster=other"] {
-        assert!(names_a_cluster(option), "{option}");
+fn what_would_break_the_grid_is_refused_of_sbatchs_options() {
+    for option in [
+        "-Mother",
+        "--clusters=other",
+        "--cluster other",
+        "--array=0-3",
+        "-a 0-3",
+        "--dependency=afterok:4711",
+        "-d singleton",
+    ] {
+        assert!(refused(option).is_some(), "{option}");
     }
-    for option in ["--cluster-constraint=fast", "--mem=24G", "--partition=gpu"] {
-        assert!(!names_a_cluster(option), "{option}");
+    for option in ["--cluster-constraint=fast", "--mem=24G", "-p gpu", "-A me", "-D /tmp"] {
+        assert!(refused(option).is_none(), "{option}");
     }
 }
