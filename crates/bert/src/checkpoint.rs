@@ -130,6 +130,9 @@ pub fn read_tensors(path: &Path) -> Result<Tensors, CheckpointError> {
 /// Every tensor of the module must be there, except those that `may_be_missing` (they keep their
 /// values), every tensor given must have a place, and every value must be finite. Half-precision
 /// floats are widened to `f32`.
+///
+/// Deviation: of a tensor that is missing or has no place transformers warns, and goes on with a
+/// drawn one or without it; here both are errors.
 pub fn load_state_dict<M: Module>(
     module: M,
     tensors: Tensors,

@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::DType;
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Activation, CheckpointError};
 
@@ -49,10 +50,14 @@ pub struct BertConfig {
     /// The padding token, whose embedding takes no gradient.
     #[serde(default)]
     pub pad_token_id: usize,
-    /// Names of the classes; transformers' default is two, `LABEL_0` and `LABEL_1`.
-    #[serde(default = "two_labels")]
+    /// Names of the classes; transformers' default is `LABEL_0` and so on, of which a `config.json`
+    /// has its `num_labels`, or two ([`Self::read`]).
+    #[serde(default = "two_labels", deserialize_with = "labels")]
     pub id2label: BTreeMap<usize, String>,
 }
+
+/// Most classes that are counted and not named.
+const MAX_LABELS: usize = 100_000;
 
 fn gelu() -> Activation {
     Activation::Gelu
@@ -70,12 +75,23 @@ fn two() -> usize {
     2
 }
 fn two_labels() -> BTreeMap<usize, String> {
-    BTreeMap::from([(0, "LABEL_0".into()), (1, "LABEL_1".into())])
+    unnamed_labels(2)
+}
+fn unnamed_labels(count: usize) -> BTreeMap<usize, String> {
+    (0..count).map(|class| (class, format!("LABEL_{class}"))).collect()
+}
+
+/// Names of classes; as in transformers null is no other than absent.
+fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<usize, String>, D::Error> {
+    let labels: Option<BTreeMap<usize, String>> = Option::deserialize(deserializer)?;
+    Ok(labels.unwrap_or_else(two_labels))
 }
 
 /// What `config.json` says beyond [`BertConfig`], as far as it decides the computation.
 #[derive(Deserialize)]
-struct Unsupported {
+struct Beyond {
+    num_labels: Option<usize>,
+    id2label: Option<IgnoredAny>,
     model_type: Option<String>,
     position_embedding_type: Option<String>,
     is_decoder: Option<bool>,
@@ -87,9 +103,9 @@ impl BertConfig {
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
         let text = fs_err::read_to_string(path)?;
         let refuse = |message: String| CheckpointError::Config { path: path.into(), message };
-        let config: Self =
+        let mut config: Self =
             serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
-        let other: Unsupported =
+        let other: Beyond =
             serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
         for (key, expected, found) in [
             ("model_type", "bert", other.model_type),
@@ -100,6 +116,15 @@ impl BertConfig {
             if let Some(found) = found.filter(|found| found != expected) {
                 return Err(refuse(format!("`{key}`: expected {expected}, found {found}")));
             }
+        }
+        // Where the classes have names, transformers passes over their number.
+        if let (Some(count), None) = (other.num_labels, other.id2label) {
+            if !(1..=MAX_LABELS).contains(&count) {
+                return Err(refuse(format!(
+                    "`num_labels`: expected a number from 1 to {MAX_LABELS}, found {count}"
+                )));
+            }
+            config.id2label = unnamed_labels(count);
         }
         config.check().map_err(refuse)?;
         Ok(config)
@@ -268,8 +293,28 @@ mod tests {
     }
 
     #[test]
+    fn classes_are_named_or_counted() {
+        let labels = |entries: &str| {
+            let config = read(&MBERT.replacen('{', &format!("{{{entries},"), 1)).unwrap();
+            config.id2label.into_values().collect::<Vec<_>>()
+        };
+        assert_eq!(labels(r#""num_labels": 3"#), ["LABEL_0", "LABEL_1", "LABEL_2"]);
+        assert_eq!(labels(r#""num_labels": 1, "id2label": null"#), ["LABEL_0"]);
+        assert_eq!(labels(r#""num_labels": null, "id2label": null"#), ["LABEL_0", "LABEL_1"]);
+        assert_eq!(
+            labels(r#""id2label": {"0": "bad", "1": "good"}, "num_labels": 5"#),
+            ["bad", "good"]
+        );
+    }
+
+    #[test]
     fn what_is_not_implemented_is_refused_by_name() {
         for (from, to, expected) in [
+            (
+                "\"directionality\": \"bidi\"",
+                "\"num_labels\": 0",
+                "`num_labels`: expected a number from 1 to 100000, found 0",
+            ),
             ("\"bert\"", "\"roberta\"", "`model_type`: expected bert, found roberta"),
             ("\"gelu\"", "\"quick_gelu\"", "quick_gelu"),
             (

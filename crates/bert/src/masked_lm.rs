@@ -85,10 +85,9 @@ impl BertForMaskedLm {
         // Copies of the word embeddings and of the bias that some versions of transformers wrote.
         let tied = ["cls.predictions.decoder.weight", "cls.predictions.decoder.bias"];
         tensors.retain(|name, _| {
-            !name.starts_with("bert.pooler.")
-                && !name.starts_with("classifier.")
-                && !name.starts_with("cls.seq_relationship.")
-                && !tied.contains(&name.as_str())
+            let encoder = name.starts_with("bert.") && !name.starts_with("bert.pooler.");
+            let head = name.starts_with("cls.predictions.") && !tied.contains(&name.as_str());
+            encoder || head
         });
         load_state_dict(Self::new(config, 0, device), tensors, &path, |_| false)
     }

@@ -35,6 +35,9 @@ impl BertForSequenceClassification {
     /// out, a classifier of tokens or of choices by the `architectures` of its `config.json` among
     /// them. A classifier or a pooler of which nothing is there is new, drawn from `seed`, and the log
     /// says so.
+    ///
+    /// Deviation: transformers takes the classifier of tokens or of choices, whose names are these,
+    /// for its own where the shapes agree; here it is left out.
     pub fn from_pretrained(
         folder: &Path,
         config: &BertConfig,

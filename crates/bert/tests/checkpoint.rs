@@ -22,7 +22,12 @@ type Entry = (String, Dtype, Vec<usize>, Vec<u8>);
 
 /// The fixture's tensors, changed by `change`, in a folder of their own.
 fn changed(change: impl FnOnce(&mut Vec<Entry>)) -> tempfile::TempDir {
-    let bytes = fs_err::read(base().join("model.safetensors")).unwrap();
+    changed_from(&base(), change)
+}
+
+/// [`changed`] for the tensors of another folder.
+fn changed_from(from: &Path, change: impl FnOnce(&mut Vec<Entry>)) -> tempfile::TempDir {
+    let bytes = fs_err::read(from.join("model.safetensors")).unwrap();
     let mut entries: Vec<Entry> = SafeTensors::deserialize(&bytes)
         .unwrap()
         .iter()
@@ -311,6 +316,28 @@ fn a_masked_language_model_with_a_decoder_of_its_own_is_refused() {
     }
     // A classifier has no decoder.
     load(folder.path()).unwrap();
+}
+
+#[test]
+fn a_masked_language_model_is_taken_from_beside_heads_for_other_tasks() {
+    let device = Device::flex();
+    let model = BertForMaskedLm::new(&config(), 5, &device);
+    let saved = tempfile::tempdir().unwrap();
+    model.save_pretrained(saved.path(), &config(), DType::F32).unwrap();
+    let load_with = |names: &[&str]| {
+        let folder = changed_from(saved.path(), |entries| {
+            entries.extend(names.iter().map(|name| float(name, &[2])));
+        });
+        BertForMaskedLm::from_pretrained(folder.path(), &config(), &device)
+            .map(|model| state_dict(&model))
+            .map_err(|error| error.to_string())
+    };
+    let heads = ["qa_outputs.bias", "classifier.bias", "cls.seq_relationship.bias"];
+    assert_eq!(load_with(&heads).unwrap(), state_dict(&model));
+    for own in ["bert.encoder.layer.9.x", "cls.predictions.transform.x"] {
+        let message = load_with(&[own]).unwrap_err();
+        assert!(message.contains(&format!("surplus (1):\n  {own}")), "{message}");
+    }
 }
 
 #[test]

@@ -200,17 +200,19 @@ fn is_state_dict(path: &Path) -> bool {
 }
 
 fn lora_config(method: &LoraMethod) -> LoraConfig {
-    let targets = |targets: &Targets| match targets {
+    let names = |targets: &Targets| match targets {
         Targets::List(names) => TargetModules::List(names.clone()),
-        Targets::Text(text) if text == "all-linear" => TargetModules::AllLinear,
         Targets::Text(pattern) => TargetModules::Regex(pattern.clone()),
     };
     LoraConfig {
         rank: method.rank,
         alpha: method.alpha,
         dropout: method.dropout,
-        target_modules: targets(&method.target_modules),
-        exclude_modules: Some(targets(&method.exclude_modules))
+        target_modules: match &method.target_modules {
+            Targets::Text(text) if text == "all-linear" => TargetModules::AllLinear,
+            targets => names(targets),
+        },
+        exclude_modules: Some(names(&method.exclude_modules))
             .filter(|excluded| *excluded != TargetModules::List(Vec::new())),
         layers_to_transform: Some(method.layers_to_transform.clone())
             .filter(|layers| !layers.is_empty()),
@@ -262,5 +264,33 @@ fn parts(parts: &[Part]) -> Trains {
         layer_norm: has(Part::LayerNorm),
         embeddings: has(Part::Embeddings),
         ..Trains::nothing()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_targets_may_be_all_linear() {
+        let text = || Targets::Text("all-linear".into());
+        let config = lora_config(&LoraMethod {
+            rank: 4,
+            alpha: 8.0,
+            dropout: 0.0,
+            target_modules: text(),
+            exclude_modules: text(),
+            layers_to_transform: Vec::new(),
+            rank_pattern: BTreeMap::new(),
+            alpha_pattern: BTreeMap::new(),
+            use_rslora: false,
+            use_dora: false,
+            bias: LoraBias::None,
+            trains: Vec::new(),
+            start: None,
+        });
+        assert_eq!(config.target_modules, TargetModules::AllLinear);
+        assert_eq!(config.exclude_modules, Some(TargetModules::Regex("all-linear".into())));
+        assert_eq!(config.layers(2).map(|layers| layers.len()).ok(), Some(2 * 6 + 1));
     }
 }

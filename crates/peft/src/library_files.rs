@@ -12,6 +12,10 @@ use crate::model::paths;
 use crate::names::{is_transposed, transpose};
 use crate::{PeftError, PeftModel};
 
+/// Stands before the name of a tensor without a place, which may be a parameter's path by chance; no
+/// path begins so.
+const NO_PLACE: &str = "no place: ";
+
 impl PeftModel {
     /// Loads tensors by their names in the library. Those that are `required` must be given, and
     /// every tensor given must have a place among them.
@@ -30,9 +34,8 @@ impl PeftModel {
             .cloned()
             .collect();
         let tensors = tensors.into_iter().map(|(name, mut tensor)| {
-            // A tensor without a place keeps its name, so that it is found to be surplus.
             let place = names.get(&name).filter(|_| required(&name)).cloned();
-            let place = place.unwrap_or_else(|| name.clone());
+            let place = place.unwrap_or_else(|| format!("{NO_PLACE}{name}"));
             if is_transposed(&name) && tensor.shape.len() == 2 {
                 let shape = [tensor.shape[1], tensor.shape[0]];
                 return bridge::map_data(tensor, place, DType::F32, shape.into(), |data| {
@@ -45,8 +48,10 @@ impl PeftModel {
         let tensors: Vec<_> = tensors.collect();
         let by_path: BTreeMap<&str, &str> =
             names.iter().map(|(name, path)| (path.as_str(), name.as_str())).collect();
-        let name_of =
-            |path: &str| by_path.get(path).map_or_else(|| path.to_owned(), |&name| name.to_owned());
+        let name_of = |path: &str| match path.strip_prefix(NO_PLACE) {
+            Some(name) => name.to_owned(),
+            None => by_path.get(path).map_or(path, |&name| name).to_owned(),
+        };
         let mut model = load_by_path(self, tensors, path, name_of, required)?;
         model.replaced.extend(replaced);
         Ok(model)

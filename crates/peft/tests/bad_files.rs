@@ -272,6 +272,68 @@ fn a_head_of_another_kind() {
     assert!(message.contains("expected null or the model's 0.1, found 0.4"), "{message}");
 }
 
+/// A head's own names for its classes; the fixtures' are `LABEL_0` and `LABEL_1`.
+#[test]
+fn a_head_whose_classes_are_in_another_order() {
+    for head in ["fusion/nsmc", "flex_fusion/nsmc"] {
+        let load = |labels: [&str; 2], label2id: Value| {
+            let folder = copy(head);
+            edit(folder.path(), "head_config.json", |config| {
+                if config["config"].is_null() {
+                    config["label2id"] = label2id;
+                } else {
+                    config["config"]["label2id"] = label2id;
+                }
+            });
+            let model = base();
+            let config = model.config().clone().with_labels(labels);
+            let mut model = PeftModel::new(model.base, &config);
+            model.load_head(folder.path()).map(|_| ()).map_err(|error| error.to_string())
+        };
+        let names = ["negative", "positive"];
+        for label2id in [
+            json!({"negative": 0, "positive": 1}),
+            json!({"LABEL_0": 0, "LABEL_1": 1}),
+            json!({"bad": 1, "good": 0}),
+            json!({}),
+            Value::Null,
+        ] {
+            assert_eq!(load(names, label2id.clone()), Ok(()), "{head}: {label2id}");
+        }
+        // These names say nothing.
+        let generic = json!({"LABEL_1": 0, "LABEL_0": 1});
+        assert_eq!(load(["LABEL_0", "LABEL_1"], generic), Ok(()));
+        for (label2id, expected) in [
+            (json!({"negative": 1, "positive": 0}), "found [positive, negative]"),
+            (json!({"negative": "1", "positive": "0"}), "found [positive, negative]"),
+            (json!({"negative": "one", "positive": 0}), "expected a class for `negative`"),
+        ] {
+            let message = load(names, label2id).unwrap_err();
+            assert!(message.contains("head_config.json: `label2id`: expected"), "{message}");
+            assert!(message.contains(expected), "{expected}\nis not in\n{message}");
+        }
+        let message = load(names, json!({"negative": 1, "positive": 0})).unwrap_err();
+        for expected in ["in their order, [negative, positive]", "`label_names`", "`labels`"] {
+            assert!(message.contains(expected), "{expected}\nis not in\n{message}");
+        }
+    }
+}
+
+/// By a path of this program's own a tensor has no place, whatever is there.
+#[test]
+fn a_tensor_by_the_name_of_a_path() {
+    let folder = copy("fusion/nsmc");
+    fs_err::remove_file(folder.path().join("pytorch_model_head.bin")).unwrap();
+    rename(folder.path(), "model_head.safetensors", |name| match name {
+        "classifier.weight" => Some("base.classifier.weight".to_owned()),
+        other => Some(other.to_owned()),
+    });
+    refused(
+        |model| model.load_head(folder.path()).map(|_| ()),
+        &["missing (1):\n  classifier.weight", "surplus (1):\n  base.classifier.weight"],
+    );
+}
+
 #[test]
 fn a_head_whose_name_leads_elsewhere() {
     let folder = copy("flex_fusion/nsmc");

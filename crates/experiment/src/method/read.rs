@@ -94,7 +94,12 @@ fn read_lora(method: &mut Reader<'_>) -> LoraMethod {
         alpha: method.get("alpha"),
         dropout: method.within("dropout", 0.0..1.0),
         target_modules: method.get("target_modules"),
-        exclude_modules: method.get("exclude_modules"),
+        // PEFT would take the keyword of the targets for a regular expression, which matches nothing.
+        exclude_modules: method.get_if(
+            "exclude_modules",
+            "an array of layer names or a regular expression",
+            |layers: &Targets| *layers != Targets::Text("all-linear".into()),
+        ),
         layers_to_transform: method.get("layers_to_transform"),
         rank_pattern: read_map(method, "rank_pattern"),
         alpha_pattern: read_map(method, "alpha_pattern"),
@@ -248,5 +253,51 @@ impl FromNode for Part {
     }
     fn placeholder() -> Self {
         Self::Head
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::Document;
+
+    fn read(exclude_modules: &str) -> Result<MethodConfig, String> {
+        let text = format!(
+            r#"
+            name = "lora"
+            rank = 4
+            alpha = 8
+            dropout = 0.0
+            target_modules = "all-linear"
+            exclude_modules = {exclude_modules}
+            layers_to_transform = []
+            rank_pattern = {{}}
+            alpha_pattern = {{}}
+            use_rslora = false
+            use_dora = false
+            bias = "none"
+            trains = []
+            "#
+        );
+        let document = Document::parse(&text, Path::new("run.toml")).unwrap();
+        let mut reader = Reader::new(&document.root);
+        let method = read_method(&mut reader);
+        reader.finish(Some(method)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn all_linear_layers_can_be_targeted_but_not_excluded() {
+        let Ok(MethodConfig::Lora(method)) = read(r#"".*pooler.*""#) else { panic!("no LoRA") };
+        assert_eq!(method.target_modules, Targets::Text("all-linear".into()));
+        assert_eq!(method.exclude_modules, Targets::Text(".*pooler.*".into()));
+        let message = read(r#""all-linear""#).unwrap_err();
+        for expected in [
+            "`exclude_modules`: expected an array of layer names or a regular expression",
+            "found the string \"all-linear\"",
+        ] {
+            assert!(message.contains(expected), "{expected}\nis not in\n{message}");
+        }
     }
 }

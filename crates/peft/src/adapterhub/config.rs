@@ -25,10 +25,14 @@ pub(super) fn bottleneck_config(file: &Value) -> Result<BottleneckConfig, String
             "the architecture `{architecture}` is not implemented here; bottleneck adapters are"
         ));
     }
-    let flag = |key: &str, default: Option<bool>| match &config[key] {
-        Value::Bool(value) => Ok(*value),
-        Value::Null => default.ok_or_else(|| format!("`config.{key}`: missing")),
-        other => Err(format!("`config.{key}`: expected true or false, found {other}")),
+    // What may be absent has the default of AdapterHub's `BnConfig`.
+    let flag = |key: &str, default: Option<bool>| match (config.get(key), default) {
+        (Some(Value::Bool(value)), _) => Ok(*value),
+        (None, Some(default)) => Ok(default),
+        // Python takes null for false.
+        (Some(Value::Null), Some(_)) => Ok(false),
+        (None | Some(Value::Null), None) => Err(format!("`config.{key}`: missing")),
+        (Some(other), _) => Err(format!("`config.{key}`: expected true or false, found {other}")),
     };
     for key in ["is_parallel", "phm_layer", "use_gating"] {
         if flag(key, Some(false))? {
@@ -57,15 +61,15 @@ pub(super) fn bottleneck_config(file: &Value) -> Result<BottleneckConfig, String
         layer_reduction_factors,
         leave_out,
         non_linearity,
-        original_ln_before: flag("original_ln_before", None)?,
-        original_ln_after: flag("original_ln_after", None)?,
-        ln_before: flag("ln_before", None)?,
-        ln_after: flag("ln_after", None)?,
-        residual_before_ln: match &config["residual_before_ln"] {
-            Value::Bool(true) => AdapterResidual::Hidden,
-            Value::Bool(false) => AdapterResidual::Input,
-            Value::String(text) if text == "post_add" => AdapterResidual::PostAdd,
-            other => {
+        original_ln_before: flag("original_ln_before", Some(false))?,
+        original_ln_after: flag("original_ln_after", Some(true))?,
+        ln_before: flag("ln_before", Some(false))?,
+        ln_after: flag("ln_after", Some(false))?,
+        residual_before_ln: match config.get("residual_before_ln") {
+            None | Some(Value::Bool(true)) => AdapterResidual::Hidden,
+            Some(Value::Bool(false)) => AdapterResidual::Input,
+            Some(Value::String(text)) if text == "post_add" => AdapterResidual::PostAdd,
+            Some(other) => {
                 return Err(format!(
                     "`config.residual_before_ln`: expected true, false or \"post_add\", found {other}"
                 ));
@@ -260,4 +264,29 @@ pub(super) fn fusion_json(config: FusionConfig) -> Value {
         "value_before_softmax": config.value_before_softmax,
         "value_initialized": config.value_initialized,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_absent_has_the_default_of_the_library() {
+        let mut file = json!({"version": "adapters.1.3.0", "config": {
+            "mh_adapter": false, "output_adapter": true, "reduction_factor": 16,
+            "non_linearity": "relu",
+        }});
+        // `BnConfig`'s own: not Pfeiffer's, which names `original_ln_before`.
+        let default =
+            BottleneckConfig { original_ln_before: false, ..BottleneckConfig::pfeiffer(16.0) };
+        assert_eq!(bottleneck_config(&file), Ok(default.clone()));
+        file["config"]["original_ln_after"] = Value::Null;
+        let without = BottleneckConfig { original_ln_after: false, ..default };
+        assert_eq!(bottleneck_config(&file), Ok(without));
+        for key in ["mh_adapter", "output_adapter"] {
+            let mut file = file.clone();
+            file["config"][key] = Value::Null;
+            assert_eq!(bottleneck_config(&file), Err(format!("`config.{key}`: missing")));
+        }
+    }
 }

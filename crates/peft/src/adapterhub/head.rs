@@ -43,9 +43,11 @@ impl PeftModel {
                      implemented"
                 )));
             }
+            self.check_label_order(&config["label2id"]).map_err(&refuse)?;
             *self = self.clone().load_library_tensors(tensors, &path, is_classifier)?;
             return Ok(HeadKind::Classifier);
         }
+        self.check_label_order(&head["label2id"]).map_err(&refuse)?;
         let name = config["name"].as_str().ok_or_else(|| refuse("no `name`".into()))?.to_owned();
         let form = (
             head["head_type"].as_str().unwrap_or_default(),
@@ -92,6 +94,38 @@ impl PeftModel {
                      pooler or of two layers with tanh are"
             ))),
         }
+    }
+
+    /// Refuses a head with the model's classes in another order: each of its logits would be taken
+    /// for another's.
+    ///
+    /// Names that say nothing, `LABEL_0` and so on, and names that are not the model's are passed over:
+    /// which of its classes is meant cannot be told.
+    fn check_label_order(&self, label2id: &Value) -> Result<(), String> {
+        let mut theirs = Vec::new();
+        for (label, class) in label2id.as_object().into_iter().flatten() {
+            let id: Option<u64> = class.as_u64().or_else(|| class.as_str()?.parse().ok());
+            let missing = || format!("`label2id`: expected a class for `{label}`, found {class}");
+            theirs.push((id.ok_or_else(missing)?, label.as_str()));
+        }
+        theirs.sort_unstable();
+        let theirs: Vec<&str> = theirs.into_iter().map(|(_, label)| label).collect();
+        let ours: Vec<&str> = self.bert.id2label.values().map(String::as_str).collect();
+        let same_names =
+            theirs.len() == ours.len() && theirs.iter().all(|label| ours.contains(label));
+        let generic = ours.iter().all(|label| {
+            label.strip_prefix("LABEL_").is_some_and(|class| class.parse::<u64>().is_ok())
+        });
+        if !same_names || generic || theirs == ours {
+            return Ok(());
+        }
+        Err(format!(
+            "`label2id`: expected the model's classes in their order, [{}], found [{}]: put the \
+             model's in the order of the head, that is `label_names` and with it `labels` of a run's \
+             [data]",
+            ours.join(", "),
+            theirs.join(", ")
+        ))
     }
 
     /// Writes the head into `folder`.

@@ -171,9 +171,9 @@ impl<'a> Place<'a> {
         let state = self.enter(last, state);
         let query =
             if fusion.config().query_before_ln { before } else { state.hidden_states.clone() };
-        let ups: Vec<Tensor<2>> = children
+        let ups: Vec<Option<Tensor<2>>> = children
             .iter()
-            .filter_map(|child| {
+            .map(|child| {
                 let state = State {
                     hidden_states: state.hidden_states.clone(),
                     residual: state.residual.clone(),
@@ -189,8 +189,25 @@ impl<'a> Place<'a> {
                 }
             })
             .collect();
+        let here: Vec<bool> = ups.iter().map(Option::is_some).collect();
+        let ups: Vec<Tensor<2>> = ups.into_iter().flatten().collect();
         let (hidden_states, weights) = fusion.forward(query, &ups, state.residual.clone());
-        observe(&name, weights);
+        observe(&name, of_every_child(weights, &here));
         State { hidden_states, last: Some(last), ..state }
     }
+}
+
+/// The weights of the children that are `here` with a column of zeros for each other:
+/// `[rows, here.len()]`.
+fn of_every_child(weights: Tensor<2>, here: &[bool]) -> Tensor<2> {
+    if here.iter().all(|&here| here) {
+        return weights;
+    }
+    let mut of_those_here = weights.clone().split(1, 1).into_iter();
+    let nothing = weights.narrow(1, 0, 1).zeros_like();
+    let columns = here.iter().map(|&here| match here {
+        true => of_those_here.next().expect("there is a weight for each child that is here"),
+        false => nothing.clone(),
+    });
+    Tensor::cat(columns.collect(), 1)
 }

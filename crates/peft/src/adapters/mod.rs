@@ -134,16 +134,27 @@ impl Adapters {
                 None => return error(self.no_adapter(child.last())),
             }
         }
-        let places = |config: &BottleneckConfig| {
-            (config.mh_adapter, config.output_adapter, config.leave_out.clone())
-        };
+        let places = |config: &BottleneckConfig| (config.mh_adapter, config.output_adapter);
         let first = &fused[0].config;
         if let Some(other) = fused.iter().find(|other| places(&other.config) != places(first)) {
             return error(format!(
                 "the adapters `{}` and `{}` are not at the same places (`mh_adapter`, \
-                 `output_adapter`, `leave_out`), so that they cannot be fused",
+                 `output_adapter`), so that they cannot be fused",
                 fused[0].name, other.name
             ));
+        }
+        // The last says how a fused layer starts and ends.
+        let last = fused[fused.len() - 1];
+        for layer in 0..size.num_hidden_layers {
+            let is_here = |adapter: &Adapter| !adapter.config.leave_out.contains(&layer);
+            let other = fused.iter().find(|other| is_here(other));
+            if let Some(other) = other.filter(|_| !is_here(last)) {
+                return error(format!(
+                    "expected the last adapter, `{}`, in every layer that another is in: its \
+                     `leave_out` has layer {layer}, where `{}` is; put another last",
+                    last.name, other.name
+                ));
+            }
         }
         let name = fusion_name(children);
         if self.fusion(&name).is_some() {
@@ -238,5 +249,76 @@ impl Fusion {
     /// Its modules, from the first layer up.
     pub fn modules(&self) -> impl Iterator<Item = &AdapterFusion> {
         self.layer.iter().flat_map(|layer| layer.attention.iter().chain(&layer.output))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use nsmc_bert::{BertConfig, BertForSequenceClassification, BertInput, SublayerSite};
+
+    use super::*;
+    use crate::PeftModel;
+
+    /// A model of three layers with the adapters `a` and `b`.
+    fn model(a: BottleneckConfig, b: BottleneckConfig) -> PeftModel {
+        let config: BertConfig = serde_json::from_str(
+            r#"{"vocab_size": 19, "hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2,
+                "intermediate_size": 16, "max_position_embeddings": 16}"#,
+        )
+        .unwrap();
+        let base = BertForSequenceClassification::new(&config, 3, &Device::flex());
+        let mut model = PeftModel::new(base, &config);
+        for (name, config) in [("a", a), ("b", b)] {
+            model.add_adapter(name, &config, 5).unwrap();
+        }
+        model
+    }
+
+    fn without(layers: &[usize]) -> BottleneckConfig {
+        BottleneckConfig { leave_out: layers.to_vec(), ..BottleneckConfig::pfeiffer(2.0) }
+    }
+
+    fn fuse(model: &mut PeftModel, names: [&str; 2]) -> Result<Composition, String> {
+        let fuse = Composition::fuse(names);
+        match model.add_fusion(&fuse, FusionConfig::dynamic(), 0) {
+            Ok(()) => Ok(fuse),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn adapters_are_fused_in_the_layers_that_they_are_in() {
+        // In the last layer there is neither.
+        let mut model = model(without(&[1, 2]), without(&[2]));
+        let setup = fuse(&mut model, ["a", "b"]).unwrap();
+        model.set_active(Some(setup)).unwrap();
+        let input = BertInput::from_ids(&[vec![2, 7, 3]], &Device::flex());
+        let (logits, fusions) = model.forward_with_fusion_weights(&input);
+        assert_eq!(logits.dims(), [1, 2]);
+        let sites: Vec<SublayerSite> = fusions.iter().map(|fusion| fusion.site).collect();
+        assert_eq!(sites, [SublayerSite::FeedForward(0), SublayerSite::FeedForward(1)]);
+        for (fusion, is_here) in fusions.into_iter().zip([true, false]) {
+            assert_eq!(fusion.weights.dims(), [3, 2]);
+            let weights: Vec<f32> = fusion.weights.into_data().try_to_vec().unwrap();
+            for pair in weights.chunks(2) {
+                assert_eq!(pair[0] > 0.0, is_here, "{pair:?}");
+                assert!((pair[0] + pair[1] - 1.0).abs() < 1e-6, "{pair:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_fusion_whose_last_adapter_is_not_where_another_is_is_refused() {
+        let mut adapters = model(without(&[]), without(&[1]));
+        let message = fuse(&mut adapters, ["a", "b"]).unwrap_err();
+        for expected in ["`Fuse(a, b)`", "last adapter, `b`", "layer 1, where `a` is"] {
+            assert!(message.contains(expected), "{expected}\nis not in\n{message}");
+        }
+        assert!(adapters.adapters.fusions.is_empty());
+        fuse(&mut adapters, ["b", "a"]).unwrap();
+        let mut adapters = model(without(&[]), BottleneckConfig::houlsby(2.0));
+        let message = fuse(&mut adapters, ["a", "b"]).unwrap_err();
+        assert!(message.contains("not at the same places (`mh_adapter`"), "{message}");
     }
 }

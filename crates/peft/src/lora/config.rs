@@ -20,11 +20,12 @@ pub struct LoraConfig {
     pub dropout: f64,
     /// Which layers.
     pub target_modules: TargetModules,
-    /// Which layers not.
+    /// Which layers not: names or a regular expression.
     pub exclude_modules: Option<TargetModules>,
     /// Of a list of targets, those in these encoder layers.
     pub layers_to_transform: Option<Vec<usize>>,
-    /// Ranks of single layers, by a regular expression for the end of their names.
+    /// Ranks of single layers, by a regular expression for the end of their names; of several that
+    /// match the first of the sorted counts.
     pub rank_pattern: BTreeMap<String, usize>,
     /// Alphas of single layers, likewise.
     pub alpha_pattern: BTreeMap<String, f64>,

@@ -61,3 +61,94 @@ impl Lora {
         self.embeddings.iter().find(|lora| lora.site() == site)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+    use nsmc_bert::BertInput;
+
+    use super::*;
+    use crate::{PeftModel, TargetModules};
+
+    fn base() -> PeftModel {
+        let config: BertConfig = serde_json::from_str(
+            r#"{"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+                "intermediate_size": 64, "max_position_embeddings": 16, "initializer_range": 0.1}"#,
+        )
+        .unwrap();
+        let base = BertForSequenceClassification::new(&config, 3, &Device::flex());
+        PeftModel::new(base, &config)
+    }
+
+    fn on(pattern: &str) -> LoraConfig {
+        let target_modules = TargetModules::Regex(pattern.into());
+        LoraConfig { target_modules, ..LoraConfig::new(64, 128.0, &[]) }
+    }
+
+    const EVERY_LINEAR: &str = ".*(query|key|value|dense|classifier)";
+
+    fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.into_data().try_to_vec().unwrap()
+    }
+
+    fn logits(model: &PeftModel) -> Vec<f32> {
+        let ids = [vec![2, 7, 3], vec![2, 9, 9, 18, 4, 3]];
+        values(model.forward(&BertInput::from_ids(&ids, &Device::flex())))
+    }
+
+    fn standard_deviation(values: &[f32]) -> f64 {
+        let count = values.len() as f64;
+        let mean = values.iter().map(|&value| f64::from(value)).sum::<f64>() / count;
+        let squares = values.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>();
+        (squares / count).sqrt()
+    }
+
+    #[test]
+    fn a_new_update_changes_nothing() {
+        let base = base();
+        let expected = logits(&base);
+        for (config, updates) in [
+            (on(EVERY_LINEAR), 2 * 6 + 2),
+            (LoraConfig { use_dora: true, ..on(EVERY_LINEAR) }, 2 * 6 + 2),
+            (on(".*_embeddings"), 3),
+        ] {
+            let mut model = base.clone();
+            model.add_lora(&config, 7).unwrap();
+            let lora = model.adapters.lora.as_ref().unwrap();
+            assert_eq!(lora.linear.len() + lora.embeddings.len(), updates, "{config:?}");
+            for (logit, expected) in logits(&model).into_iter().zip(&expected) {
+                assert!((logit - expected).abs() <= 1e-6, "{logit}, {expected}: {config:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_update_is_drawn_as_peft_draws_it() {
+        let mut model = base();
+        model.add_lora(&on(&format!("{EVERY_LINEAR}|.*_embeddings")), 7).unwrap();
+        let lora = model.adapters.lora.unwrap();
+        assert_eq!((lora.linear.len(), lora.embeddings.len()), (2 * 6 + 2, 3));
+        for update in lora.linear {
+            let [width, rank] = update.lora_a.weight.val().dims();
+            assert_eq!(rank, 64);
+            let bound = 1.0 / (width as f64).sqrt();
+            let a = values(update.lora_a.weight.val());
+            let least = f64::from(a.iter().copied().fold(f32::INFINITY, f32::min));
+            let most = f64::from(a.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            // The bound itself is rounded to `f32`.
+            let range = 0.95 * bound..=(1.0 + 1e-6) * bound;
+            assert!(range.contains(&-least) && range.contains(&most), "{least} to {most}: {bound}");
+            let even = bound / 3.0f64.sqrt();
+            let deviation = standard_deviation(&a);
+            assert!((deviation / even - 1.0).abs() < 0.1, "{deviation}, not {even}");
+            assert!(values(update.lora_b.weight.val()).iter().all(|&value| value == 0.0));
+        }
+        for update in lora.embeddings {
+            let a = values(update.lora_embedding_a.weight.val());
+            assert!(a.iter().all(|&value| value == 0.0));
+            let b = values(update.lora_embedding_b.weight.val());
+            let deviation = standard_deviation(&b);
+            assert!((deviation - 1.0).abs() < 0.1, "{deviation}");
+        }
+    }
+}

@@ -9,15 +9,25 @@ use crate::{Bias, LoraConfig, LoraSite, PeftError, TargetModules};
 const VERSION: &str = "0.21.2";
 
 /// Options that change the result and that are not implemented; each is off in these values.
-const OFF: [(&str, &[&str]); 20] = [
+const OFF: [(&str, &[&str]); 18] = [
     ("alora_invocation_tokens", &["null"]),
     ("arrow_config", &["null"]),
     ("corda_config", &["null"]),
-    ("eva_config", &["null"]),
-    ("fan_in_fan_out", &["null", "false"]),
     ("kasa_config", &["null"]),
     ("layer_replication", &["null"]),
-    ("layers_pattern", &["null", "[]", "\"layer\"", "[\"layer\"]"]),
+    // What names the encoder's layers, or nothing, which is the same.
+    (
+        "layers_pattern",
+        &[
+            "null",
+            "[]",
+            "\"\"",
+            "\"layer\"",
+            "[\"layer\"]",
+            "\"encoder.layer\"",
+            "[\"encoder.layer\"]",
+        ],
+    ),
     ("loftq_config", &["null", "{}"]),
     ("lora_bias", &["null", "false"]),
     ("lora_ga_config", &["null"]),
@@ -29,8 +39,9 @@ const OFF: [(&str, &[&str]); 20] = [
     ("use_qalora", &["null", "false"]),
     ("velora_config", &["null"]),
     ("ensure_weight_tying", &["null", "false"]),
-    // The others change the base's weights, which are not in these files.
-    ("init_lora_weights", &["null", "true", "false", "\"gaussian\"", "\"orthogonal\""]),
+    // These draw or compute what the files then hold. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA change
+    // the base's weights, which are not in these files, and MiCA freezes `B`.
+    ("init_lora_weights", &["null", "true", "false", "\"gaussian\"", "\"orthogonal\"", "\"eva\""]),
 ];
 
 /// What an `adapter_config.json` says.
@@ -59,9 +70,8 @@ impl PeftFile {
                 return Err(format!("`{key}`: {value} is not implemented"));
             }
         }
-        let targets = |key: &str| match &config[key] {
+        let names = |key: &str| match &config[key] {
             Value::Null => Ok(None),
-            Value::String(text) if text == "all-linear" => Ok(Some(TargetModules::AllLinear)),
             Value::String(pattern) => Ok(Some(TargetModules::Regex(pattern.clone()))),
             other => parse(other).map(|list| Some(TargetModules::List(list))).ok_or_else(|| {
                 format!("`{key}`: expected a list of names or a regular expression, found {other}")
@@ -80,10 +90,16 @@ impl PeftFile {
             rank: required(config, "r")?,
             alpha: required(config, "lora_alpha")?,
             dropout: optional(config, "lora_dropout")?.unwrap_or(0.0),
-            // What PEFT puts on a BERT if it is not told.
-            target_modules: targets("target_modules")?
-                .unwrap_or_else(|| TargetModules::List(vec!["query".into(), "value".into()])),
-            exclude_modules: targets("exclude_modules")?,
+            target_modules: match names("target_modules")? {
+                Some(TargetModules::Regex(text)) if text == "all-linear" => {
+                    TargetModules::AllLinear
+                }
+                Some(targets) => targets,
+                // What PEFT puts on a BERT if it is not told.
+                None => TargetModules::List(vec!["query".into(), "value".into()]),
+            },
+            // PEFT knows no keyword here: any text is a regular expression.
+            exclude_modules: names("exclude_modules")?,
             // An empty list is all layers.
             layers_to_transform: match &config["layers_to_transform"] {
                 Value::Number(_) => Some(vec![required(config, "layers_to_transform")?]),
@@ -148,17 +164,17 @@ impl PeftFile {
     /// The file; `sites` are the layers that `all-linear` stands for.
     pub(super) fn json(&self, base_model: &str, sites: &[String]) -> Value {
         let lora = &self.lora;
-        let targets = |targets: &TargetModules| match targets {
-            TargetModules::List(names) => json!(names),
-            TargetModules::Regex(pattern) => json!(pattern),
-            TargetModules::AllLinear => json!(sites),
+        let written = |targets: &TargetModules| match targets {
+            TargetModules::List(names) => Some(json!(names)),
+            TargetModules::Regex(pattern) => Some(json!(pattern)),
+            TargetModules::AllLinear => None,
         };
         json!({
             "alpha_pattern": lora.alpha_pattern,
             "auto_mapping": null,
             "base_model_name_or_path": base_model,
             "bias": self.bias,
-            "exclude_modules": lora.exclude_modules.as_ref().map(targets),
+            "exclude_modules": lora.exclude_modules.as_ref().and_then(written),
             "fan_in_fan_out": false,
             "inference_mode": true,
             "init_lora_weights": true,
@@ -177,7 +193,7 @@ impl PeftFile {
             "r": lora.rank,
             "rank_pattern": lora.rank_pattern,
             "revision": null,
-            "target_modules": targets(&lora.target_modules),
+            "target_modules": written(&lora.target_modules).unwrap_or_else(|| json!(sites)),
             "target_parameters": null,
             "task_type": "SEQ_CLS",
             "trainable_token_indices": null,
@@ -222,6 +238,7 @@ mod tests {
             ("use_qalora", json!(true)),
             ("layer_replication", json!([[0, 4]])),
             ("init_lora_weights", json!("pissa")),
+            ("layers_pattern", json!("blocks")),
             ("trainable_token_indices", json!([1])),
             ("bias", json!("some")),
             ("r", json!("four")),
@@ -230,9 +247,40 @@ mod tests {
             let message = PeftFile::from_json(&config(key, value)).err().unwrap();
             assert!(message.starts_with(&format!("`{key}`")), "{message}");
         }
-        assert!(PeftFile::from_json(&config("a_new_key", json!(1))).is_ok());
         let missing = json!({"peft_type": "LORA", "lora_alpha": 8});
         assert_eq!(PeftFile::from_json(&missing).err().unwrap(), "`r`: missing");
+    }
+
+    #[test]
+    fn what_changes_no_result_is_taken() {
+        for (key, value) in [
+            ("a_new_key", json!(1)),
+            ("init_lora_weights", json!("eva")),
+            ("eva_config", json!({"rho": 2.0, "tau": 0.99, "whiten": false})),
+            ("layers_pattern", json!("")),
+            ("layers_pattern", json!("encoder.layer")),
+            ("layers_pattern", json!(["encoder.layer"])),
+            // PEFT sets it to false for a `torch.nn.Linear`.
+            ("fan_in_fan_out", json!(true)),
+        ] {
+            let refused = PeftFile::from_json(&config(key, value)).err();
+            assert_eq!(refused, None, "{key}");
+        }
+    }
+
+    #[test]
+    fn only_targets_may_be_all_linear() {
+        let mut all = config("target_modules", json!("all-linear"));
+        all["exclude_modules"] = json!("all-linear");
+        let file = PeftFile::from_json(&all).unwrap();
+        assert_eq!(file.lora.exclude_modules, Some(TargetModules::Regex("all-linear".into())));
+        // As a regular expression it matches no layer.
+        let layers = file.lora(2).unwrap().layers(2).unwrap();
+        assert_eq!(layers.len(), 2 * 6 + 1);
+        let sites: Vec<String> = layers.into_iter().map(|layer| layer.site.name()).collect();
+        let written = file.json("base", &sites);
+        assert_eq!(written["target_modules"], json!(sites));
+        assert_eq!(written["exclude_modules"], json!("all-linear"));
     }
 
     #[test]
