@@ -209,9 +209,11 @@ fn a_run_in_several_stretches_counts_all_of_them() {
         seconds,
         peak_memory_mib: Some(peak),
         program: None,
+        device: None,
     };
     let mut earlier = [stretch(1_000, 3600.0, 1e6), stretch(9_000, 1800.0, 1.0)];
     earlier[1].program = Some("c0ffee".into());
+    earlier[1].device = Some("another machine".into());
     world.write("run/stretches.json", serde_json::to_vec(&earlier).unwrap());
     trained(&world, &config, "run");
     let record = record(&world, "run");
@@ -232,6 +234,13 @@ fn a_run_in_several_stretches_counts_all_of_them() {
         let note = format!("several programs worked on it, one after the other: c0ffee, {program}");
         assert!(verified.stdout.contains(&note), "{}", verified.stdout);
     }
+    let device = record.stretches[2].device.as_ref().unwrap();
+    assert_eq!(*device, record.device);
+    let said = format!("goes on on {device}, after another machine");
+    assert!(world.read("run/log.txt").contains(&said));
+    let verified = world.nsmc(&["verify", "run"]);
+    let note = format!("and its times are of all: another machine; {device}");
+    assert!(verified.stdout.contains(&note), "{}", verified.stdout);
 }
 
 #[test]

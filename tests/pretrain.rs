@@ -157,3 +157,34 @@ fn a_pre_training_that_is_killed_again_and_again_ends_with_the_same_model() {
     let ran = world.nsmc(&["pretrain", "--config", "pretraining.toml", "--out", "whole"]);
     assert!(!ran.success && ran.stderr.contains("another configuration"), "{}", ran.stderr);
 }
+
+#[test]
+fn a_model_that_is_trained_further_keeps_its_dropout() {
+    let world = World::new();
+    prepare(&world);
+    let pretrain = |config: &str, run: &str| {
+        let ran = world.nsmc(&["pretrain", "--config", config, "--out", run, "--device", "cpu"]);
+        assert!(ran.success, "{}", ran.stderr);
+    };
+    pretrain("pretraining.toml", "first");
+
+    let config = world.read("pretraining.toml");
+    let rest = &config[config.find("[corpus]").unwrap()..];
+    let read = |run: &str| -> serde_json::Value {
+        serde_json::from_str(&world.read(format!("{run}/model/config.json"))).unwrap()
+    };
+    let keys = ["hidden_dropout_prob", "attention_probs_dropout_prob"];
+    let further = [0.0, 0.25].map(|dropout| {
+        let mut bert = read("first");
+        for key in keys {
+            bert[key] = dropout.into();
+        }
+        world.write("first/model/config.json", bert.to_string());
+        world.write("further.toml", format!("seed = 5\n{}{rest}", world.pretrained("first/model")));
+        let run = format!("further-{dropout}");
+        pretrain("further.toml", &run);
+        assert!(keys.iter().all(|key| read(&run)[key] == dropout), "{}", read(&run));
+        metrics(&world, &run)
+    });
+    assert_ne!(further[0], further[1], "nothing was dropped");
+}

@@ -2,7 +2,7 @@
 
     python tests/python/libraries_round_trip.py target/release/nsmc
 
-Needs torch, transformers, peft and adapters. Trains small runs of every method on made-up reviews,
+Needs torch, transformers, peft and adapters. Trains small runs of LoRA, adapters and AdapterFusion on made-up reviews,
 exports them, loads them in the libraries; then moves every added weight by random noise there, saves
 it with the libraries, and starts runs from that which take no step of note. All logits to 1e-5.
 """

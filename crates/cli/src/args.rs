@@ -205,7 +205,7 @@ pub(crate) struct Predict {
     #[arg(long, value_name = "DIR")]
     pub(crate) run: PathBuf,
     /// A text; may be given more than once.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) text: Vec<String>,
     /// A file with one text per line, or - for standard input.
     #[arg(long, value_name = "FILE")]
@@ -227,7 +227,7 @@ pub(crate) struct FillMask {
     #[arg(long, value_name = "DIR")]
     pub(crate) adapter: Option<PathBuf>,
     /// A text with `[MASK]` in it; may be given more than once.
-    #[arg(long, required = true)]
+    #[arg(long, required = true, allow_hyphen_values = true)]
     pub(crate) text: Vec<String>,
     /// Predictions per mask.
     #[arg(long, default_value_t = 5)]

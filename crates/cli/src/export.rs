@@ -22,7 +22,6 @@ pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     if args.out.exists() {
         let empty = args.out.is_dir() && fs_err::read_dir(&args.out)?.next().is_none();
         ensure!(empty, "{}: is there already; give another with `--out`", args.out.display());
-        fs_err::remove_dir(&args.out)?;
     }
     let classifier = Classifier::of_run(&args.run, &record, &Device::flex())?;
     let parent = args.out.parent().filter(|parent| *parent != Path::new(""));
@@ -34,6 +33,10 @@ pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     fs_err::create_dir(&incoming)?;
     let base = write(layout, &args.out, &record, &classifier, &incoming)?;
     sync_folder(&incoming)?;
+    if args.out.exists() {
+        // It is empty.
+        fs_err::remove_dir(&args.out)?;
+    }
     fs_err::rename(&incoming, &args.out)?;
     print(args.out.display())?;
     print(how_to_load(layout, &args.out, &base, &classifier)?)
@@ -82,8 +85,10 @@ fn write(
     // A base that is on the hub as it is need not be written again. One in a folder may lack a
     // pooler, which was then made anew.
     let on_hub = match &record.config.model {
-        ModelConfig::Pretrained { name, path, .. } => {
-            (!model.changes_base() && Path::new(name) != path).then(|| name.clone())
+        ModelConfig::Pretrained { name, revision, .. } => {
+            // A folder's revision is a sha256.
+            let commit = revision.len() == 40;
+            (!model.changes_base() && commit).then(|| name.clone())
         }
         ModelConfig::Scratch(_) => None,
     };

@@ -1,19 +1,19 @@
 use anyhow::{Context, Result, bail, ensure};
-use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{Int, Tensor, TensorData, activation};
 use nsmc_bert::{BertConfig, BertForMaskedLm, BertInput};
 use nsmc_data::BertTokenizer;
 use nsmc_peft::AdaptedMaskedLm;
 use nsmc_training::MaskedLanguageModel;
 use serde_json::json;
 
-use crate::args::FillMask;
-use crate::logging;
+use crate::args::{DeviceChoice, FillMask};
 use crate::output::print;
+use crate::{device, logging};
 
 /// Says what a masked language model puts in the place of each `[MASK]`: one JSON object per text.
 pub(crate) fn run(args: &FillMask, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
-    let device = Device::flex();
+    let device = device::choose(DeviceChoice::Cpu)?.device;
     let config = BertConfig::read(&args.model.join("config.json"))?;
     let base = BertForMaskedLm::from_pretrained(&args.model, &config, &device)?;
     let tokenizer = BertTokenizer::from_pretrained(&args.model)?;

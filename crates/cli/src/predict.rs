@@ -3,6 +3,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use anyhow::{Context, Result};
 use burn::tensor::{Device, activation};
 use nsmc_bert::BertInput;
+use nsmc_training::among_the_threads;
 
 use crate::args::{Form, Predict};
 use crate::classifier::Classifier;
@@ -27,6 +28,9 @@ pub(crate) fn run(args: &Predict, verbosity: u8) -> Result<()> {
         }
     }
     answers.write(&batch, &classifier, max_length, &device)?;
+    if answers.cut > 0 {
+        tracing::warn!("{} texts have more than {max_length} tokens and were cut", answers.cut);
+    }
     Ok(answers.out.flush()?)
 }
 
@@ -55,6 +59,8 @@ struct Answers<W: Write> {
     form: Form,
     labels: Vec<String>,
     out: W,
+    /// Texts that were longer than the model takes.
+    cut: usize,
 }
 
 impl<W: Write> Answers<W> {
@@ -69,7 +75,7 @@ impl<W: Write> Answers<W> {
             columns.push("text".into());
             writeln!(out, "{}", columns.join("\t"))?;
         }
-        Ok(Self { form, labels, out })
+        Ok(Self { form, labels, out, cut: 0 })
     }
 
     fn write(
@@ -83,8 +89,10 @@ impl<W: Write> Answers<W> {
             return Ok(());
         }
         let encodings = classifier.tokenizer.encode(texts, max_length)?;
+        self.cut += encodings.iter().filter(|encoding| encoding.truncated).count();
         let ids: Vec<Vec<u32>> = encodings.into_iter().map(|encoding| encoding.input_ids).collect();
-        let logits = classifier.model.forward(&BertInput::from_ids(&ids, device));
+        let (input, _) = BertInput::from_ids(&ids, device).for_device();
+        let logits = among_the_threads(device, || classifier.model.forward(&input));
         let probabilities = activation::softmax(logits.clone(), 1);
         let logits: Vec<f32> = logits.try_into_vec_as().context("the logits")?;
         let probabilities: Vec<f32> =

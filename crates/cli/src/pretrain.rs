@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
     let mended = open_run_directory(&args.out, &config)?;
     logging::start(verbosity, Some(&args.out.join("log.txt")))?;
     mended.warn();
-    let stretches = Stretches::begin(&args.out, &device)?;
+    let stretches = Stretches::begin(&args.out, &named)?;
     let mut provenance =
         Provenance { inputs: provenance::model(&config.model)?, ..provenance::of_this_program() };
     provenance.inputs.insert("corpus".into(), config.corpus.sha256.clone());

@@ -163,6 +163,7 @@ mod tests {
         assert_eq!(provenance.lock_sha256, Some(sha256_file(&lock).unwrap()));
     }
 
+    #[cfg(unix)]
     #[test]
     fn a_snapshot_of_the_hub_is_held_against_the_hashes_of_its_blobs() {
         let cache = tempfile::tempdir().unwrap();

@@ -10,6 +10,7 @@ use burn::tensor::Device;
 use nsmc_experiment::{Stretch, write_durably};
 use nsmc_training::peak_memory_mib;
 
+use crate::device::NamedDevice;
 use crate::provenance;
 
 /// In the run directory while the run is not done.
@@ -33,7 +34,7 @@ struct Beats {
 
 impl Stretches {
     /// Begins this process's stretch.
-    pub(crate) fn begin(run: &Path, device: &Device) -> Result<Self> {
+    pub(crate) fn begin(run: &Path, device: &NamedDevice) -> Result<Self> {
         let path = run.join(FILE);
         let earlier = path.is_file().then(|| fs_err::read(&path)).transpose()?;
         let mut stretches: Vec<Stretch> = match earlier.as_deref().map(serde_json::from_slice) {
@@ -55,8 +56,19 @@ impl Stretches {
                  compute differently, its numbers are neither's"
             );
         }
-        stretches.push(Stretch { started, seconds: 0.0, peak_memory_mib: None, program });
-        let mut beats = Beats { path, device: device.clone(), clock: Instant::now(), stretches };
+        if let Some(before) = Stretch::devices(&stretches).last()
+            && *before != device.name
+        {
+            tracing::warn!(
+                "goes on on {}, after {before}: other last digits, and times that are of both",
+                device.name
+            );
+        }
+        let mut stretch = Stretch { started, program, ..Stretch::default() };
+        stretch.device = Some(device.name.clone());
+        stretches.push(stretch);
+        let (device, clock) = (device.device.clone(), Instant::now());
+        let mut beats = Beats { path, device, clock, stretches };
         beats.beat()?;
         let (stop, stopped) = channel();
         let thread = std::thread::spawn(move || beats.run(&stopped));

@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
     let mended = run_directory::open(&args.out, &config)?;
     logging::start(verbosity, Some(&args.out.join("log.txt")))?;
     mended.warn();
-    let stretches = Stretches::begin(&args.out, &device.device)?;
+    let stretches = Stretches::begin(&args.out, &device)?;
     let run_id = config.run_id();
     tracing::info!(run = run_id, device = device.name, "run started");
     let mut inputs = BTreeMap::new();
@@ -136,6 +136,7 @@ fn train_and_test(
         tokenizer: &base.tokenizer,
         device,
         further_devices,
+        inputs,
         dashboard: if args.progress_json { Dashboard::Json } else { dashboard(args.tui) },
         interrupter,
     };
@@ -153,6 +154,7 @@ fn train_and_test(
     })?;
 
     // What is tested is what was saved: the model comes back from its checkpoint.
+    trainer.check_weights()?;
     let checkpoint = checkpoint(&args.out, config.training.selection);
     let trained = Classifier::trained(&checkpoint, config, device)?;
     let test_started = Instant::now();
@@ -199,6 +201,8 @@ struct Trainer<'a> {
     tokenizer: &'a BertTokenizer,
     device: &'a Device,
     further_devices: &'a [Device],
+    /// The hashes of what the run began with.
+    inputs: &'a BTreeMap<String, String>,
     dashboard: Dashboard,
     interrupter: Interrupter,
 }
@@ -221,6 +225,7 @@ impl Trainer<'_> {
         self.dashboard.stage(1, 2, &format!("the adapter `{}`", method.adapter.name));
         let fitted = self.fit(model, &training, &folder)?;
         self.dashboard.stage(2, 2, &method.setup);
+        self.check_weights()?;
         let checkpoint = checkpoint(&folder, training.selection);
         let device = self.device.clone().autodiff();
         let Classifier { model, .. } = Classifier::trained(&checkpoint, self.config, &device)?;
@@ -228,6 +233,26 @@ impl Trainer<'_> {
         let taken_epoch = taken_epoch(&fitted, training.selection)?;
         let trainable_parameters = counts.trainable;
         Ok((model, StageRecord { trainable_parameters, epochs: fitted.epochs, taken_epoch }))
+    }
+
+    /// Refuses a base or adapters that were replaced while the run was at work: a checkpoint holds
+    /// what was added to them, and on others it means something else.
+    fn check_weights(&self) -> Result<()> {
+        if self.config.method == MethodConfig::Vanilla {
+            return Ok(());
+        }
+        let weights = |inputs: &BTreeMap<String, String>| -> BTreeMap<String, String> {
+            let mut weights = inputs.clone();
+            weights.retain(|key, _| !key.starts_with("data."));
+            weights
+        };
+        let now = provenance::inputs(self.config).context("read again after the training")?;
+        ensure!(
+            weights(&now) == weights(self.inputs),
+            "the weights that the run began with were replaced while it was at work; put them back, \
+             and the same command goes on"
+        );
+        Ok(())
     }
 
     /// Trains a model; its checkpoints are in `folder`.

@@ -139,10 +139,12 @@ impl Findings {
                 self.input(&config, place, expected)?;
             }
             let known = provenance::places(&config);
-            for (place, _) in known
+            // One that failed may have done so before it read them all.
+            let read_all = record.status == RunStatus::Success;
+            let unread = known
                 .iter()
-                .filter(|(place, path)| path.is_file() && !provenance.inputs.contains_key(place))
-            {
+                .filter(|(place, path)| path.is_file() && !provenance.inputs.contains_key(place));
+            for (place, _) in unread.filter(|_| read_all) {
                 self.differs(place, "no such file", "a file that the run did not read");
             }
         } else {
@@ -162,6 +164,13 @@ impl Findings {
             let programs = programs.join(", ");
             self.notes
                 .push(format!("several programs worked on it, one after the other: {programs}"));
+        }
+        let devices = Stretch::devices(&record.stretches);
+        if devices.len() > 1 {
+            self.notes.push(format!(
+                "it was computed on one device after the other, and its times are of all: {}",
+                devices.join("; ")
+            ));
         }
         match (&record.status, &record.results) {
             (RunStatus::Success, Some(results)) => self.results(run, &config, results),

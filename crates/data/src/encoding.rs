@@ -41,7 +41,8 @@ impl EncodedReviews {
     }
 
     /// [`Self::encode`], kept in `cache` under a hash of the documents, the tokenizer and
-    /// `max_length`. A cache file that cannot be used is made anew.
+    /// `max_length`. A cache file that cannot be used is made anew; one that cannot be written is done
+    /// without.
     pub fn encode_cached(
         reviews: &[Review],
         tokenizer: &BertTokenizer,
@@ -53,7 +54,10 @@ impl EncodedReviews {
             return Ok(encoded);
         }
         let encoded = Self::encode(reviews, tokenizer, max_length)?;
-        encoded.store(cache, &path)?;
+        // A full or a read-only disk costs the next run the time to encode, and this one nothing.
+        if let Err(error) = encoded.store(cache, &path) {
+            tracing::warn!("the tokens are not kept for another time: {error}");
+        }
         Ok(encoded)
     }
 

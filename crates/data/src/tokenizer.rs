@@ -91,6 +91,24 @@ struct NamedTokens {
     cls_token: Option<SpecialToken>,
     mask_token: Option<SpecialToken>,
     additional_special_tokens: Option<Vec<SpecialToken>>,
+    extra_special_tokens: Option<ExtraTokens>,
+}
+
+/// Further special tokens, by names of their own or without.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ExtraTokens {
+    Named(BTreeMap<String, SpecialToken>),
+    Listed(Vec<SpecialToken>),
+}
+
+impl ExtraTokens {
+    fn all(&self) -> Vec<&SpecialToken> {
+        match self {
+            Self::Named(named) => named.values().collect(),
+            Self::Listed(listed) => listed.iter().collect(),
+        }
+    }
 }
 
 impl NamedTokens {
@@ -105,7 +123,8 @@ impl NamedTokens {
             &self.mask_token,
         ];
         let additional = self.additional_special_tokens.iter().flatten();
-        named.into_iter().flatten().chain(additional).map(|token| token.0.clone())
+        let extra = self.extra_special_tokens.iter().flat_map(ExtraTokens::all);
+        named.into_iter().flatten().chain(additional).chain(extra).map(|token| token.0.clone())
     }
 }
 

@@ -210,9 +210,9 @@ fn read_recipe(training: &mut Reader<'_>) -> PretrainingRecipe {
         num_train_steps: training.within("num_train_steps", 1..),
         warmup_steps: training.within("warmup_steps", 0..),
         decay_steps: training.within("decay_steps", 0..),
-        tokens_per_batch: training.within("tokens_per_batch", 16..),
+        tokens_per_batch: training.within("tokens_per_batch", 16..=1 << 24),
         length_window: training.within("length_window", 0..),
-        gradient_accumulation_steps: training.within("gradient_accumulation_steps", 1..),
+        gradient_accumulation_steps: training.within("gradient_accumulation_steps", 1..=1 << 20),
         optimizer: training.choice(
             "optimizer",
             &[("adamw", PretrainingOptimizer::Adamw), ("muon", PretrainingOptimizer::Muon)],

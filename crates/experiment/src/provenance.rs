@@ -21,7 +21,7 @@ pub struct Provenance {
 }
 
 /// From a start of the process to its end. A run that was stopped, or killed, has several.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stretch {
     /// When it started, in seconds since 1970 (UTC).
     pub started: u64,
@@ -32,6 +32,9 @@ pub struct Stretch {
     /// The program, as [`Provenance::program`] calls it; none in older records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<String>,
+    /// What it computed on, as [`crate::RunRecord::device`]; none in older records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
 }
 
 impl Provenance {
@@ -46,10 +49,12 @@ impl Provenance {
 impl Stretch {
     /// The programs that worked on a run, one after the other, without what is not known.
     pub fn programs(stretches: &[Self]) -> Vec<&str> {
-        let mut programs: Vec<&str> =
-            stretches.iter().filter_map(|stretch| stretch.program.as_deref()).collect();
-        programs.dedup();
-        programs
+        changes(stretches.iter().filter_map(|stretch| stretch.program.as_deref()))
+    }
+
+    /// Likewise what they computed on.
+    pub fn devices(stretches: &[Self]) -> Vec<&str> {
+        changes(stretches.iter().filter_map(|stretch| stretch.device.as_deref()))
     }
 
     /// Wall time of all stretches.
@@ -61,4 +66,10 @@ impl Stretch {
     pub fn peak_memory_mib(stretches: &[Self]) -> Option<f64> {
         stretches.iter().filter_map(|stretch| stretch.peak_memory_mib).reduce(f64::max)
     }
+}
+
+fn changes<'a>(each: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut changes: Vec<&str> = each.collect();
+    changes.dedup();
+    changes
 }

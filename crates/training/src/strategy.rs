@@ -13,7 +13,7 @@ use burn::train::{
 };
 use nsmc_data::{Batch, ReviewLoader};
 use nsmc_eval::{ConfusionMatrix, minutes_and_seconds};
-use nsmc_experiment::{EpochRecord, sync_folder, write_durably};
+use nsmc_experiment::{EpochRecord, sync_entries, sync_folder, write_durably};
 use nsmc_peft::PeftModel;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -156,8 +156,11 @@ impl SupervisedLearningStrategy<ClassificationTask> for RecipeStrategy {
     ) -> (ClassificationTask, SupervisedTrainingEventProcessor<ClassificationTask>) {
         let TrainingComponents { num_epochs, interrupter, mut event_processor, .. } = components;
         learner.fork(&self.device);
+        let task = learner.model();
+        // It would hold the weights that the training began with as long as that takes.
+        drop(learner);
         let mut training = Training {
-            task: Some(learner.model()),
+            task: Some(task),
             replicas: Replicas::default(),
             optimizer: (self.optimizer)(),
             state: State::default(),
@@ -325,7 +328,7 @@ impl RecipeStrategy {
                 step: pending.step + 1,
                 steps: steps * epochs,
                 epoch,
-                loss: losses,
+                loss: losses / pending.reviews.len() as f32,
                 grad_norm,
                 learning_rate: pending.learning_rate,
                 reviews: self.train.ids(&pending.reviews),
@@ -504,6 +507,7 @@ impl RecipeStrategy {
         training.writer.begin(move || {
             let mut kept = locked(&kept);
             sync_folder(&incoming)?;
+            sync_entries(&checkpoints)?;
             kept.announce(&checkpoints, is_best)?;
             match finished {
                 Some(finished) => Finished { kept: kept.clone(), ..finished }.write(&folder)?,
