@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Predict, verbosity: u8) -> Result<()> {
     }
     answers.write(&batch, &classifier, max_length, &device)?;
     if answers.cut > 0 {
-        tracing::warn!("{} texts have more than {max_length} tokens and were cut", answers.cut);
+        tracing::warn!("texts that were cut to {max_length} tokens: {}", answers.cut);
     }
     Ok(answers.out.flush()?)
 }
