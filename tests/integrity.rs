@@ -3,7 +3,7 @@
 use nsmc_experiment::{FileLock, RunRecord, RunStatus, Stretch, sha256_file};
 
 use crate::methods::{ADAPTER, LORA, fusion};
-use crate::world::{Ran, Running, World};
+use crate::world::{Ran, Running, World, newest_step};
 
 fn record(world: &World, run: &str) -> RunRecord {
     RunRecord::read(&world.path(run).join("record.json")).unwrap()
@@ -260,6 +260,25 @@ fn a_killed_process_leaves_its_stretch() {
     assert_eq!(stretches.len(), 1);
     assert!(stretches[0].seconds >= 1.0, "{stretches:?}");
     assert!(stretches[0].peak_memory_mib.unwrap() > 1.0, "{stretches:?}");
+}
+
+#[test]
+fn a_base_that_is_replaced_while_a_run_is_at_work_is_noticed_before_the_test() {
+    let world = lora_on_a_pretrained_model();
+    let config = World::with_model(&world.config_with(LORA), &world.pretrained("base"))
+        .replace("num_train_epochs = 6", "num_train_epochs = 20");
+    world.write("config.toml", &config);
+    let mut process = start(&world, "other");
+    let resume = world.path("other/resume");
+    process.until("at the end of an epoch", || newest_step(&resume).is_some());
+    let restore = change_a_byte(&world, "base/model.safetensors");
+    let Ran { success, stderr, .. } = process.end();
+    for expected in ["read again after the training", "expected the revision"] {
+        assert!(!success && stderr.contains(expected), "{expected}: {stderr}");
+    }
+    assert!(!world.path("other/predictions.tsv").exists());
+    restore();
+    trained(&world, &config, "other");
 }
 
 fn start(world: &World, run: &str) -> Running {
