@@ -15,7 +15,12 @@ use crate::workspace::Workspace;
 /// Its layout: `models--ORG--NAME/refs/REVISION` holds a commit, `snapshots/COMMIT/FILE` links to
 /// `blobs/ETAG`.
 fn cache() -> Result<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    cache_by(|name| std::env::var_os(name))
+}
+
+/// [`cache`] by the variables of an environment.
+fn cache_by(environment: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf> {
+    let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
     let home = || std::env::home_dir().context("no home folder for the Hugging Face cache");
     // A shell has done this already, a container's settings have not.
     let folder = |value: OsString| -> Result<PathBuf> {
@@ -39,9 +44,14 @@ fn cache() -> Result<PathBuf> {
     Ok(cache.join("huggingface/hub"))
 }
 
+/// A variable of the environment that is set to something.
+fn variable(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok()?.trim().to_owned();
+    (!value.is_empty()).then_some(value)
+}
+
 /// Whether the environment forbids the network, as the hub's library reads it.
 fn is_offline() -> bool {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let offline = variable("HF_HUB_OFFLINE").or_else(|| variable("TRANSFORMERS_OFFLINE"));
     offline.is_some_and(|value| ["1", "true", "yes", "on"].contains(&value.to_lowercase().as_str()))
 }
@@ -131,10 +141,6 @@ struct Hub {
 impl Hub {
     /// As the hub's own library: `HF_ENDPOINT` is a mirror, `HF_TOKEN` gives access.
     fn from_environment(patience: Patience, cache: PathBuf) -> Self {
-        let variable = |name: &str| {
-            let value = std::env::var(name).ok()?.trim().to_owned();
-            (!value.is_empty()).then_some(value)
-        };
         let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
         let endpoint = endpoint.trim_end_matches('/').to_owned();
         Self { client: Client::new(patience), endpoint, token: variable("HF_TOKEN"), cache }

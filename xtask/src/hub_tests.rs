@@ -13,6 +13,27 @@ const WEIGHTS: &[u8] = b"weights";
 
 const PATIENCE: Patience = crate::transfer::tests::HASTE;
 
+#[test]
+fn the_cache_is_where_the_hubs_library_has_it() {
+    let home = std::env::home_dir().unwrap();
+    for (set, expected) in [
+        (
+            &[("HF_HUB_CACHE", "/a"), ("HUGGINGFACE_HUB_CACHE", "/b"), ("HF_HOME", "/c")][..],
+            "/a".into(),
+        ),
+        (&[("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", "/b"), ("HF_HOME", "/c")], "/b".into()),
+        (&[("HF_HOME", "~/hf"), ("XDG_CACHE_HOME", "/d")], home.join("hf/hub")),
+        (&[("XDG_CACHE_HOME", "/d")], "/d/huggingface/hub".into()),
+        (&[], home.join(".cache/huggingface/hub")),
+    ] {
+        let of = |name: &str| {
+            let found = set.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| OsString::from(value))
+        };
+        assert_eq!(cache_by(of).unwrap(), expected, "{set:?}");
+    }
+}
+
 fn entry(revision: &str) -> ModelEntry {
     ModelEntry {
         repos: vec!["org/bert".into()],

@@ -311,9 +311,11 @@ fn refused(response: &Response<Body>) -> Failure {
         _ if status.is_server_error() => {
             Failure::Again { error, wait: seconds.map(Duration::from_secs), reached: 0 }
         }
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Final(
-            error.context("no access; for a gated or private repository of the hub set HF_TOKEN to a token that is valid"),
-        ),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            Failure::Final(error.context(
+                "no access; a gated or private repository of the hub wants a valid HF_TOKEN",
+            ))
+        }
         _ => Failure::Final(error),
     }
 }

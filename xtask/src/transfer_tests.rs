@@ -212,7 +212,7 @@ fn a_server_that_falls_silent_is_not_waited_for() {
 
 #[test]
 fn what_will_not_change_is_an_error_at_once_and_what_may_is_tried_again() {
-    for (status, hint) in [("404 Not Found", "404"), ("403 Forbidden", "set HF_TOKEN")] {
+    for (status, hint) in [("404 Not Found", "404"), ("403 Forbidden", "wants a valid HF_TOKEN")] {
         let server = Server::start(move |_, _| answer(status, &[], b""));
         let error = Download::new().run(&server, &expected()).unwrap_err();
         assert!(error.contains(hint) && error.contains("/file"), "{error}");

@@ -41,13 +41,13 @@ impl Corpus {
             .context("`data.train_size`")?;
         let tested = subset(&test, size(config.test_size)).context("`data.test_size`")?;
         let in_training = stand_in(&test, &train);
-        warn_of_twins(&train, &split);
+        tell_of_twins(&train, &split);
         Ok(Self { train: Arc::new(train), split, test: Arc::new(test), tested, in_training })
     }
 }
 
 /// Says how many reviews the best epoch is chosen by although their text is trained on.
-fn warn_of_twins(reviews: &[Review], split: &Split) {
+fn tell_of_twins(reviews: &[Review], split: &Split) {
     let text = |&review: &usize| reviews[review].document.as_str();
     let trained_on: HashSet<&str> = split.train.iter().map(text).collect();
     let twins = split.validation.iter().map(text).filter(|text| trained_on.contains(text)).count();

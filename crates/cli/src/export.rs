@@ -9,7 +9,7 @@ use nsmc_peft::{LoraLayer, PeftModel};
 use crate::args::{Export, Layout};
 use crate::classifier::Classifier;
 use crate::output::print;
-use crate::{logging, run_directory};
+use crate::{logging, provenance, run_directory};
 
 /// Folder of the base model beside what was added to it.
 const BASE: &str = "base";
@@ -86,9 +86,9 @@ fn write(
     // pooler, which was then made anew.
     let on_hub = match &record.config.model {
         ModelConfig::Pretrained { name, revision, .. } => {
-            // A folder's revision is a sha256.
-            let commit = revision.len() == 40;
-            (!model.changes_base() && commit).then(|| name.clone())
+            // A commit: a folder's revision is a sha256.
+            let on_hub = provenance::is_hash(revision, 40);
+            (!model.changes_base() && on_hub).then(|| name.clone())
         }
         ModelConfig::Scratch(_) => None,
     };

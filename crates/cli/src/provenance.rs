@@ -146,7 +146,7 @@ fn of_the_hub(folder: &Path, name: &str, commit: &str) -> Result<()> {
     Ok(())
 }
 
-fn is_hash(text: &str, digits: usize) -> bool {
+pub(crate) fn is_hash(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 

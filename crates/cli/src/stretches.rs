@@ -64,9 +64,8 @@ impl Stretches {
                 device.name
             );
         }
-        let mut stretch = Stretch { started, program, ..Stretch::default() };
-        stretch.device = Some(device.name.clone());
-        stretches.push(stretch);
+        let name = Some(device.name.clone());
+        stretches.push(Stretch { started, program, device: name, ..Stretch::default() });
         let (device, clock) = (device.device.clone(), Instant::now());
         let mut beats = Beats { path, device, clock, stretches };
         beats.beat()?;

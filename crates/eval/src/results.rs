@@ -82,7 +82,7 @@ pub fn results_table(runs: &[EvaluatedRun]) -> Table {
             "recall",
             "F1",
             "F1, mean\nof batches",
-            "accuracy,\nunseen",
+            "accuracy,\nnew texts",
             "time per\nepoch",
             "trainable",
             "parameters",

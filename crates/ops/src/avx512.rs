@@ -9,8 +9,9 @@
 //! outputs.
 //!
 //! An element of the output is a chain of fused multiplications and additions in the order of what is
-//! summed over: as few chains as have at most [`DEPTH`] elements, of one length but the last. So it has the same bits on any
-//! number of threads, and those of `gemm` with AVX-512, which begins anew at the same places.
+//! summed over: as few chains as have at most [`DEPTH`] elements, of one length but the last. So it has
+//! the same bits on any number of threads, and those of `gemm` with AVX-512, which begins anew at the
+//! same places.
 #![expect(unsafe_code, reason = "a kernel takes pointers; every access is checked here first")]
 
 use std::arch::x86_64::{

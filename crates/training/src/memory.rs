@@ -6,10 +6,8 @@ pub fn peak_memory_mib(device: &Device) -> Option<f64> {
     const MIB: f64 = (1 << 20) as f64;
     match device.memory_pool_usage() {
         // Before its first tensor a GPU's pool holds nothing; the process's memory is not the GPU's.
-        Some(usage) if *device != Device::flex() => {
-            (usage.bytes_reserved > 0).then(|| usage.bytes_reserved as f64 / MIB)
-        }
-        _ => peak_resident_kib().map(|kib| kib / 1024.0),
+        Some(usage) => (usage.bytes_reserved > 0).then(|| usage.bytes_reserved as f64 / MIB),
+        None => peak_resident_kib().map(|kib| kib / 1024.0),
     }
 }
 

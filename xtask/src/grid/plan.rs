@@ -165,8 +165,16 @@ impl Plan {
             if job.state() == State::Done {
                 continue;
             }
-            let why = fetched.entry(job.run.needs()).or_insert_with(|| {
-                job.run.fetch(workspace, options).err().map(|error| format!("{error:#}"))
+            let needs = job.run.needs();
+            // What could not be fetched for another run is not tried again for one that needs more.
+            let failed_for = |(others, why): (&Vec<String>, &Option<String>)| {
+                why.clone().filter(|_| others.iter().all(|name| needs.contains(name)))
+            };
+            let before = fetched.iter().find_map(failed_for);
+            let why = fetched.entry(needs).or_insert_with(|| {
+                before.or_else(|| {
+                    job.run.fetch(workspace, options).err().map(|error| format!("{error:#}"))
+                })
             });
             let resolved = || {
                 let seed = job.run.config.seed;

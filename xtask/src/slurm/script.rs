@@ -45,7 +45,8 @@ impl Script<'_> {
     /// of the environment overrides; those that were given last, for of two the later counts.
     pub(super) fn words(&self) -> Vec<String> {
         let given = self.submitting.sbatch.iter();
-        let given = given.flat_map(|option| shlex::split(option).unwrap_or_default());
+        let given =
+            given.flat_map(|option| shlex::split(option).expect("checked when it was read"));
         self.own().into_iter().chain(given).collect()
     }
 }
