@@ -1,6 +1,6 @@
 //! Trainings that a signal stops, as Ctrl-C, `kill`, Slurm and `cargo xtask` do.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nsmc_experiment::{RunRecord, RunStatus};
 
@@ -130,6 +130,54 @@ fn a_run_that_a_signal_stops_in_its_validation_or_its_test_ends_with_the_same_nu
     assert!(ran.success, "{}", ran.stderr);
     assert_eq!(found(&world, "run"), found(&world, "whole"));
     assert!(world.nsmc(&["verify", "run"]).success);
+}
+
+/// Starts a training under burn's dashboard, on a terminal of its own. The process writes its number to a
+/// file.
+#[cfg(target_os = "linux")]
+fn start_under_the_dashboard(world: &World) -> Running {
+    let nsmc = env!("CARGO_BIN_EXE_nsmc");
+    let train = train("run").join(" ");
+    let command = format!("stty rows 40 cols 120; echo $$ > pid; exec '{nsmc}' {train} --tui");
+    let mut script = world.program("script");
+    script.args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"]);
+    script.env("TERM", "xterm").env("SHELL", "/bin/sh").stdin(Stdio::piped());
+    let mut process = Running::start(script);
+    let resume = world.path("run/resume");
+    process.until("at its checkpoint", || newest_step(&resume) >= Some(12));
+    process
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_that_is_stopped_under_the_dashboard_is_not_done() {
+    let world = World::new();
+    let config = world.config().replace("num_train_epochs = 6", "num_train_epochs = 20");
+    assert!(world.train(&config, "whole").success);
+    for by_key in [false, true] {
+        let mut process = start_under_the_dashboard(&world);
+        let asked = if by_key {
+            process.types("qs");
+            "the dashboard"
+        } else {
+            let kill = format!("kill -TERM {}", world.read("pid"));
+            assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+            "a signal"
+        };
+        let Ran { code, stdout, .. } = process.end();
+        assert_eq!(code, Some(1), "{asked}: {stdout}");
+        let record = RunRecord::read(&world.path("run/record.json")).unwrap();
+        let expected = format!("interrupted: {asked} asked the training to stop; the same command");
+        assert!(
+            matches!(&record.status, RunStatus::Failed { error } if error.contains(&expected)),
+            "{:?}",
+            record.status
+        );
+        let ran = world.nsmc(&train("run"));
+        assert!(ran.success && ran.stderr.contains("resumed: "), "{}", ran.stderr);
+        assert_eq!(found(&world, "run"), found(&world, "whole"));
+        fs_err::remove_dir_all(world.path("run")).unwrap();
+    }
 }
 
 #[test]

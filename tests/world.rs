@@ -212,6 +212,12 @@ impl Running {
         self.process.id()
     }
 
+    /// Writes to its standard input, which must be a pipe.
+    pub(crate) fn types(&mut self, keys: &str) {
+        let stdin = self.process.stdin.as_mut().unwrap();
+        std::io::Write::write_all(stdin, keys.as_bytes()).unwrap();
+    }
+
     pub(crate) fn at_work(&mut self) -> bool {
         self.process.try_wait().unwrap().is_none()
     }

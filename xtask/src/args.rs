@@ -83,7 +83,8 @@ pub(crate) struct Train {
     /// Run again what has been run.
     #[arg(long)]
     pub(crate) again: bool,
-    /// Show burn's dashboard instead of a progress bar.
+    /// Show burn's dashboard instead of a progress bar. There the key q stops the run; Ctrl-C is a key
+    /// like any other.
     #[arg(long)]
     pub(crate) tui: bool,
 }

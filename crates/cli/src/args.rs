@@ -79,11 +79,22 @@ pub(crate) struct Stars {
     pub(crate) cache: Option<PathBuf>,
 }
 
+/// Where files lie by now.
+#[derive(clap::Args)]
+pub(crate) struct Moved {
+    /// Where something lies by now that the run read, by its key: data.train.path, data.test.path,
+    /// model.path, method.sources.NAME.path. It must be what it was. May be given more than once.
+    #[arg(long, value_name = "KEY=PATH")]
+    pub(crate) set: Vec<String>,
+}
+
 #[derive(clap::Args)]
 pub(crate) struct Verify {
     /// Run directories.
     #[arg(required = true, value_name = "RUN")]
     pub(crate) runs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) moved: Moved,
     /// Print one JSON object instead of lines.
     #[arg(long)]
     pub(crate) json: bool,
@@ -95,8 +106,8 @@ pub(crate) struct Compare {
     /// gives a name. Those of one name are one method's seeds.
     #[arg(required = true, num_args = 2.., value_name = "[NAME=]PATH")]
     pub(crate) predictions: Vec<String>,
-    /// Resamples of the bootstrap.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..).map(|n| n as usize))]
+    /// Resamples of the bootstrap, from 1,000.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1000..).map(|n| n as usize))]
     pub(crate) resamples: usize,
     /// Seed of the bootstrap.
     #[arg(long, default_value_t = 0)]
@@ -150,7 +161,8 @@ pub(crate) struct Train {
     /// first.
     #[arg(long, value_delimiter = ',', value_name = "GPU", conflicts_with = "device")]
     pub(crate) devices: Vec<DeviceChoice>,
-    /// Show burn's dashboard instead of a progress bar, on a terminal.
+    /// Show burn's dashboard instead of a progress bar, on a terminal. There the key q stops the run;
+    /// Ctrl-C is a key like any other.
     #[arg(long)]
     pub(crate) tui: bool,
     /// Say on stderr how far the run is as a JSON object a line, for another program.
@@ -190,6 +202,8 @@ pub(crate) struct Evaluate {
     /// A run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) moved: Moved,
     /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
     #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
@@ -204,6 +218,8 @@ pub(crate) struct Predict {
     /// A run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) moved: Moved,
     /// A text; may be given more than once.
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) text: Vec<String>,
@@ -242,6 +258,8 @@ pub(crate) struct Export {
     /// A run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) moved: Moved,
     /// Whose layout; if not given, hf for a run of vanilla or head, peft for LoRA, adapterhub for
     /// adapters and AdapterFusion.
     #[arg(long, value_enum)]
@@ -302,6 +320,8 @@ pub(crate) struct BenchRun {
     /// A run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) moved: Moved,
     /// Steps timed.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
     pub(crate) steps: usize,
@@ -328,6 +348,8 @@ pub(crate) struct BenchInference {
     /// A run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) moved: Moved,
     /// Reviews of a batch.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
     pub(crate) batch_size: usize,

@@ -139,6 +139,9 @@ pub fn fit(
     let checkpoints = Checkpoints::new(fit.folder.join("resume"), fit.identity.clone(), stages);
 
     let outcome = Arc::new(Mutex::new(Outcome::default()));
+    // One of its own: burn's dashboard forgets a stop and an error when a training ends, before anybody
+    // has asked for them.
+    let dashboard_interrupter = Interrupter::new();
     let empty = fit.train.slice(0, 0);
     let strategy = RecipeStrategy {
         seed: fit.seed,
@@ -149,6 +152,7 @@ pub fn fit(
         validation: fit.validation.clone(),
         num_labels: fit.num_labels,
         dashboard: fit.dashboard,
+        dashboard_interrupter: dashboard_interrupter.clone(),
         folder: fit.folder.clone(),
         save_steps: config.save_steps,
         checkpoints,
@@ -169,8 +173,8 @@ pub fn fit(
     .with_application_logger(None)
     // Deviation: burn's own writes files from threads that panic on a full disk.
     .with_metric_logger(InMemoryMetricLogger::new())
-    .with_interrupter(fit.interrupter.clone())
-    .renderer(fit.dashboard.renderer(fit.interrupter))
+    .with_interrupter(fit.interrupter)
+    .renderer(fit.dashboard.renderer(dashboard_interrupter))
     .metric_train_numeric(LossMetric::new())
     .metric_train_numeric(LearningRateMetric::new())
     .metric_valid_numeric(LossMetric::new())

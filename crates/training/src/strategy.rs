@@ -50,6 +50,8 @@ pub(crate) struct RecipeStrategy {
     pub(crate) validation: Option<ReviewLoader>,
     pub(crate) num_labels: usize,
     pub(crate) dashboard: Dashboard,
+    /// What the dashboard asks to stop.
+    pub(crate) dashboard_interrupter: Interrupter,
     /// The run directory.
     pub(crate) folder: PathBuf,
     /// Steps between two checkpoints to go on from; 0 makes them after epochs alone.
@@ -302,7 +304,15 @@ impl RecipeStrategy {
         );
         self.dashboard.say(&summary(&record, epochs));
         self.keep(record, training, epoch == epochs)?;
-        Ok(!interrupter.should_stop())
+        Ok(!self.should_stop(interrupter))
+    }
+
+    /// Whether someone asked the training to stop.
+    fn should_stop(&self, interrupter: &Interrupter) -> bool {
+        if self.dashboard_interrupter.should_stop() {
+            interrupter.stop(Some("the dashboard asked the training to stop"));
+        }
+        interrupter.should_stop()
     }
 
     fn train_epoch(
@@ -374,7 +384,7 @@ impl RecipeStrategy {
             );
             interrupter.fail_on_error(processor.process_train(LearnerEvent::ProcessedItem(item)));
 
-            let stop = interrupter.should_stop();
+            let stop = self.should_stop(interrupter);
             let due = self.save_steps > 0 && (step + 1).is_multiple_of(self.save_steps);
             if stop || (due && training.state.index < steps) {
                 if let Some(last) = pending.take() {
@@ -443,7 +453,7 @@ impl RecipeStrategy {
         let mut pairs = Vec::with_capacity(loader.num_items());
         let mut iteration = 0;
         while let Some(batch) = iterator.next() {
-            if interrupter.should_stop() {
+            if self.should_stop(interrupter) {
                 return Ok(None);
             }
             let batch: Batch = batch.map_err(|error| TrainingError::Device(error.to_string()))?;

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use burn::module::Module;
-use burn::tensor::{Device, TensorData};
+use burn::backend::Flex;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor, TensorData};
 use burn::train::Interrupter;
 use nsmc_bert::{Activation, BertConfig, BertForSequenceClassification, state_dict};
 use nsmc_data::{BertTokenizer, EncodedReviews, Order, Review, ReviewLoader, epoch_order};
@@ -47,7 +48,7 @@ fn config(tokenizer: &BertTokenizer, dropout: f64) -> BertConfig {
         type_vocab_size: 2,
         initializer_range: 0.1,
         layer_norm_eps: 1e-12,
-        pad_token_id: 0,
+        pad_token_id: Some(0),
         id2label: BTreeMap::from([(0, "negative".into()), (1, "positive".into())]),
     }
 }
@@ -74,7 +75,23 @@ struct Trained {
     fitted: Result<Fitted, TrainingError>,
     last: Option<BTreeMap<String, TensorData>>,
     logits: Vec<(usize, Vec<f32>)>,
+    /// Where its parameters lay in memory before it, and when an epoch's model was saved.
+    places: Vec<Vec<usize>>,
     folder: tempfile::TempDir,
+}
+
+/// Where the parameters of a model lie in memory.
+fn places(model: &BertForSequenceClassification) -> Vec<usize> {
+    struct Places(Vec<usize>);
+    impl ModuleVisitor for Places {
+        fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+            let tensor = parameter.val().without_autodiff().try_into_primitive::<Flex>().unwrap();
+            self.0.push(tensor.bytes().as_ptr().addr());
+        }
+    }
+    let mut places = Places(Vec::new());
+    model.visit(&mut places);
+    places.0
 }
 
 /// When a training is asked to stop.
@@ -138,6 +155,8 @@ fn train_with(
         interrupter.stop(None);
     }
     let stopping = interrupter.clone();
+    let seen = Arc::new(Mutex::new(vec![places(&base)]));
+    let sees = seen.clone();
     let fitted = fit(
         PeftModel::new(base, &config),
         Fit {
@@ -157,11 +176,13 @@ fn train_with(
             if stop == Stop::AfterAnEpoch {
                 stopping.stop(None);
             }
+            sees.lock().unwrap().push(places(&model.base));
             Ok(model.base.save_pretrained(folder, &saved_config)?)
         },
     );
     let checkpoint = folder.path().join("checkpoint/last");
-    let mut trained = Trained { fitted, last: None, logits: Vec::new(), folder };
+    let places = std::mem::take(&mut *seen.lock().unwrap());
+    let mut trained = Trained { fitted, last: None, logits: Vec::new(), places, folder };
     if trained.fitted.is_ok() {
         let base = load(&checkpoint, &config);
         trained.last = Some(state_dict(&base));
@@ -323,4 +344,14 @@ fn the_best_epoch_of_a_training_without_validation_is_refused_before_its_first_s
     assert!(message.contains("`data.validation_fraction`"), "{message}");
     assert_eq!(fs_err::read_dir(refused.folder.path()).unwrap().count(), 0);
     assert_eq!(train(Selection::Last).fitted.unwrap().best_epoch, None);
+}
+
+#[test]
+fn nothing_holds_the_weights_that_a_training_begins_with() {
+    // Of weights that something else holds, a step makes others beside them.
+    let recipe = TrainingConfig { num_train_epochs: 1, save_steps: 0, ..recipe() };
+    let trained = train_with(tempfile::tempdir().unwrap(), 7, &recipe, Stop::Never, 1, 0);
+    trained.fitted.unwrap();
+    let [before, after] = trained.places.as_slice() else { panic!("{:?}", trained.places) };
+    assert!(before.len() > 30 && before == after, "{before:?} {after:?}");
 }

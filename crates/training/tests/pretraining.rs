@@ -118,7 +118,7 @@ fn train_on(
         type_vocab_size: 2,
         initializer_range: 0.02,
         layer_norm_eps: 1e-12,
-        pad_token_id: 0,
+        pad_token_id: Some(0),
         id2label: BTreeMap::new(),
     };
     let model = BertForMaskedLm::new(&bert, config.seed, &device.clone().autodiff());

@@ -30,7 +30,7 @@ fn model(method: &str) -> PeftModel {
         type_vocab_size: 2,
         initializer_range: 0.3,
         layer_norm_eps: 1e-12,
-        pad_token_id: 0,
+        pad_token_id: Some(0),
         id2label: BTreeMap::from([(0, "negative".into()), (1, "positive".into())]),
     };
     let device = Device::flex().autodiff();
