@@ -58,7 +58,7 @@ pub enum AdapterResidual {
     Hidden,
     /// The adapter's own input (`false`).
     Input,
-    /// The dense output with the sub-layer's residual (`"post_add"`).
+    /// The dense output with the sub-layer's residual (`"post_add"`); needs `original_ln_before`.
     PostAdd,
 }
 
@@ -162,6 +162,15 @@ impl BottleneckConfig {
                 message: "expected `mh_adapter` or `output_adapter` to be true".into(),
             });
         }
+        // The library sets no residual then, and fails in its forward pass.
+        if self.residual_before_ln == AdapterResidual::PostAdd && !self.original_ln_before {
+            return Err(PeftError::Value {
+                key: "residual_before_ln",
+                message: "expected true or false where `original_ln_before` is false, found \
+                          \"post_add\""
+                    .into(),
+            });
+        }
         Ok(())
     }
 }
@@ -233,8 +242,8 @@ impl BottleneckAdapter {
         };
         let residual = match self.config.residual_before_ln {
             AdapterResidual::Input => normed.clone(),
-            AdapterResidual::PostAdd if self.config.original_ln_before => before + input.clone(),
-            AdapterResidual::PostAdd | AdapterResidual::Hidden => before,
+            AdapterResidual::PostAdd => before + input.clone(),
+            AdapterResidual::Hidden => before,
         };
         (normed, residual)
     }
@@ -327,5 +336,12 @@ mod tests {
         assert!(bad.check().unwrap_err().to_string().contains("`reduction_factor`"));
         let bad = BottleneckConfig { output_adapter: false, ..BottleneckConfig::pfeiffer(16.0) };
         assert!(bad.check().unwrap_err().to_string().contains("`output_adapter`"));
+        let post_add = BottleneckConfig {
+            residual_before_ln: AdapterResidual::PostAdd,
+            ..BottleneckConfig::pfeiffer(16.0)
+        };
+        assert!(post_add.check().is_ok());
+        let bad = BottleneckConfig { original_ln_before: false, ..post_add };
+        assert!(bad.check().unwrap_err().to_string().contains("`residual_before_ln`"));
     }
 }

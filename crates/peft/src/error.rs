@@ -44,12 +44,14 @@ pub enum PeftError {
     Taken(String),
     /// LoRA's targets match no layer.
     #[error(
-        "`target_modules` = {targets}: no layer matches; the candidates are\n  {}",
+        "`target_modules` = {targets}: no layer matches{hint}; the candidates are\n  {}",
         candidates.join("\n  ")
     )]
     NoTarget {
         /// The targets as given.
         targets: String,
+        /// What may have been meant.
+        hint: String,
         /// Every layer that LoRA can be put on.
         candidates: Vec<String>,
     },

@@ -5,7 +5,7 @@ use fancy_regex::Regex;
 use nsmc_bert::{EmbeddingSite, LinearSite};
 use serde::{Deserialize, Serialize};
 
-use crate::PeftError;
+use crate::{LoraConfig, PeftError};
 
 /// Which layers LoRA is put on, as PEFT's `target_modules`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +82,36 @@ impl TargetModules {
     }
 }
 
+impl TargetModules {
+    /// Each name of a list by itself.
+    fn singly(&self) -> Vec<Self> {
+        match self {
+            Self::List(names) => names.iter().map(|name| Self::List(vec![name.clone()])).collect(),
+            other => vec![other.clone()],
+        }
+    }
+
+    fn matches_any(&self, key: &'static str, num_hidden_layers: usize) -> Result<bool, PeftError> {
+        for site in LoraSite::all(num_hidden_layers) {
+            if self.matches(key, site, &site.name())? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// What may have been meant by targets that match nothing.
+    fn hint(&self, num_hidden_layers: usize) -> String {
+        let Self::Regex(text) = self else { return String::new() };
+        let hint = ": a string is a regular expression for the whole name";
+        let name = Self::List(vec![text.clone()]);
+        match name.matches_any("target_modules", num_hidden_layers) {
+            Ok(true) => format!("{hint}; layers with this name are {name}"),
+            _ => hint.into(),
+        }
+    }
+}
+
 /// The layers of a model that are targeted, in transformers' order.
 ///
 /// `layers_to_transform` keeps of a list's matches those in these encoder layers. Layers that are
@@ -109,26 +139,95 @@ pub(crate) fn target_sites(
     let mut sites = Vec::new();
     for site in LoraSite::all(num_hidden_layers) {
         let name = site.name();
-        let excluded = match exclude {
-            Some(exclude) => exclude.matches("exclude_modules", site, &name)?,
-            None => false,
-        };
-        // As in PEFT, a layer that is named in full is taken whatever encoder layer it is in.
-        let exact = matches!(targets, TargetModules::List(names) if names.contains(&name));
-        let transformed = exact
-            || layers_to_transform
-                .is_none_or(|layers| site.layer().is_some_and(|layer| layers.contains(&layer)));
-        if !excluded && transformed && targets.matches("target_modules", site, &name)? {
-            sites.push(site);
+        if targets.matches("target_modules", site, &name)? {
+            sites.push((site, name));
         }
     }
     if sites.is_empty() {
         return Err(PeftError::NoTarget {
             targets: targets.to_string(),
+            hint: targets.hint(num_hidden_layers),
             candidates: LoraSite::all(num_hidden_layers).map(LoraSite::name).collect(),
         });
     }
-    Ok(sites)
+    if let Some(layers) = layers_to_transform {
+        sites.retain(|(site, name)| {
+            // As in PEFT, a layer that is named in full is taken whatever encoder layer it is in.
+            let exact = matches!(targets, TargetModules::List(names) if names.contains(name));
+            exact || site.layer().is_some_and(|layer| layers.contains(&layer))
+        });
+        if sites.is_empty() {
+            return Err(PeftError::Value {
+                key: "layers_to_transform",
+                message: format!(
+                    "no layer that `target_modules` = {targets} matches is in the encoder layers \
+                     {layers:?}; the model has 0 to {}",
+                    num_hidden_layers.saturating_sub(1)
+                ),
+            });
+        }
+    }
+    let mut kept = Vec::new();
+    for (site, name) in sites {
+        let excluded = match exclude {
+            Some(exclude) => exclude.matches("exclude_modules", site, &name)?,
+            None => false,
+        };
+        if !excluded {
+            kept.push(site);
+        }
+    }
+    match exclude {
+        Some(exclude) if kept.is_empty() => Err(PeftError::Value {
+            key: "exclude_modules",
+            message: format!("{exclude} leaves out every layer that is targeted"),
+        }),
+        _ => Ok(kept),
+    }
+}
+
+impl LoraConfig {
+    /// What has no effect on a model of so many encoder layers, with its key: it may be misspelt. PEFT
+    /// passes over it, too.
+    pub fn without_effect(
+        &self,
+        num_hidden_layers: usize,
+    ) -> Result<Vec<(&'static str, String)>, PeftError> {
+        let mut found = Vec::new();
+        let chosen = [
+            ("target_modules", Some(&self.target_modules)),
+            ("exclude_modules", self.exclude_modules.as_ref()),
+        ];
+        for (key, modules) in chosen {
+            let Some(modules) = modules else { continue };
+            for single in modules.singly() {
+                if !single.matches_any(key, num_hidden_layers)? {
+                    found.push((key, format!("no layer matches {single}")));
+                }
+            }
+        }
+        for layer in self.layers_to_transform.iter().flatten() {
+            if *layer >= num_hidden_layers {
+                let last = num_hidden_layers.saturating_sub(1);
+                let message = format!("the model has the layers 0 to {last}, not {layer}");
+                found.push(("layers_to_transform", message));
+            }
+        }
+        let targeted: Vec<String> =
+            self.layers(num_hidden_layers)?.iter().map(|layer| layer.site.name()).collect();
+        let ranks = self.rank_pattern.keys().map(|pattern| ("rank_pattern", pattern));
+        let alphas = self.alpha_pattern.keys().map(|pattern| ("alpha_pattern", pattern));
+        for (key, pattern) in ranks.chain(alphas) {
+            let mut matches = false;
+            for name in &targeted {
+                matches = matches || matches_end(key, pattern, name)?;
+            }
+            if !matches {
+                found.push((key, format!("no layer that is targeted matches {pattern:?}")));
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// The value of the first pattern that matches a layer's name or the end of it: PEFT's
@@ -143,12 +242,16 @@ pub(crate) fn pattern_value<T: Copy>(
     name: &str,
 ) -> Result<Option<T>, PeftError> {
     for (pattern, &value) in patterns {
-        // As Python's `re.match(rf"(.*\.)?({pattern})$", name)`.
-        if full_match(key, pattern, &format!(r"(.*\.)?({pattern})"), name)? {
+        if matches_end(key, pattern, name)? {
             return Ok(Some(value));
         }
     }
     Ok(None)
+}
+
+/// As Python's `re.match(rf"(.*\.)?({pattern})$", name)`.
+fn matches_end(key: &'static str, pattern: &str, name: &str) -> Result<bool, PeftError> {
+    full_match(key, pattern, &format!(r"(.*\.)?({pattern})"), name)
 }
 
 /// Whether `pattern` matches all of `name`; `written` is what stands at `key`.
@@ -244,6 +347,55 @@ mod tests {
         let message = target_sites(&list(&["q_proj"]), None, None, 1).unwrap_err().to_string();
         assert!(message.contains("[\"q_proj\"]"), "{message}");
         assert!(message.contains("\n  bert.encoder.layer.0.attention.self.query"), "{message}");
+    }
+
+    #[test]
+    fn the_key_is_named_that_leaves_nothing() {
+        let message = |targets: &TargetModules, exclude: &[&str], layers: Option<&[usize]>| {
+            let exclude = Some(list(exclude));
+            target_sites(targets, exclude.as_ref(), layers, 2).unwrap_err().to_string()
+        };
+        assert_eq!(
+            message(&list(&["query"]), &[], Some(&[99])),
+            "`layers_to_transform`: no layer that `target_modules` = [\"query\"] matches is in the \
+             encoder layers [99]; the model has 0 to 1"
+        );
+        assert_eq!(
+            message(&list(&["query"]), &["query", "key"], Some(&[1])),
+            "`exclude_modules`: [\"query\", \"key\"] leaves out every layer that is targeted"
+        );
+        let regex = |text: &str| TargetModules::Regex(text.into());
+        assert!(message(&regex("query"), &[], None).starts_with(
+            "`target_modules` = \"query\": no layer matches: a string is a regular expression for \
+             the whole name; layers with this name are [\"query\"]; the candidates are\n"
+        ));
+        let message = message(&regex(".*quer"), &[], None);
+        assert!(message.contains("for the whole name; the candidates are"), "{message}");
+    }
+
+    #[test]
+    fn what_has_no_effect_is_found() {
+        let whole = LoraConfig::new(8, 16.0, &["query", "value"]);
+        assert_eq!(whole.without_effect(2).unwrap(), []);
+        let slips = LoraConfig {
+            target_modules: list(&["query", "valeu"]),
+            exclude_modules: Some(list(&["poler", "layer.0.attention.self.query"])),
+            layers_to_transform: Some(vec![0, 1, 2]),
+            rank_pattern: BTreeMap::from([("query".into(), 4), ("key".into(), 4)]),
+            alpha_pattern: BTreeMap::from([("layer.0.attention.self.query".into(), 4.0)]),
+            ..whole
+        };
+        let expected = [
+            ("target_modules", "no layer matches [\"valeu\"]"),
+            ("exclude_modules", "no layer matches [\"poler\"]"),
+            ("layers_to_transform", "the model has the layers 0 to 1, not 2"),
+            ("rank_pattern", "no layer that is targeted matches \"key\""),
+            ("alpha_pattern", "no layer that is targeted matches \"layer.0.attention.self.query\""),
+        ];
+        assert_eq!(
+            slips.without_effect(2).unwrap(),
+            expected.map(|(key, message)| (key, message.to_owned()))
+        );
     }
 
     #[test]

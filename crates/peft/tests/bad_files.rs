@@ -105,6 +105,12 @@ fn an_adapter_of_another_kind() {
         edit(folder.path(), "adapter_config.json", |config| config["config"][key] = value);
         adapter_refused(folder.path(), &["adapter_config.json", expected]);
     }
+    let folder = copy("adapter_houlsby/nsmc");
+    edit(folder.path(), "adapter_config.json", |config| {
+        config["config"]["residual_before_ln"] = json!("post_add");
+    });
+    let expected = "`residual_before_ln`: expected true or false where `original_ln_before`";
+    adapter_refused(folder.path(), &["adapter_config.json", expected]);
 }
 
 #[test]

@@ -99,16 +99,22 @@ pub(super) fn number_or_null(config: &Value, key: &str) -> Result<Option<f64>, S
     }
 }
 
-/// Before version 3 "gelu" was the tanh approximation; such files have no version.
+/// Before version 3 "gelu" was the tanh approximation; such files have no version. As in the library,
+/// the old names are lower case, and the others in any.
 fn non_linearity(value: &Value, unversioned: bool) -> Result<Activation, String> {
-    let name = value.as_str().ok_or("`config.non_linearity`: expected a string")?.to_lowercase();
-    match (name.as_str(), unversioned) {
-        ("gelu", true) | ("gelu_new", _) => Ok(Activation::GeluNew),
-        ("gelu_orig", true) | ("gelu", false) => Ok(Activation::Gelu),
-        ("relu", _) => Ok(Activation::Relu),
-        ("swish" | "silu", _) => Ok(Activation::Swish),
-        ("tanh", _) => Ok(Activation::Tanh),
-        (other, _) => Err(format!(
+    let name = value.as_str().ok_or("`config.non_linearity`: expected a string")?;
+    let name = match (name, unversioned) {
+        ("gelu", true) => "gelu_new",
+        ("gelu_orig", true) => "gelu",
+        (name, _) => name,
+    };
+    match name.to_lowercase().as_str() {
+        "gelu_new" => Ok(Activation::GeluNew),
+        "gelu" => Ok(Activation::Gelu),
+        "relu" => Ok(Activation::Relu),
+        "swish" | "silu" => Ok(Activation::Swish),
+        "tanh" => Ok(Activation::Tanh),
+        other => Err(format!(
             "`config.non_linearity`: `{other}` is not implemented; relu, gelu, gelu_new, swish and \
              tanh are"
         )),
@@ -269,6 +275,23 @@ pub(super) fn fusion_json(config: FusionConfig) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_without_version_has_the_old_names_of_gelu() {
+        for (name, unversioned, expected) in [
+            ("gelu", true, Activation::GeluNew),
+            ("gelu", false, Activation::Gelu),
+            ("gelu_orig", true, Activation::Gelu),
+            // The library renames only these two.
+            ("GELU", true, Activation::Gelu),
+            ("Gelu_new", true, Activation::GeluNew),
+            ("SiLU", false, Activation::Swish),
+        ] {
+            assert_eq!(non_linearity(&json!(name), unversioned), Ok(expected), "{name}");
+        }
+        let message = non_linearity(&json!("gelu_orig"), false).unwrap_err();
+        assert!(message.contains("`gelu_orig` is not implemented"), "{message}");
+    }
 
     #[test]
     fn what_is_absent_has_the_default_of_the_library() {

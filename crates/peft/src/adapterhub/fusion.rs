@@ -38,7 +38,13 @@ impl PeftModel {
         let marker = marker(&name);
         // Saving "a" also saves "a,b": the library takes names by their beginnings.
         let own = |key: &str| key.contains(&marker);
-        let tensors = tensors.into_iter().filter(|(key, _)| own(key)).collect();
+        // Without query, key and value it also saves a layer that it never uses.
+        let unused = format!("{marker}dense.");
+        let plain = !(fusion.query || fusion.key || fusion.value);
+        let tensors = tensors
+            .into_iter()
+            .filter(|(key, _)| own(key) && !(plain && key.contains(&unused)))
+            .collect();
         *self = extended.load_library_tensors(tensors, &path, own)?;
         Ok(name)
     }
