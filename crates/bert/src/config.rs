@@ -47,9 +47,9 @@ pub struct BertConfig {
     /// Inside LayerNorm's root.
     #[serde(default = "layer_norm_eps")]
     pub layer_norm_eps: f64,
-    /// The padding token, whose embedding takes no gradient.
-    #[serde(default)]
-    pub pad_token_id: usize,
+    /// The padding token, whose embedding takes no gradient; null is no such token, and absent is 0.
+    #[serde(default = "first_token")]
+    pub pad_token_id: Option<usize>,
     /// Names of the classes; transformers' default is `LABEL_0` and so on, of which a `config.json`
     /// has its `num_labels`, or two ([`Self::read`]).
     #[serde(default = "two_labels", deserialize_with = "labels")]
@@ -73,6 +73,10 @@ fn layer_norm_eps() -> f64 {
 }
 fn two() -> usize {
     2
+}
+#[expect(clippy::unnecessary_wraps, reason = "a field's default is of its type")]
+fn first_token() -> Option<usize> {
+    Some(0)
 }
 fn two_labels() -> BTreeMap<usize, String> {
     unnamed_labels(2)
@@ -171,10 +175,10 @@ impl BertConfig {
                 self.hidden_size, self.num_attention_heads
             ));
         }
-        if self.pad_token_id >= self.vocab_size {
+        if let Some(token) = self.pad_token_id.filter(|&token| token >= self.vocab_size) {
             return Err(format!(
-                "`pad_token_id`: expected a token below `vocab_size` ({}), found {}",
-                self.vocab_size, self.pad_token_id
+                "`pad_token_id`: expected a token below `vocab_size` ({}), found {token}",
+                self.vocab_size
             ));
         }
         if self.id2label.keys().copied().ne(0..self.id2label.len()) || self.id2label.is_empty() {
@@ -290,6 +294,26 @@ mod tests {
         // A number that a parser which does not care reads as the next one.
         let small = read(&MBERT.replace("1e-12", "1e-24")).unwrap();
         assert_eq!(small.layer_norm_eps.to_bits(), 1e-24f64.to_bits());
+    }
+
+    #[test]
+    fn a_padding_token_may_be_absent_and_may_be_null() {
+        let found = "\"pad_token_id\": 0,";
+        let with = |entry: &str| read(&MBERT.replace(found, entry));
+        for (entry, expected) in [
+            (found, Some(0)),
+            ("", Some(0)),
+            ("\"pad_token_id\": 3,", Some(3)),
+            ("\"pad_token_id\": null,", None),
+        ] {
+            let config = with(entry).unwrap();
+            assert_eq!(config.pad_token_id, expected, "{entry}");
+            let saved = config.to_json("BertForSequenceClassification", DType::F32);
+            assert_eq!(saved["pad_token_id"], serde_json::json!(expected));
+            assert_eq!(read(&saved.to_string()).unwrap(), config);
+        }
+        let message = with("\"pad_token_id\": 119547,").unwrap_err().to_string();
+        assert!(message.contains("`pad_token_id`: expected a token below"), "{message}");
     }
 
     #[test]
