@@ -57,6 +57,7 @@ SchedulerParameters=sched_interval=2,bf_interval=2
 ReturnToService=2
 KillWait=30
 MinJobAge=300
+MaxArraySize=${MAX_ARRAY_SIZE:-1001}
 NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
 PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP
 CONF

@@ -70,7 +70,11 @@ struct Comparison {
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &Bench) -> Result<()> {
-    let nsmc = Nsmc::build(workspace, args.device)?;
+    time(workspace, args, &Nsmc::build(workspace, args.device)?)
+}
+
+/// The same with a program that is built.
+fn time(workspace: &Workspace, args: &Bench, nsmc: &Nsmc) -> Result<()> {
     let lengths = workspace.root.join("benches/nsmc-lengths.txt");
     let script = workspace.root.join("benches/peer.py");
     // Before hours are spent on what goes there.
@@ -309,6 +313,55 @@ mod tests {
                 memory: Some(0.3)
             }]
         );
+    }
+
+    /// Of a method the first measurement; a second one fails.
+    #[cfg(unix)]
+    const PROGRAM: &str = r#"#!/bin/sh
+[ -e "$0-$4" ] && exit 1
+touch "$0-$4"
+echo "{\"method\": \"$4\", \"padding\": \"device\", \"tokens_per_s\": 8.0, \"step_s\": 0.5, \"peak_rss_mib\": 3}"
+"#;
+
+    #[cfg(unix)]
+    #[test]
+    fn what_was_measured_before_a_failure_is_kept() {
+        use crate::args::{Args, Command};
+        use clap::Parser as _;
+
+        let world = crate::grid::tests::World::new();
+        let bench = |program: &str, arguments: &[&str]| {
+            world.write_program(program, PROGRAM);
+            let out = format!("out/{program}.json");
+            let own = ["xtask", "bench", "--device", "cpu", "--out", &out];
+            let args = Args::parse_from(own.iter().chain(arguments));
+            let Command::Bench(args) = args.command else { panic!("it is a bench") };
+            let ended = time(&world.workspace, &args, &Nsmc::at(world.path(program)));
+            let report: serde_json::Value =
+                serde_json::from_str(&fs_err::read_to_string(world.path(&out)).unwrap()).unwrap();
+            (ended.map_err(|error| format!("{error:#}")), report)
+        };
+        let methods = |report: &serde_json::Value| -> Vec<String> {
+            let ours = report["ours"].as_array().unwrap().iter();
+            ours.map(|one| one["method"].as_str().unwrap().to_owned()).collect()
+        };
+        let (ended, whole) = bench("whole", &["--methods", "vanilla,lora", "--rounds", "1"]);
+        assert_eq!((ended, methods(&whole)), (Ok(()), vec!["vanilla".into(), "lora".into()]));
+
+        let (ended, report) = bench("again", &["--methods", "vanilla,lora", "--rounds", "2"]);
+        let message = ended.unwrap_err();
+        assert!(message.starts_with("vanilla, round 2: "), "{message}");
+        assert_eq!(
+            (methods(&report), &report["ours"][0]),
+            (vec!["vanilla".into()], &whole["ours"][0])
+        );
+        assert_eq!((&report["shape"], &report["steps"]), (&"mbert".into(), &10.into()));
+
+        // Peers that are not there: of that round nothing is kept, for there is nothing to compare.
+        let arguments = ["--methods", "lora", "--rounds", "1", "--peers", "nowhere/python"];
+        let (ended, report) = bench("alone", &arguments);
+        assert!(ended.unwrap_err().contains("`--peers nowhere/python`"));
+        assert_eq!(methods(&report), [""; 0]);
     }
 
     #[test]

@@ -71,8 +71,9 @@ struct Slurm {
 }
 
 impl Slurm {
-    /// On two ports of its own. None where it is not installed, or there is no program to run.
-    fn start(port: u16) -> Option<(Self, PathBuf)> {
+    /// On two ports of its own, with arrays of so many tasks. None where it is not installed, or there is
+    /// no program to run.
+    fn start(port: u16, max_array_size: usize) -> Option<(Self, PathBuf)> {
         if Command::new("sbatch").arg("--version").output().is_err() {
             eprintln!("not run: there is no Slurm here (tests/slurm/start.sh says what it needs)");
             return None;
@@ -85,6 +86,7 @@ impl Slurm {
         let output = Command::new(repository().join("tests/slurm/start.sh"))
             .env("SLURMCTLD_PORT", port.to_string())
             .env("SLURMD_PORT", (port + 1).to_string())
+            .env("MAX_ARRAY_SIZE", max_array_size.to_string())
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
@@ -166,15 +168,15 @@ fn wait(slurm: &Slurm) {
     }
 }
 
-#[test]
-#[ignore = "needs Slurm, root and NSMC_BIN: tests/slurm/start.sh"]
-fn slurm_runs_a_grid_in_its_order_and_the_same_command_prints_its_tables() {
-    let Some((slurm, nsmc)) = Slurm::start(16_817) else { return };
+/// Runs the grid to its end, of which the first command says what it submits.
+fn runs_a_grid(port: u16, max_array_size: usize, submits: &[&str]) {
+    let Some((slurm, nsmc)) = Slurm::start(port, max_array_size) else { return };
     let workspace = workspace(PROFILE);
     let reproduce = || reproduce(&slurm, &nsmc, workspace.path());
     let first = reproduce();
-    assert!(first.contains("submitted 4 runs as job 1: "), "{first}");
-    assert!(first.contains("submitted 1 run as job 2, after 2 trials: "), "{first}");
+    for submitted in submits {
+        assert!(first.contains(submitted), "{submitted}: {first}");
+    }
     // Slurm says why a job waits once its scheduler has looked at it.
     std::thread::sleep(Duration::from_secs(3));
     let second = reproduce();
@@ -200,8 +202,26 @@ fn slurm_runs_a_grid_in_its_order_and_the_same_command_prints_its_tables() {
 
 #[test]
 #[ignore = "needs Slurm, root and NSMC_BIN: tests/slurm/start.sh"]
+fn slurm_runs_a_grid_in_its_order_and_the_same_command_prints_its_tables() {
+    let submits = ["submitted 4 runs as job 1: ", "submitted 1 run as job 2, after 2 trials: "];
+    runs_a_grid(16_817, 1001, &submits);
+}
+
+#[test]
+#[ignore = "needs Slurm, root and NSMC_BIN: tests/slurm/start.sh"]
+fn trials_in_two_arrays_are_waited_for_as_in_one() {
+    let submits = [
+        "submitted 2 runs as job 1: ",
+        "submitted 2 runs as job 2: ",
+        "submitted 1 run as job 3, after 2 trials: ",
+    ];
+    runs_a_grid(16_837, 2, &submits);
+}
+
+#[test]
+#[ignore = "needs Slurm, root and NSMC_BIN: tests/slurm/start.sh"]
 fn what_waits_for_a_trial_that_fails_is_not_started_and_is_submitted_again() {
-    let Some((slurm, nsmc)) = Slurm::start(16_827) else { return };
+    let Some((slurm, nsmc)) = Slurm::start(16_827, 1001) else { return };
     // More tokens than the model has positions.
     let profile = PROFILE
         .replace("learning_rate\" = 1e-8", "learning_rate\" = 1e-8, \"data.max_length\" = 128");

@@ -24,6 +24,9 @@ pub(crate) struct Job {
     pub(crate) run: Run,
     /// Places in the plan of the trials that decide the run's configuration.
     pub(crate) waits_for: Vec<usize>,
+    /// What it comes to by each of those, in their order: known beforehand, so that an edit of a file
+    /// while a grid is at work changes nothing of it.
+    pub(crate) candidates: Vec<Run>,
     /// The cell's place in the profile: tables are in its order.
     pub(crate) place: usize,
     /// Other cells that the run stands for, of recipes that mean the same by it: place and recipe.
@@ -31,8 +34,9 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    fn new(cell: Cell, run: Run, waits_for: Vec<usize>, place: usize) -> Self {
-        Self { cell, run, waits_for, place, also: Vec::new() }
+    fn new(cell: Cell, run: Run, place: usize) -> Self {
+        let (waits_for, candidates, also) = (Vec::new(), Vec::new(), Vec::new());
+        Self { cell, run, waits_for, candidates, place, also }
     }
 
     /// Takes in a cell whose run is this one. No recipe says anything of a baseline.
@@ -115,21 +119,21 @@ impl Plan {
         for (place, cell) in (profile.cells.len()..).zip(&profile.baselines) {
             let Some(&seed) = seeds.first() else { continue };
             let run = Run::resolve(workspace, profile, cell, seed, options)?;
-            add(&mut plan, Job::new(cell.clone(), run, Vec::new(), place));
+            add(&mut plan, Job::new(cell.clone(), run, place));
         }
         for &seed in seeds {
             for (place, cell) in profile.cells.iter().enumerate() {
-                let mut waits_for = Vec::new();
+                let resolve =
+                    |cell: &Cell, seed| Run::resolve(workspace, profile, cell, seed, options);
+                let mut job = Job::new(cell.clone(), resolve(cell, seed)?, place);
                 if let Some(trials) = &profile.trials {
-                    for trial in trials.before(cell) {
-                        let run = Run::resolve(workspace, profile, &trial, trials.seed, options)?;
-                        let job = Job::new(trial, run, Vec::new(), place);
-                        waits_for.push(add(&mut plan, job));
+                    for (candidate, trial) in trials.before(cell).into_iter().enumerate() {
+                        let run = resolve(&trial, trials.seed)?;
+                        job.waits_for.push(add(&mut plan, Job::new(trial, run, place)));
+                        job.candidates.push(resolve(&cell.taking(trials, candidate), seed)?);
                     }
                 }
-                let run = Run::resolve(workspace, profile, cell, seed, options)?;
-                let job = Job::new(cell.clone(), run, waits_for, place);
-                let job = plan.settled(workspace, options, job)?;
+                let job = plan.settled(job)?;
                 add(&mut plan, job);
             }
         }
@@ -176,13 +180,10 @@ impl Plan {
                     job.run.fetch(workspace, options).err().map(|error| format!("{error:#}"))
                 })
             });
-            let resolved = || {
-                let seed = job.run.config.seed;
-                Run::resolve(workspace, &self.profile, &job.cell, seed, options)
-            };
+            let resolved = || self.resolved(workspace, options, job);
             let why = match why.clone().map_or_else(resolved, |why| Err(anyhow!(why))) {
-                Ok(run) => {
-                    self.jobs[place].run = run;
+                Ok(job) => {
+                    self.jobs[place] = job;
                     continue;
                 }
                 Err(error) => format!("{error:#}"),
@@ -190,6 +191,20 @@ impl Plan {
             failed.insert(place, why);
         }
         failed
+    }
+
+    /// A job with the places that its files lie at by now.
+    fn resolved(&self, workspace: &Workspace, options: &Options, job: &Job) -> Result<Job> {
+        let resolve = |cell: &Cell| {
+            Run::resolve(workspace, &self.profile, cell, job.run.config.seed, options)
+        };
+        let candidates = match &self.profile.trials {
+            Some(trials) => (0..job.candidates.len())
+                .map(|candidate| resolve(&job.cell.taking(trials, candidate)))
+                .collect::<Result<_>>()?,
+            None => Vec::new(),
+        };
+        Ok(Job { run: resolve(&job.cell)?, candidates, ..job.clone() })
     }
 
     /// The rows of the tables, each a job's place and a recipe: cells as in the profile, each with its
@@ -205,12 +220,7 @@ impl Plan {
     }
 
     /// The job with the choice of its trials, if they are done.
-    pub(crate) fn settled(
-        &mut self,
-        workspace: &Workspace,
-        options: &Options,
-        job: Job,
-    ) -> Result<Job> {
+    pub(crate) fn settled(&mut self, mut job: Job) -> Result<Job> {
         let trials_done = job.waits_for.iter().all(|&trial| self.jobs[trial].run.is_done());
         let (Some(trials), false, true) =
             (&self.profile.trials, job.waits_for.is_empty(), trials_done)
@@ -219,12 +229,11 @@ impl Plan {
         };
         let (candidate, choice) = self.choice(trials, &job)?;
         let cell = job.cell.taking(trials, candidate);
-        let seed = job.run.config.seed;
-        let run = Run::resolve(workspace, &self.profile, &cell, seed, options)?;
+        let run = job.candidates.swap_remove(candidate);
         if !self.choices.contains(&choice) {
             self.choices.push(choice);
         }
-        Ok(Job { cell, run, waits_for: Vec::new(), ..job })
+        Ok(Job { cell, run, waits_for: Vec::new(), candidates: Vec::new(), ..job })
     }
 
     fn choice(&self, trials: &Trials, job: &Job) -> Result<(usize, String)> {

@@ -205,9 +205,9 @@ impl Grid<'_> {
     }
 
     fn start(&mut self, job: usize, gpu: Option<u16>, messages: &Sender<(usize, Message)>) {
-        let Starting { workspace, options, nsmc, threads, .. } = self.starting;
+        let Starting { workspace, nsmc, threads, .. } = self.starting;
         let chosen = self.plan.choices.len();
-        let settled = self.plan.settled(workspace, options, self.plan.jobs[job].clone());
+        let settled = self.plan.settled(self.plan.jobs[job].clone());
         for choice in self.plan.choices.iter().skip(chosen) {
             self.display.say(choice);
         }

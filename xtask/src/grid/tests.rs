@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nsmc_eval::{Prediction, Predictions};
 use nsmc_experiment::{
-    EpochRecord, ExperimentConfig, FileLock, Rows, RunRecord, RunResults, RunStatus,
+    EpochRecord, ExperimentConfig, FileLock, Rows, RunRecord, RunResults, RunStatus, sha256_hex,
 };
 
 use super::estimate::Speeds;
@@ -228,10 +228,15 @@ impl World {
 
     /// Leaves a run that is done.
     pub(crate) fn leaves(&self, config: &ExperimentConfig) {
+        self.leaves_with(config, [0.5, 0.5]);
+    }
+
+    /// The same with these accuracies of its epochs.
+    pub(crate) fn leaves_with(&self, config: &ExperimentConfig, accuracies: [f64; 2]) {
         let folder = format!("runs/{}", config.run_id());
         self.write(&format!("{folder}/config.toml"), &config.to_toml());
         self.write(&format!("{folder}/predictions.tsv"), &predictions());
-        record(config, [0.5, 0.5]).write(&self.path(&format!("{folder}/record.json"))).unwrap();
+        record(config, accuracies).write(&self.path(&format!("{folder}/record.json"))).unwrap();
     }
 
     fn run(&self, plan: &mut Plan, jobs: usize, stop: &Stop) -> Outcome {
@@ -424,6 +429,45 @@ fn cells_take_the_trial_with_the_highest_accuracy_of_its_tested_epoch_and_a_seco
     assert!(!again.is_open());
     assert_eq!(again.choices, plan.choices);
     assert!(again.jobs.iter().all(|job| job.state() == State::Done));
+}
+
+#[test]
+fn an_edit_while_a_grid_is_at_work_changes_nothing_of_it() {
+    let world = World::new();
+    // What is there need not be fetched.
+    let manifest = DATASETS.replace(&"0".repeat(64), &sha256_hex(b""));
+    world.write("datasets/manifest.toml", &manifest);
+    for name in ["train.txt", "test.txt"] {
+        world.write(&format!("datasets/toy/{name}"), "");
+    }
+    let mut plan = world.plan();
+    for (trial, accuracy) in [(2, 0.6), (3, 0.7)] {
+        let config = &plan.jobs[trial].run.config;
+        world.succeeds(config, [0.5, accuracy]);
+        world.leaves_with(config, [0.5, accuracy]);
+    }
+    let mut expected = Vec::new();
+    for (job, it) in world.plan().jobs.iter().enumerate() {
+        expected.push(it.run.config.run_id());
+        if ![2, 3].contains(&job) {
+            world.succeeds(&it.run.config, [0.5, 0.5]);
+        }
+    }
+    fs_err::remove_dir_all(world.path("runs")).unwrap();
+
+    world.write("configs/methods/vanilla.toml", "name");
+    assert_eq!(plan.fetch(&world.workspace, &world.options), BTreeMap::new());
+    for file in ["configs/toy.toml", "datasets/manifest.toml", "models/manifest.toml"] {
+        world.write(file, "[grid");
+    }
+    let outcome = world.run(&mut plan, 1, &Stop::default());
+    assert_eq!((outcome.failures, outcome.stopped), (Vec::<String>::new(), false));
+    let found: Vec<String> = plan.jobs.iter().map(|job| job.run.config.run_id()).collect();
+    assert_eq!((&found, plan.done()), (&expected, 10));
+    expected.sort();
+    let mut started = world.lines("started");
+    started.sort();
+    assert_eq!(started, expected);
 }
 
 #[test]

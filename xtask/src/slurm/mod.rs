@@ -1,6 +1,7 @@
 //! The runs of a grid as jobs of Slurm: one array for those that can start, one more for each set of
-//! trials that others wait for. Slurm decides what runs where and when; what it runs is a process of
-//! `nsmc train` per run, with the run directories of any other launcher.
+//! trials that others wait for, or several where the cluster takes fewer tasks in one. Slurm decides what
+//! runs where and when; what it runs is a process of `nsmc train` per run, with the run directories of any
+//! other launcher.
 
 mod queue;
 mod script;
@@ -127,45 +128,42 @@ fn submit(
 ) -> Result<()> {
     let mut submission = Submission::new(plan, submitting, nsmc, folder)?;
     let mut places = vec![None; plan.jobs.len()];
-    let mut groups: Vec<(Vec<usize>, Vec<usize>)> = Vec::new();
+    let mut groups: Vec<Group> = Vec::new();
     for (index, job) in plan.jobs.iter().enumerate() {
         let never = |job: &usize| left_out.contains(job);
         if job.state() == State::Done || never(&index) || job.waits_for.iter().any(never) {
             continue;
         }
-        match groups.iter_mut().find(|(waits_for, _)| *waits_for == job.waits_for) {
-            Some((_, jobs)) => jobs.push(index),
-            None => groups.push((job.waits_for.clone(), vec![index])),
+        match groups.iter_mut().find(|group| group.waits_for == job.waits_for) {
+            Some(group) => group.jobs.push(index),
+            None => groups.push(Group { waits_for: job.waits_for.clone(), jobs: vec![index] }),
         }
     }
-    let Submitting { workspace, options, .. } = submitting;
-    let root = &workspace.root;
+    let root = &submitting.workspace.root;
     let place = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string();
     // What others wait for is submitted before them.
-    groups.sort_by_key(|(waits_for, _)| !waits_for.is_empty());
-    // Before anything is submitted, for it may be an error.
-    let tasks = |(_, jobs): &(Vec<usize>, Vec<usize>)| {
-        jobs.iter().map(|&job| Task::of(plan, job, workspace, options)).collect()
-    };
-    let tasks = groups.iter().map(tasks).collect::<Result<Vec<Vec<Task>>>>()?;
+    groups.sort_by_key(|group| !group.waits_for.is_empty());
+    let most = slurm.most_tasks()?;
+    let arrays = groups.iter().flat_map(|group| group.arrays(most, submitting.at_once));
     fs_err::create_dir_all(folder.join("log"))?;
-    for (array, ((waits_for, jobs), tasks)) in groups.iter().zip(tasks).enumerate() {
+    for (number, Array { waits_for, jobs, at_once }) in arrays.enumerate() {
         let after: Vec<Place> = waits_for.iter().filter_map(|&trial| places[trial]).collect();
-        let script = script::Script { plan, submitting, folder, tasks: jobs.len(), after: &after };
-        let path = folder.join(format!("array-{array}.sbatch"));
+        let tasks = jobs.len();
+        let script = script::Script { plan, submitting, folder, tasks, at_once, after: &after };
+        let path = folder.join(format!("array-{number}.sbatch"));
         fs_err::write(&path, script.to_string())?;
         let job = slurm.submit(&path, &script.words())?;
         for (task, &index) in jobs.iter().enumerate() {
             places[index] = Some(Place { job, task });
         }
         // At once: what is queued must be known, whatever comes next.
-        submission.add(folder, job, tasks)?;
+        submission.add(folder, job, jobs.iter().map(|&job| Task::of(plan, job)).collect())?;
         let then = match after.as_slice() {
             [] => String::new(),
             [_] => ", after 1 trial".into(),
             after => format!(", after {} trials", after.len()),
         };
-        print(&format!("submitted {} as job {job}{then}: {}", runs(jobs.len()), place(&path)));
+        print(&format!("submitted {} as job {job}{then}: {}", runs(tasks), place(&path)));
     }
     ensure!(!groups.is_empty(), "there is nothing to submit: no open run can start");
     print(&format!(
@@ -174,6 +172,34 @@ fn submit(
         place(&folder.join("log"))
     ));
     Ok(())
+}
+
+/// Runs that wait for the same trials, or for none: places in the plan.
+struct Group {
+    waits_for: Vec<usize>,
+    jobs: Vec<usize>,
+}
+
+/// Those of a group that are submitted together.
+struct Array<'a> {
+    waits_for: &'a [usize],
+    jobs: &'a [usize],
+    at_once: Option<usize>,
+}
+
+impl Group {
+    /// As few arrays as can be of at most so many runs, about equally many in each. None waits for
+    /// another, so that `at_once` is shared out among them, with at least one for each.
+    fn arrays(&self, most: usize, at_once: Option<u16>) -> impl Iterator<Item = Array<'_>> {
+        let runs = self.jobs.len();
+        let chunks = self.jobs.chunks(runs.div_ceil(runs.div_ceil(most)));
+        let count = chunks.len();
+        chunks.enumerate().map(move |(place, jobs)| Array {
+            waits_for: &self.waits_for,
+            jobs,
+            at_once: at_once.map(|most| ((usize::from(most) + place) / count).max(1)),
+        })
+    }
 }
 
 fn runs(count: usize) -> String {

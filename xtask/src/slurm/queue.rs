@@ -5,11 +5,17 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::say;
+
 /// Slurm's commands.
 pub(super) struct Slurm {
     sbatch: PathBuf,
     squeue: PathBuf,
+    scontrol: PathBuf,
 }
+
+/// `MaxArraySize` where a cluster does not set it.
+const MAX_ARRAY_SIZE: usize = 1001;
 
 /// The jobs of this user that Slurm has not done with, by job and task.
 #[derive(Debug, Default)]
@@ -18,12 +24,14 @@ pub(super) struct Queue(BTreeMap<(u64, usize), String>);
 impl Slurm {
     /// Those that a shell would find.
     pub(super) fn of_path() -> Self {
-        Self { sbatch: "sbatch".into(), squeue: "squeue".into() }
+        Self { sbatch: "sbatch".into(), squeue: "squeue".into(), scontrol: "scontrol".into() }
     }
 
     #[cfg(test)]
     pub(super) fn at(folder: &Path) -> Self {
-        Self { sbatch: folder.join("sbatch"), squeue: folder.join("squeue") }
+        let [sbatch, squeue, scontrol] =
+            ["sbatch", "squeue", "scontrol"].map(|name| folder.join(name));
+        Self { sbatch, squeue, scontrol }
     }
 
     /// Submits a script with these options and gives its job's number.
@@ -43,6 +51,45 @@ impl Slurm {
         let arguments = ["--me", "--all", "--array", "--noheader", "--format=%F|%K|%T|%r"];
         Ok(Queue::parse(&output(&self.squeue, arguments.map(OsStr::new))?))
     }
+
+    /// The most tasks that an array may have, numbered from 0.
+    pub(super) fn most_tasks(&self) -> Result<usize> {
+        match output(&self.scontrol, ["show", "config"].map(OsStr::new)) {
+            Ok(config) => most_tasks(&config),
+            // Not everywhere may everyone ask. Of an array that is too large, `sbatch` says so.
+            Err(error) => {
+                say(&format!("{error:#}; taken for Slurm's own: MaxArraySize {MAX_ARRAY_SIZE}"));
+                Ok(MAX_ARRAY_SIZE)
+            }
+        }
+    }
+}
+
+/// The same by what `scontrol show config` says.
+fn most_tasks(config: &str) -> Result<usize> {
+    let value = |key: &str| {
+        let mut entries = config.lines().filter_map(|line| line.split_once('='));
+        entries.find_map(|(name, value)| (name.trim() == key).then_some(value.trim()))
+    };
+    let number = |key: &str, text: &str| {
+        text.parse::<usize>().with_context(|| {
+            format!("`scontrol show config`: {key}: expected a number, found \"{text}\"")
+        })
+    };
+    let key = "MaxArraySize";
+    // The largest number of a task is one less.
+    let size = value(key).map_or(Ok(MAX_ARRAY_SIZE), |text| number(key, text))?;
+    let key = "max_array_tasks";
+    let parameters = value("SchedulerParameters").into_iter().flat_map(|text| text.split(','));
+    let mut limits = parameters.filter_map(|it| it.trim().split_once('=').filter(|it| it.0 == key));
+    let limit = limits.next().map_or(Ok(size), |(_, text)| number(key, text))?;
+    let most = size.min(limit);
+    ensure!(
+        most > 0,
+        "the cluster takes no job arrays (`scontrol show config`: MaxArraySize = {size}): run the \
+         grid without `--launcher slurm`, inside a job of your own"
+    );
+    Ok(most)
 }
 
 fn output<'a>(program: &Path, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<String> {
@@ -98,6 +145,28 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_array_has_as_many_tasks_as_the_cluster_takes() {
+        let most = |size: &str, parameters: &str| {
+            most_tasks(&format!(
+                "Configuration data as of 2026-01-01T00:00:00\nMaxArraySize            = {size}\n\
+                 MaxJobCount             = 10000\nSchedulerParameters     = {parameters}\n\n\
+                 Slurmctld(primary) at one is UP\n"
+            ))
+        };
+        let usual = "sched_interval=2,bf_interval=2";
+        assert_eq!(most("1001", usual).unwrap(), 1001);
+        assert_eq!(most("4", "(null)").unwrap(), 4);
+        let limited = format!("{usual},max_array_tasks=500");
+        assert_eq!(most("100001", &limited).unwrap(), 500);
+        assert_eq!(most("100", &limited).unwrap(), 100);
+        assert_eq!(most_tasks("").unwrap(), 1001);
+        for (size, expected) in [("0", "takes no job arrays"), ("many", "found \"many\"")] {
+            let message = most(size, usual).unwrap_err().to_string();
+            assert!(message.contains(expected) && message.contains("MaxArraySize"), "{message}");
+        }
+    }
 
     #[test]
     fn tasks_are_told_from_jobs_of_other_kinds() {

@@ -11,6 +11,8 @@ pub(super) struct Script<'a> {
     pub(super) submitting: &'a Submitting<'a>,
     pub(super) folder: &'a Path,
     pub(super) tasks: usize,
+    /// The most of them at once; none leaves it to Slurm.
+    pub(super) at_once: Option<usize>,
     /// The tasks that must be successful before.
     pub(super) after: &'a [Place],
 }
@@ -21,7 +23,7 @@ const NOTICE: usize = 120;
 impl Script<'_> {
     /// This program's own options, each a word.
     fn own(&self) -> Vec<String> {
-        let at_once = self.submitting.at_once.map(|most| format!("%{most}")).unwrap_or_default();
+        let at_once = self.at_once.map(|most| format!("%{most}")).unwrap_or_default();
         // In a file's name Slurm reads a percent sign as the start of a pattern.
         let log = self.folder.join("log").display().to_string().replace('%', "%%");
         let mut options = vec![

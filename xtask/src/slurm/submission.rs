@@ -4,12 +4,10 @@ use anyhow::{Context, Result};
 use nsmc_experiment::ExperimentConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::args::Options;
 use crate::grid::{Plan, choose};
 use crate::nsmc::{Nsmc, keep};
 use crate::slurm::Submitting;
 use crate::train::{Run, is_done};
-use crate::workspace::Workspace;
 
 /// What was submitted last: `submission.json`, beside the scripts and the programs they start. It
 /// holds all that a task needs to know what it runs: an edit of the profile, of a method's file or of
@@ -158,34 +156,25 @@ impl Submission {
 
 impl Task {
     /// That of a job of the plan.
-    pub(super) fn of(
-        plan: &Plan,
-        job: usize,
-        workspace: &Workspace,
-        options: &Options,
-    ) -> Result<Self> {
+    pub(super) fn of(plan: &Plan, job: usize) -> Self {
         let job = &plan.jobs[job];
         let what = match &plan.profile.trials {
             Some(trials) if !job.waits_for.is_empty() => {
-                let (method, seed) = (&job.cell.method, job.run.config.seed);
-                let candidate = |(candidate, &trial): (usize, &usize)| {
-                    let trial = &plan.jobs[trial].run.config;
-                    let cell = job.cell.taking(trials, candidate);
-                    let run = Run::resolve(workspace, &plan.profile, &cell, seed, options)?;
-                    Ok(Candidate {
+                let method = job.cell.method.clone();
+                let trial = job.waits_for.iter().map(|&trial| &plan.jobs[trial].run.config);
+                let candidate =
+                    |(place, (trial, run)): (usize, (&ExperimentConfig, &Run))| Candidate {
                         trial: trial.run_id(),
                         identity: trial.identity(),
-                        keys: trials.describe(method, candidate),
-                        run: run.config,
-                    })
-                };
-                let candidates = job.waits_for.iter().enumerate().map(candidate);
-                let candidates = candidates.collect::<Result<_>>()?;
-                What::Cell { method: method.clone(), candidates }
+                        keys: trials.describe(&method, place),
+                        run: run.config.clone(),
+                    };
+                let candidates = trial.zip(&job.candidates).enumerate().map(candidate).collect();
+                What::Cell { method, candidates }
             }
             _ => What::Run(Box::new(job.run.config.clone())),
         };
-        Ok(Self { id: job.shown_id(), what })
+        Self { id: job.shown_id(), what }
     }
 
     /// Its run, in the folder of all; none while the trials that decide it are not done.

@@ -20,13 +20,19 @@ echo >> "$folder/submitted"
 echo "$(wc -l < "$folder/submitted")00;cluster"
 "#;
 const SQUEUE: &str = "#!/bin/sh\ncat \"$(dirname \"$0\")/queue\"\n";
+/// `scontrol show config`
+const SCONTROL: &str = r#"#!/bin/sh
+[ "$*" = "show config" ] || exit 1
+cat "$(dirname "$0")/config"
+"#;
 
 fn world() -> World {
     let world = World::new();
-    for (name, text) in [("sbatch", SBATCH), ("squeue", SQUEUE)] {
+    for (name, text) in [("sbatch", SBATCH), ("squeue", SQUEUE), ("scontrol", SCONTROL)] {
         world.write_program(name, text);
     }
     world.write("queue", "");
+    world.write("config", "MaxArraySize            = 1001\n");
     world
 }
 
@@ -98,6 +104,57 @@ fn what_waits_is_an_array_that_depends_on_its_trials_tasks() {
 }
 
 #[test]
+fn what_is_too_much_for_one_array_is_several_and_each_dependency_names_its_trials_own() {
+    let world = world();
+    let plan = world.plan();
+    world.write("config", "MaxArraySize            = 3\n");
+    let (folder, submission) = submitted(&world, &plan, &[]);
+    assert_eq!(submission.jobs(), ["100", "200", "300", "400"]);
+    let script = |array: usize| {
+        fs_err::read_to_string(folder.join(format!("array-{array}.sbatch"))).unwrap()
+    };
+    // Three at once are one and two. The second trial is the first task of the second array.
+    for (array, tasks, dependency) in [
+        (0, "0-2%1", None),
+        (1, "0-2%2", None),
+        (2, "0-1%1", Some("afterok:100_2:200_0")),
+        (3, "0-1%2", Some("afterok:100_2:200_0")),
+    ] {
+        let script = script(array);
+        assert!(script.contains(&format!("#SBATCH --array={tasks}\n")), "{array}: {script}");
+        let found = script.lines().find_map(|line| line.strip_prefix("#SBATCH --dependency="));
+        assert_eq!(found, dependency, "{array}");
+    }
+    let ids: Vec<&str> = submission.tasks().map(|(.., task)| task.id.as_str()).collect();
+    let expected = [0, 1, 2, 3, 6, 7, 4, 5, 8, 9].map(|job| plan.jobs[job].shown_id());
+    assert_eq!(ids, expected);
+
+    let run = |job: u64, task: usize| {
+        let args = SlurmTask { folder: folder.clone(), job, task };
+        let command = task::command(&world.workspace, &args).unwrap().unwrap();
+        let file = PathBuf::from(command.get_args().nth(2).unwrap());
+        nsmc_experiment::ExperimentConfig::read(&file).unwrap().run_id()
+    };
+    assert_eq!(run(200, 0), plan.jobs[3].run.config.run_id());
+    for (trial, accuracy) in [(2, 0.6), (3, 0.7)] {
+        world.leaves_with(&plan.jobs[trial].run.config, [0.5, accuracy]);
+    }
+    let settled = world.plan();
+    assert_eq!(run(400, 1), settled.jobs[9].run.config.run_id());
+    let states = stands(&world, &plan, "100|1|RUNNING|None\n400|1|PENDING|Dependency\n");
+    assert_eq!((states[1].as_str(), states[9].as_str()), ("running", "waits for its trials"));
+    assert_eq!((states[3].as_str(), states[8].as_str()), ("done", "not started"));
+}
+
+#[test]
+fn a_cluster_that_does_not_say_how_large_an_array_may_be_has_slurms_own_limit() {
+    let world = world();
+    world.write_program("scontrol", "#!/bin/sh\necho \"access denied\" >&2\nexit 1\n");
+    let (_, submission) = submitted(&world, &world.plan(), &[]);
+    assert_eq!(submission.jobs(), ["100", "200"]);
+}
+
+#[test]
 fn a_run_that_cannot_be_fetched_is_left_out_with_what_waits_for_it() {
     let world = world();
     let plan = world.plan();
@@ -148,11 +205,7 @@ fn an_edit_after_the_submission_changes_nothing_of_what_is_queued() {
         nsmc_experiment::ExperimentConfig::read(std::path::Path::new(&file)).unwrap().run_id()
     };
     for (trial, accuracy) in [(2, 0.7), (3, 0.6)] {
-        world.leaves(&plan.jobs[trial].run.config);
-        world.succeeds(&plan.jobs[trial].run.config, [0.5, accuracy]);
-        let record = format!("{}.json", plan.jobs[trial].run.config.run_id());
-        let place = plan.jobs[trial].run.folder.join("record.json");
-        fs_err::copy(world.path(&format!("records/{record}")), place).unwrap();
+        world.leaves_with(&plan.jobs[trial].run.config, [0.5, accuracy]);
     }
     let settled = world.plan();
     let expected = [4, 5, 8, 9].map(|job| settled.jobs[job].run.config.run_id());
