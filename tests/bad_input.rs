@@ -52,6 +52,8 @@ fn a_configuration_with_mistakes_is_refused_with_all_of_them() {
     let profile = include_str!("../configs/mini.toml");
     refused(&world, profile, &["config.toml", "found a profile", "`--profile NAME`"]);
     refused(&world, "seed = \n", &["config.toml: not valid TOML"]);
+    let twice = world.nsmc(&["train", "--config", "config.toml", "--out", "run"]).stderr;
+    assert_eq!(twice.matches("TOML parse error").count(), 1, "{twice}");
     let ran = world.nsmc(&["train", "--config", "none.toml", "--out", "run"]);
     assert!(!ran.success && ran.stderr.contains("none.toml"), "{}", ran.stderr);
 }
@@ -118,7 +120,8 @@ fn a_run_directory_that_holds_anything_is_left_alone() {
     assert!(world.train(&world.config(), "run").success);
     let other = world.config().replace("seed = 7", "seed = 8");
     let ran = world.train(&other, "run");
-    assert!(!ran.success && ran.stderr.contains("holds another run"), "{}", ran.stderr);
+    let expected = "holds another run (`seed` is 7 there and 8 here); give another";
+    assert!(!ran.success && ran.stderr.contains(expected), "{}", ran.stderr);
 }
 
 #[test]
@@ -235,7 +238,7 @@ fn a_setup_that_cannot_be_is_refused_before_anything_trains() {
         let source = format!("[method.sources.\"{unread}\"]\n{}", SOURCE.replace("{sha}", &sha256));
         let expected = format!("`method.sources.\"{unread}\"`: nothing is read from it");
         let config = world.config_with(&format!("{fusion}{source}"));
-        refused(&world, &config, &[&expected, "head; nsmc; ko; nsmc; ko,nsmc"]);
+        refused(&world, &config, &[&expected, "expected one of head; nsmc; ko; ko,nsmc"]);
     }
     let missing = fusion.replace("path = \"ko\"", "path = \"nowhere\"");
     refused(&world, &world.config_with(&missing), &["`method.sources.ko` (ko)", "nowhere"]);

@@ -21,6 +21,10 @@ fn prediction_files_made_elsewhere_are_compared() {
     for expected in ["Accuracy on 100 reviews", "| a ", "| other ", "0.9000", "0.7000", "+0.2000"] {
         assert!(ran.stdout.contains(expected), "{expected}\nis not in\n{}", ran.stdout);
     }
+    // Tables and sentences are apart from each other, else Markdown takes them for one table.
+    let paragraphs: Vec<&str> = ran.stdout.trim_end().split("\n\n").collect();
+    assert_eq!(paragraphs.len(), 4, "{}", ran.stdout);
+    assert!(paragraphs[1].starts_with("| ") && paragraphs[3].starts_with("| "), "{paragraphs:?}");
     // 20 reviews that only A has right, none that only B has: p = 2 · 2⁻²⁰ exactly.
     let row = ran.stdout.trim_end().lines().last().unwrap();
     let cells: Vec<&str> = row.split('|').map(str::trim).collect();
@@ -38,4 +42,32 @@ fn prediction_files_made_elsewhere_are_compared() {
         ran.stderr
     );
     assert!(!world.nsmc(&["compare", "a.tsv"]).success);
+    let ran = world.nsmc(&["compare", "x=a.tsv", "x=./a.tsv", "b.csv"]);
+    assert!(!ran.success && ran.stderr.contains("./a.tsv: given twice"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_runs_cannot_be_compared_with_is_refused() {
+    let world = World::new();
+    let baseline = world.config_with("[method]\nname = \"majority\"\n");
+    for (seed, run) in [(1, "one"), (2, "two")] {
+        let config = baseline.replace("seed = 7", &format!("seed = {seed}"));
+        let ran = world.train(&config, run);
+        assert!(ran.success, "{}", ran.stderr);
+    }
+    let ran = world.nsmc(&["compare", "one", "two"]);
+    assert!(!ran.success && ran.stderr.contains("a baseline has no seed"), "{}", ran.stderr);
+
+    // Classes that count from 1.
+    let predictions = world.read("one/predictions.tsv");
+    let mut theirs = String::from("id,label,prediction\n");
+    for row in predictions.lines().skip(1) {
+        let fields: Vec<&str> = row.split('\t').collect();
+        writeln!(theirs, "{},{},2", fields[0], fields[1]).unwrap();
+    }
+    world.write("theirs.csv", theirs);
+    let ran = world.nsmc(&["compare", "one", "theirs.csv"]);
+    let expected =
+        "prediction 2: the classes of one/predictions.tsv are numbers from 0, in the order 0, 1";
+    assert!(!ran.success && ran.stderr.contains(expected), "{}", ran.stderr);
 }

@@ -149,6 +149,75 @@ fn a_changed_byte_in_any_file_of_a_run_is_named() {
     assert!(json["runs"][0]["metrics"]["accuracy"].as_f64().unwrap() > 0.4);
 }
 
+#[test]
+fn a_run_that_lost_its_hashes_or_an_epoch_is_not_what_it_was() {
+    let world = World::new();
+    trained(&world, &world.config(), "run");
+    world.write("report.html", "");
+    fs_err::create_dir(world.path("at_work")).unwrap();
+    let ran = world.nsmc(&["verify", "report.html", "run"]);
+    assert!(ran.success && ran.stderr.contains("passed over"), "{}{}", ran.stdout, ran.stderr);
+    let ran = world.nsmc(&["verify", "at_work", "run"]);
+    assert!(!ran.success && ran.stderr.contains("1 of 2 runs"), "{}", ran.stderr);
+    for expected in ["at_work: 1 difference", "the record of a finished run", "run: as it was"] {
+        assert!(ran.stdout.contains(expected), "{}", ran.stdout);
+    }
+
+    let sums = world.read("run/SHA256SUMS");
+    fs_err::remove_file(world.path("run/SHA256SUMS")).unwrap();
+    let ran = verify(&world, "run");
+    let expected = "SHA256SUMS: expected the hashes of the run's files, found no such file";
+    assert!(!ran.success && ran.stdout.contains(expected), "{}", ran.stdout);
+    world.write("run/SHA256SUMS", sums);
+
+    // As a run that was stopped and taken for done would have it: all of it fits, but for the epochs.
+    let text = world.read("run/record.json");
+    let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let results = &mut record["results"];
+    let last = results["epochs"].as_array_mut().unwrap().pop().unwrap();
+    let steps = results["steps"].as_u64().unwrap() - last["steps"].as_u64().unwrap();
+    results["steps"] = steps.into();
+    world.write("run/record.json", serde_json::to_vec(&record).unwrap());
+    let ran = verify(&world, "run");
+    let expected = "record.json: epochs: expected 6, found 5";
+    assert!(!ran.success && ran.stdout.contains(expected), "{}", ran.stdout);
+}
+
+#[test]
+fn a_checkpoint_that_is_another_than_the_run_saved_is_not_used() {
+    let world = lora_on_a_pretrained_model();
+    // Its configuration selects the best epoch.
+    let file = fs_err::read_dir(world.path("run/checkpoint/best")).unwrap();
+    let mut names = file.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let weights = names.find(|name| name.ends_with(".safetensors")).unwrap();
+    let restore = change_a_byte(&world, &format!("run/checkpoint/best/{weights}"));
+    for command in [
+        &["predict", "--run", "run", "--text", "최고", "--device", "cpu"][..],
+        &["evaluate", "--run", "run", "--device", "cpu"],
+        &["export", "--run", "run", "--out", "exported"],
+    ] {
+        let ran = world.nsmc(command);
+        let expected = format!("checkpoint/best/{weights}: expected sha256");
+        assert!(!ran.success && ran.stderr.contains(&expected), "{command:?}: {}", ran.stderr);
+    }
+    restore();
+
+    // A label that was changed, and the hash with it.
+    let evaluate = ["evaluate", "--run", "run", "--device", "cpu"];
+    assert!(world.nsmc(&evaluate).success);
+    let predictions = world.read("run/predictions.tsv");
+    let mut lines: Vec<String> = predictions.lines().map(str::to_owned).collect();
+    let mut fields: Vec<&str> = predictions.lines().nth(3).unwrap().split('\t').collect();
+    fields[1] = if fields[1] == "0" { "1" } else { "0" };
+    lines[3] = fields.join("\t");
+    world.write("run/predictions.tsv", lines.join("\n") + "\n");
+    let ran = world.nsmc(&evaluate);
+    assert!(!ran.success && ran.stderr.contains("do not come back"), "{}", ran.stderr);
+    let expected =
+        format!("line 4 of predictions.tsv is review {}, label {}", fields[0], fields[1]);
+    assert!(ran.stdout.contains(&expected), "{}", ran.stdout);
+}
+
 /// A time measured afterwards goes into the record, and the run is still what it was.
 fn assert_timed_again(world: &World) {
     let bench = ["bench", "run", "--run", "run", "--steps", "2", "--warmup", "1"];
@@ -194,6 +263,68 @@ fn a_run_whose_data_are_elsewhere_and_an_older_record_are_verified_as_far_as_the
     // Its predictions are still held against their hash.
     let _ = change_a_byte(&world, "run/predictions.tsv");
     assert!(!verify(&world, "run").success);
+}
+
+#[test]
+fn a_run_is_told_where_its_files_lie_by_now_if_they_are_the_same() {
+    let world = lora_on_a_pretrained_model();
+    fs_err::create_dir(world.path("moved")).unwrap();
+    for name in ["train.txt", "test.txt", "base"] {
+        fs_err::rename(world.path(name), world.path("moved").join(name)).unwrap();
+    }
+    let set = [
+        "data.train.path=moved/train.txt",
+        "data.test.path=moved/test.txt",
+        "model.path=moved/base",
+    ];
+    let set: Vec<&str> = set.iter().flat_map(|&place| ["--set", place]).collect();
+    let of_run = |command: &[&'static str], more: &[&'static str]| {
+        [command, &["--run", "run"], more].concat()
+    };
+    let predict = of_run(&["predict"], &["--text", "최고", "--device", "cpu"]);
+    let evaluate = of_run(&["evaluate"], &["--device", "cpu"]);
+    let export = of_run(&["export"], &["--out", "exported"]);
+    let steps = of_run(&["bench", "run"], &["--steps", "1", "--warmup", "0"]);
+    let inference = of_run(&["bench", "inference"], &["--rounds", "1"]);
+    let commands = [&predict, &evaluate, &export, &steps, &inference];
+    for command in commands {
+        let ran = world.nsmc(command);
+        let says = ["--set model.path=DIR", "--set data.train.path=FILE"];
+        let says = says.iter().any(|how| ran.stderr.contains(how));
+        assert!(!ran.success && says, "{command:?}: {}", ran.stderr);
+    }
+    let ran = verify(&world, "run");
+    assert!(ran.success && ran.stdout.contains("(`--set model.path=…` says"), "{}", ran.stdout);
+
+    for command in commands {
+        let ran = world.nsmc(&[command.as_slice(), &set].concat());
+        assert!(ran.success, "{command:?}: {}", ran.stderr);
+    }
+    let ran = world.nsmc(&[evaluate.as_slice(), &set].concat());
+    assert!(ran.stdout.contains("come back to the last bit"), "{}", ran.stdout);
+    let ran = world.nsmc(&[&["verify", "run"], set.as_slice()].concat());
+    assert!(ran.success && !ran.stdout.contains("not checked"), "{}{}", ran.stdout, ran.stderr);
+
+    let refused = |command: &[&str], set: &[&str], expected: &str| {
+        let ran = world.nsmc(&[command, set].concat());
+        assert!(!ran.success && ran.stderr.contains(expected), "{command:?}: {}", ran.stderr);
+    };
+    let restore = change_a_byte(&world, "moved/test.txt");
+    for command in [evaluate.as_slice(), &["verify", "run"]] {
+        refused(command, &set, "moved/test.txt: expected sha256");
+    }
+    restore();
+    let restore = change_a_byte(&world, "moved/base/model.safetensors");
+    for command in [predict.as_slice(), &["verify", "run"]] {
+        refused(command, &set, "moved/base: expected the revision");
+    }
+    restore();
+    refused(&evaluate, &["--set", "data.train.path=nowhere"], "nowhere: no such file");
+    refused(
+        &evaluate,
+        &["--set", "training.learning_rate=1"],
+        "expected a place of what the run read",
+    );
 }
 
 #[test]

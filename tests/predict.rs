@@ -75,6 +75,27 @@ fn texts_are_classified_from_the_command_line_a_file_and_standard_input() {
 }
 
 #[test]
+fn how_many_texts_were_cut_is_said_of_all_batches_together() {
+    let world = World::new();
+    assert!(world.train(&world.config(), "run").success);
+    let long = "정말 ".repeat(30);
+    // More than the texts of a batch.
+    let mut texts = vec!["정말 최고"; 70];
+    for cut in [0, 63, 64, 69] {
+        texts[cut] = &long;
+    }
+    world.write("texts.txt", texts.join("\n"));
+    let predict = |more: &[&str]| {
+        let ran = world.nsmc(&[&["predict", "--run", "run", "--device", "cpu"], more].concat());
+        assert!(ran.success, "{}", ran.stderr);
+        (ran.stdout.lines().count(), ran.stderr)
+    };
+    let (answers, said) = predict(&["--input", "texts.txt"]);
+    assert!(answers == 70 && said.contains("texts that were cut to 24 tokens: 4\n"), "{said}");
+    assert_eq!(predict(&["--text", "정말 최고"]), (1, String::new()));
+}
+
+#[test]
 fn a_tokenizer_of_another_model_is_refused_before_it_names_a_row_that_is_not_there() {
     let world = World::new();
     assert!(world.train(&world.config(), "run").success);
@@ -88,6 +109,8 @@ fn a_tokenizer_of_another_model_is_refused_before_it_names_a_row_that_is_not_the
         vocab.insert(format!("뷁{id}"), id.into());
     }
     world.write(path, tokenizer.to_string());
+    // Of a run with hashes it is refused for being another file.
+    fs_err::remove_file(world.path("run/SHA256SUMS")).unwrap();
     let result = world.nsmc(&["predict", "--run", "run", "--device", "cpu", "--text", "영화"]);
     assert!(!result.success);
     let expected = format!("the tokenizer has {} entries, but the model's word", rows + 1);

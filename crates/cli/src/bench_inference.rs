@@ -19,7 +19,7 @@ pub(crate) fn run(args: &BenchInference, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
     let path = args.run.join("record.json");
     ensure!(path.is_file(), "{}: no finished run: it has no record.json", args.run.display());
-    let record = run_directory::record(&args.run)?;
+    let record = run_directory::record(&args.run, &args.moved.set)?;
     let config = &record.config;
     let named = device::choose(args.device)?;
     let corpus = Corpus::read(&config.data)?;

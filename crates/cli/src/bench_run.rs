@@ -25,7 +25,7 @@ pub(crate) fn run(args: &BenchRun, verbosity: u8) -> Result<()> {
     let path = args.run.join("record.json");
     ensure!(path.is_file(), "{}: no finished run: it has no record.json", args.run.display());
     let _lock = args.record.then(|| run_directory::lock(&args.run)).transpose()?;
-    let record = run_directory::record(&args.run)?;
+    let record = run_directory::record(&args.run, &args.moved.set)?;
     let config = &record.config;
     let named = device::choose(args.device)?;
     ensure!(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nsmc_experiment::{is_sha256, sha256_file, sha256_hex, write_durably};
 
 use crate::{run_directory, stretches};
@@ -58,6 +58,26 @@ pub(crate) fn read(run: &Path) -> Result<Option<Checksums>> {
         Ok((path.to_owned(), hash.to_owned()))
     };
     text.lines().enumerate().map(line).collect::<Result<_>>().map(Some)
+}
+
+/// Refuses files of a folder of a finished run that are not those that it saved. A run of before there
+/// were hashes has none to be held against.
+pub(crate) fn check(run: &Path, folder: &Path) -> Result<()> {
+    for (path, expected) in read(run)?.unwrap_or_default() {
+        let path = run.join(path);
+        if !path.starts_with(folder) {
+            continue;
+        }
+        let found = sha256_file(&path)?;
+        ensure!(
+            found == expected,
+            "{}: expected sha256 {expected} ({FILE}), found {found}: it is not what the run saved; \
+             `nsmc verify {}` says what else is not, and `cargo xtask train` runs it again",
+            path.display(),
+            run.display()
+        );
+    }
+    Ok(())
 }
 
 /// The hashes of the files as they are.

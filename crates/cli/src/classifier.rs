@@ -4,11 +4,13 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use nsmc_bert::{Activation, BertConfig, BertForSequenceClassification};
 use nsmc_data::{BertTokenizer, Review};
-use nsmc_experiment::{ExperimentConfig, ModelConfig, RunRecord, ScratchModel, Selection};
+use nsmc_experiment::{
+    ExperimentConfig, ModelConfig, RunRecord, RunStatus, ScratchModel, Selection,
+};
 use nsmc_peft::PeftModel;
 use nsmc_training::{TrainingError, set_precision};
 
-use crate::provenance;
+use crate::{checksums, provenance};
 
 /// A model with what is needed to use it.
 pub(crate) struct Classifier {
@@ -83,8 +85,8 @@ impl Classifier {
     /// The model of a finished run. It computes in the precision it was trained in, but on a CPU in
     /// float32.
     pub(crate) fn of_run(run: &Path, record: &RunRecord, device: &Device) -> Result<Self> {
-        if record.results.is_none() {
-            bail!("{}: the run failed, so it has no model", run.display());
+        if let RunStatus::Failed { error } = &record.status {
+            bail!("{}: the run has no model to test or use: {error}", run.display());
         }
         if record.config.method.is_baseline() {
             bail!(
@@ -97,6 +99,7 @@ impl Classifier {
             set_precision(record.config.training.precision, device)?;
         }
         let folder = checkpoint(run, record.config.training.selection);
+        checksums::check(run, &folder)?;
         if PeftModel::is_checkpoint(&folder) {
             // What was added to another base says something else.
             provenance::model(&record.config.model)?;
@@ -163,7 +166,7 @@ pub(crate) fn scratch(shape: &ScratchModel, vocab_size: usize) -> BertConfig {
         type_vocab_size: 2,
         initializer_range: 0.02,
         layer_norm_eps: 1e-12,
-        pad_token_id: 0,
+        pad_token_id: Some(0),
         id2label: std::collections::BTreeMap::new(),
     }
 }

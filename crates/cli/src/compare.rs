@@ -1,10 +1,11 @@
+use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use nsmc_eval::Table;
-use nsmc_eval::compare::{Candidate, Comparison, Member, group};
+use nsmc_eval::compare::{Candidate, Comparison, Member, Outcome, group};
 use nsmc_eval::statistics::Resampling;
-use nsmc_experiment::RunRecord;
+use nsmc_experiment::{RunRecord, RunStatus};
 
 use crate::args::Compare;
 use crate::logging;
@@ -14,18 +15,61 @@ use crate::output::print;
 pub(crate) fn run(args: &Compare, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
     let candidates = args.predictions.iter().map(|argument| read(argument));
-    let groups = group(candidates.collect::<Result<_>>()?);
+    let candidates: Vec<Candidate> = candidates.collect::<Result<_>>()?;
+    check(&candidates)?;
+    let groups = group(candidates);
     let resampling = Resampling { resamples: args.resamples, seed: args.seed };
     let comparison = Comparison::new(&groups, resampling)?;
     let text = |table: &Table| if args.markdown { table.markdown() } else { table.terminal(None) };
-    print(format_args!("Accuracy on {} reviews:", comparison.reviews))?;
+    // Without empty lines between them, Markdown takes tables and sentences for one table.
+    let gap = if args.markdown { "\n" } else { "" };
+    print(format_args!("Accuracy on {} reviews:{gap}", comparison.reviews))?;
     print(text(&comparison.accuracy_table()))?;
     print(format_args!(
-        "Differences, first less second. The bootstrap ({} resamples) draws reviews anew, and what \
-         other seeds may change from Student's t; McNemar's test and the counts are of each method's run of median accuracy:",
+        "{gap}Differences, first less second. The bootstrap ({} resamples) draws reviews anew, and what \
+         other seeds may change from Student's t; McNemar's test and the counts are of each method's run \
+         of median accuracy:{gap}",
         args.resamples
     ))?;
     print(text(&comparison.table()))
+}
+
+/// Refuses what cannot be compared: one result in two places, and classes that the runs do not have.
+fn check(candidates: &[Candidate]) -> Result<()> {
+    let mut seen: HashMap<String, &str> = HashMap::new();
+    for Candidate { config, member, .. } in candidates {
+        let path = fs_err::canonicalize(&member.name)?.display().to_string();
+        if seen.insert(path, &member.name).is_some() {
+            bail!("{}: given twice", member.name);
+        }
+        let baseline = config.as_ref().filter(|config| config.method.is_baseline());
+        if let Some(other) = baseline.and_then(|it| seen.insert(it.identity(), &member.name)) {
+            bail!(
+                "{other} and {} are one result: a baseline has no seed; leave one out",
+                member.name
+            );
+        }
+    }
+    let of_runs = candidates.iter().filter_map(|it| Some((&it.member, it.config.as_ref()?)));
+    let Some((run, labels)) = of_runs
+        .map(|(member, config)| (member, &config.data.labels))
+        .max_by_key(|(_, labels)| labels.len())
+    else {
+        return Ok(());
+    };
+    for Candidate { member, .. } in candidates {
+        let unknown = |outcome: &&Outcome| outcome.class.max(outcome.label) >= labels.len();
+        if let Some(Outcome { id, label, class }) = member.outcomes.iter().find(unknown) {
+            bail!(
+                "{}: review {id}: label {label}, prediction {class}: the classes of {} are numbers from \
+                 0, in the order {}",
+                member.name,
+                run.name,
+                labels.join(", ")
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The predictions that an argument stands for.
@@ -36,7 +80,10 @@ fn read(argument: &str) -> Result<Candidate> {
     };
     let path = Path::new(path);
     if path.is_dir() {
-        let config = RunRecord::read(&path.join("record.json"))?.config;
+        let RunRecord { config, status, .. } = RunRecord::read(&path.join("record.json"))?;
+        if let RunStatus::Failed { error } = status {
+            bail!("{}: the run has no predictions: {error}", path.display());
+        }
         let member = Member::read(&path.join("predictions.tsv"), Some(config.seed))?;
         return Ok(Candidate { name, config: Some(config), member });
     }

@@ -31,8 +31,8 @@ impl Corpus {
             delimiter: config.delimiter.as_bytes()[0],
             quoting: config.quoting,
         };
-        let train = read_file(&config.train, &format, &config.dataset)?;
-        let test = read_file(&config.test, &format, &config.dataset)?;
+        let train = read_file("data.train", &config.train, &format, &config.dataset)?;
+        let test = read_file("data.test", &config.test, &format, &config.dataset)?;
         let size = |rows| match rows {
             Rows::All => None,
             Rows::Exactly(rows) => Some(rows),
@@ -42,7 +42,22 @@ impl Corpus {
         let tested = subset(&test, size(config.test_size)).context("`data.test_size`")?;
         let in_training = stand_in(&test, &train);
         tell_of_twins(&train, &split);
-        Ok(Self { train: Arc::new(train), split, test: Arc::new(test), tested, in_training })
+        let corpus =
+            Self { train: Arc::new(train), split, test: Arc::new(test), tested, in_training };
+        corpus.warn(&config.labels);
+        Ok(corpus)
+    }
+
+    /// Says what a comparison can hardly be meant to have.
+    fn warn(&self, labels: &[String]) {
+        for (class, label) in labels.iter().enumerate() {
+            if !self.split.train.iter().any(|&review| self.train[review].label == class) {
+                tracing::warn!("no review that is trained on has the label \"{label}\"");
+            }
+        }
+        if self.tested.iter().all(|&review| self.in_training[review]) {
+            tracing::warn!("every text that is tested stands in the training file, too");
+        }
     }
 }
 
@@ -59,12 +74,14 @@ fn tell_of_twins(reviews: &[Review], split: &Split) {
     }
 }
 
-fn read_file(file: &DataFile, format: &Format, dataset: &str) -> Result<Vec<Review>> {
+/// Refuses a file of data that is not there, or is another than the configuration means.
+pub(crate) fn check_file(key: &str, file: &DataFile, dataset: &str) -> Result<()> {
     let path = &file.path;
     if !path.is_file() {
         bail!(
             "{}: no such file; `cargo xtask download` fetches the data set `{dataset}` if \
-             datasets/manifest.toml names it, and `--mirror DIR` takes it from a folder",
+             datasets/manifest.toml names it, `--mirror DIR` takes it from a folder, and of a run that \
+             is done `--set {key}.path=FILE` says where it lies by now",
             path.display()
         );
     }
@@ -76,6 +93,12 @@ fn read_file(file: &DataFile, format: &Format, dataset: &str) -> Result<Vec<Revi
         path.display(),
         file.sha256
     );
+    Ok(())
+}
+
+fn read_file(key: &str, file: &DataFile, format: &Format, dataset: &str) -> Result<Vec<Review>> {
+    check_file(key, file, dataset)?;
+    let path = &file.path;
     let reviews = read_reviews(path, format)?;
     if !file.class_counts.is_empty() {
         check_class_counts(path, &reviews, &file.class_counts)?;

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nsmc_data::EncodedReviews;
-use nsmc_eval::{ClassificationReport, EvaluatedRun, Predictions};
+use nsmc_eval::{ClassificationReport, EvaluatedRun, Prediction, Predictions};
 
 use crate::args::Evaluate;
 use crate::classifier::Classifier;
@@ -15,7 +15,7 @@ use crate::{device, logging, run_directory};
 /// metrics. The run directory is only read.
 pub(crate) fn run(args: &Evaluate, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
-    let record = run_directory::record(&args.run)?;
+    let record = run_directory::record(&args.run, &args.moved.set)?;
     let config = &record.config;
     let device = device::choose(args.device)?.device;
     let corpus = Corpus::read(&config.data)?;
@@ -31,36 +31,62 @@ pub(crate) fn run(args: &Evaluate, verbosity: u8) -> Result<()> {
     let (predictions, attention) =
         test(config, &corpus, Arc::new(encoded), &classifier, &device, dashboard(false))?;
     let saved = Predictions::read(&args.run.join("predictions.tsv"))?;
-    print_difference(&predictions, &saved)?;
+    let other = difference(&predictions, &saved);
+    match &other {
+        Other::No => print("The saved predictions come back to the last bit.")?,
+        Other::Bits(how) | Other::Answers(how) => print(how)?,
+    }
     let report = ClassificationReport::new(&predictions, config.evaluation.metric_batch_size);
     print_tables(&[EvaluatedRun { record: record.clone(), report: Some(report) }])?;
-    print_attention(&attention)
+    print_attention(&attention)?;
+    if let Other::Answers(_) = other {
+        bail!("{}: the saved predictions do not come back", args.run.display());
+    }
+    Ok(())
 }
 
-fn print_difference(predictions: &Predictions, saved: &Predictions) -> Result<()> {
+/// In what predictions are not those that were saved.
+enum Other {
+    No,
+    /// In logits alone, as on another kind of device.
+    Bits(String),
+    /// In reviews or classes.
+    Answers(String),
+}
+
+fn difference(predictions: &Predictions, saved: &Predictions) -> Other {
     if predictions == saved {
-        return print("The saved predictions come back to the last bit.");
+        return Other::No;
     }
-    let reviews = |predictions: &Predictions| -> Vec<_> {
-        let rows = predictions.rows.iter();
-        rows.map(|row| (row.id.clone(), row.label, row.in_training)).collect()
-    };
-    if reviews(predictions) != reviews(saved) {
-        return print(format_args!(
-            "The saved predictions are of other reviews: {} of them with their ids and labels, {} \
-             tested now.",
-            saved.rows.len(),
-            predictions.rows.len()
+    let (now, before) = (&predictions.rows, &saved.rows);
+    if now.len() != before.len() {
+        return Other::Answers(format!(
+            "The saved predictions are of other reviews: {} of them, {} tested now.",
+            before.len(),
+            now.len()
         ));
     }
-    let pairs = || predictions.rows.iter().zip(&saved.rows);
+    let pairs = || now.iter().zip(before);
+    let review = |row: &Prediction| {
+        let seen = if row.in_training { ", in the training file, too" } else { "" };
+        format!("review {}, label {}{seen}", row.id, row.label)
+    };
+    // The header is line 1.
+    let mut reviews = (2..).zip(pairs().map(|(now, before)| (review(now), review(before))));
+    if let Some((line, (now, before))) = reviews.find(|(_, (now, before))| now != before) {
+        return Other::Answers(format!(
+            "The saved predictions are of other reviews: line {line} of predictions.tsv is {before}; \
+             tested now is {now}."
+        ));
+    }
     let largest = pairs()
         .flat_map(|(a, b)| a.logits.iter().zip(&b.logits).map(|(a, b)| (a - b).abs()))
         .fold(0.0, f32::max);
     let classes = pairs().filter(|(a, b)| a.class() != b.class()).count();
-    print(format_args!(
-        "The saved predictions do not come back: logits differ by up to {largest:e}, {classes} of \
-         {} classes differ.",
-        predictions.rows.len()
-    ))
+    let how = format!(
+        "The saved predictions do not come back to the last bit: logits differ by up to {largest:e}, \
+         {classes} of {} classes differ.",
+        now.len()
+    );
+    if classes == 0 { Other::Bits(how) } else { Other::Answers(how) }
 }

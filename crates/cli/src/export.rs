@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
 use burn::tensor::Device;
@@ -17,15 +17,11 @@ const BASE: &str = "base";
 /// Writes the model of a run. The folder appears whole or not at all.
 pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
-    let record = run_directory::record(&args.run)?;
+    let record = run_directory::record(&args.run, &args.moved.set)?;
     let layout = layout(args.format, &record)?;
-    if args.out.exists() {
-        let empty = args.out.is_dir() && fs_err::read_dir(&args.out)?.next().is_none();
-        ensure!(empty, "{}: is there already; give another with `--out`", args.out.display());
-    }
+    let out = place(&args.out, &std::env::current_dir()?)?;
     let classifier = Classifier::of_run(&args.run, &record, &Device::flex())?;
-    let parent = args.out.parent().filter(|parent| *parent != Path::new(""));
-    let parent = parent.unwrap_or(Path::new("."));
+    let parent = parent(&out);
     fs_err::create_dir_all(parent)?;
     let room = tempfile::Builder::new().prefix(".export-").tempdir_in(parent)?;
     // A temporary folder is closed to other users; one in it is not.
@@ -33,13 +29,45 @@ pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     fs_err::create_dir(&incoming)?;
     let base = write(layout, &args.out, &record, &classifier, &incoming)?;
     sync_folder(&incoming)?;
-    if args.out.exists() {
+    if out.exists() {
         // It is empty.
-        fs_err::remove_dir(&args.out)?;
+        fs_err::remove_dir(&out)?;
     }
-    fs_err::rename(&incoming, &args.out)?;
+    fs_err::rename(&incoming, &out)?;
     print(args.out.display())?;
     print(how_to_load(layout, &args.out, &base, &classifier)?)
+}
+
+/// The folder that will be put at `out`: behind a link, the one that it leads to. An empty folder makes
+/// room for it, if it can be taken away.
+fn place(out: &Path, current: &Path) -> Result<PathBuf> {
+    if out.symlink_metadata().is_err() {
+        return Ok(out.components().collect());
+    }
+    let refuse = |what: &str| bail!("{}: {what}; give another with `--out`", out.display());
+    if !out.exists() {
+        return refuse("a link to what is not there");
+    }
+    if !out.is_dir() || fs_err::read_dir(out)?.next().is_some() {
+        return refuse("is there already");
+    }
+    let folder = fs_err::canonicalize(out)?;
+    if folder == fs_err::canonicalize(current)? {
+        return refuse("the folder that this was started in");
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let device = |folder: &Path| fs_err::metadata(folder).map(|metadata| metadata.dev());
+        if device(&folder)? != device(parent(&folder))? {
+            return refuse("a file system is mounted there, in which it can be a folder");
+        }
+    }
+    Ok(folder)
+}
+
+fn parent(folder: &Path) -> &Path {
+    folder.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
 }
 
 /// The layout that was asked for, if the run's method has it, or else the method's first.
@@ -183,6 +211,32 @@ mod tests {
     use nsmc_peft::LoraConfig;
 
     use super::*;
+
+    #[test]
+    fn where_nothing_can_be_put_is_known_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["empty", "full", "current"] {
+            fs_err::create_dir(at(name)).unwrap();
+        }
+        fs_err::write(at("full/file"), "").unwrap();
+        let real = |name| fs_err::canonicalize(at(name)).unwrap();
+        let place =
+            |name: &str| place(&at(name), &at("current")).map_err(|error| error.to_string());
+        assert_eq!(place("new/."), Ok(at("new")));
+        assert_eq!(place("empty"), Ok(real("empty")));
+        assert!(place("full").unwrap_err().contains("is there already"));
+        assert!(place("full/file").unwrap_err().contains("is there already"));
+        assert!(place("current/.").unwrap_err().contains("that this was started in; give another"));
+        #[cfg(unix)]
+        {
+            use fs_err::os::unix::fs::symlink;
+            symlink(at("empty"), at("link")).unwrap();
+            symlink("nowhere", at("dangling")).unwrap();
+            assert_eq!(place("link"), Ok(real("empty")));
+            assert!(place("dangling").unwrap_err().contains("a link to what is not there"));
+        }
+    }
 
     #[test]
     fn loralib_is_told_the_alpha_that_gives_the_scale() {

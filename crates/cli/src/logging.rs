@@ -1,4 +1,5 @@
 use std::fs::File;
+use std::io::{IsTerminal, stderr};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -17,7 +18,9 @@ const COMPILER: &str = "pliron";
 /// among them.
 pub(crate) fn start(verbosity: u8, file: Option<&Path>) -> Result<()> {
     let file = file.map(open).transpose().context("the log file")?;
-    subscriber(verbosity, std::io::stderr, file).try_init().context("logging")
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
+    let colours = stderr().is_terminal() && !plain;
+    subscriber(verbosity, stderr, colours, file).try_init().context("logging")
 }
 
 fn open(path: &Path) -> std::io::Result<File> {
@@ -29,6 +32,7 @@ fn open(path: &Path) -> std::io::Result<File> {
 fn subscriber(
     verbosity: u8,
     person: impl for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+    colours: bool,
     file: Option<File>,
 ) -> impl Subscriber + Send + Sync {
     let level = match verbosity {
@@ -40,7 +44,8 @@ fn subscriber(
     let compiler_level = if level == LevelFilter::TRACE { level } else { LevelFilter::WARN };
     // Errors are told to a person by `main`, once. Without the hint every `trace!` of every library is
     // formed and sent here before it is dropped: half of the time of tokenization.
-    let to_person = fmt::layer().with_writer(person).with_target(false).with_filter(
+    let layer = fmt::layer().with_writer(person).with_ansi(colours).with_target(false);
+    let to_person = layer.with_filter(
         filter_fn(move |event| {
             let compiler = event.target().starts_with(COMPILER);
             *event.level() <= if compiler { compiler_level } else { level }
@@ -85,7 +90,7 @@ mod tests {
             let (log, person) = (folder.path().join("log.txt"), folder.path().join("person.txt"));
             fs_err::write(&log, "before\n").unwrap();
             let stderr = Arc::new(fs_err::File::create(&person).unwrap().into_parts().0);
-            let subscriber = subscriber(verbosity, stderr, Some(open(&log).unwrap()));
+            let subscriber = subscriber(verbosity, stderr, false, Some(open(&log).unwrap()));
             tracing::subscriber::with_default(subscriber, speak);
 
             let log = fs_err::read_to_string(log).unwrap();

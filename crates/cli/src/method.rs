@@ -1,6 +1,6 @@
 //! From a method's configuration to a model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,6 +13,7 @@ use nsmc_peft::{
     Bias, BottleneckConfig, Composition, FusionConfig, HeadKind, LoadOptions, LoraConfig,
     PeftModel, TargetModules, Trains,
 };
+use serde_json::{Value, json};
 
 /// The name of the source of a head.
 const HEAD: &str = "head";
@@ -107,6 +108,9 @@ fn check_sources(sources: &BTreeMap<String, Source>, setups: &[&String]) -> Resu
     }
     let unread = sources.keys().find(|name| !read.contains(name));
     unread.map_or(Ok(()), |name| {
+        // A name may stand in both setups.
+        let mut named = BTreeSet::new();
+        read.retain(|name| named.insert(name.clone()));
         bail!(
             "`method.sources.\"{name}\"`: nothing is read from it: expected one of {}",
             read.join("; ")
@@ -133,11 +137,9 @@ fn adapter_stage<'a>(
             source => {
                 load_adapter(&mut model, name, source)?;
                 let found = model.adapters.adapter(name).map(nsmc_peft::Adapter::config);
-                ensure!(
-                    name != adapter.name || found == Some(&bottleneck(adapter)?),
-                    "`method.adapter`: expected what the adapter of `method.sources.{name}` is: \
-                     {found:?}"
-                );
+                if let Some(found) = found.filter(|_| name == adapter.name) {
+                    check_start(adapter, found)?;
+                }
             }
         }
     }
@@ -148,6 +150,67 @@ fn adapter_stage<'a>(
     model.set_active(Some(composition)).context("the setup of the adapters")?;
     let trains = Trains { adapters: [adapter.name.clone()].into(), ..parts(trained_parts) };
     Ok(model.train_only(trains))
+}
+
+/// An adapter that training goes on from is what `method.adapter` says.
+fn check_start(adapter: &AdapterConfig, found: &BottleneckConfig) -> Result<()> {
+    let said = bottleneck(adapter)?;
+    if said == *found {
+        return Ok(());
+    }
+    let source = format!("method.sources.{}", adapter.name);
+    let mut differences = Vec::new();
+    let mut differ = |key: &str, said: Value, found: Value| {
+        if said != found {
+            differences.push(format!("`{key}` is {said}, there {found}"));
+        }
+    };
+    differ("reduction_factor", said.reduction_factor.into(), found.reduction_factor.into());
+    differ(
+        "layer_reduction_factors",
+        json!(said.layer_reduction_factors),
+        json!(found.layer_reduction_factors),
+    );
+    differ("leave_out", json!(said.leave_out), json!(found.leave_out));
+    differ("non_linearity", json!(said.non_linearity), json!(found.non_linearity));
+    differ("dropout", said.dropout.into(), found.dropout.into());
+    differ("invertible", said.invertible.is_some().into(), found.invertible.is_some().into());
+    if let (Some(said), Some(found)) = (said.invertible, found.invertible) {
+        let key = format!("{source}.invertible_non_linearity");
+        differ(&key, json!(said.non_linearity), json!(found.non_linearity));
+        let key = "the invertible block's reduction factor";
+        differ(key, said.reduction_factor.into(), found.reduction_factor.into());
+    }
+    // The rest are of `config`.
+    let (Value::Object(said), Value::Object(found)) =
+        (json!(of_kind(&said)), json!(of_kind(found)))
+    else {
+        unreachable!("a struct is an object")
+    };
+    let keys = said.keys().filter(|&key| said[key] != found[key]);
+    let keys: Vec<String> =
+        keys.map(|key| format!("`{key}` {} (there {})", said[key], found[key])).collect();
+    if !keys.is_empty() {
+        let kind = json!(adapter.config);
+        differences.push(format!("`config` is {kind}, which has {}", keys.join(", ")));
+    }
+    bail!(
+        "`method.adapter`: expected what the adapter of `{source}` is: {}",
+        differences.join("; ")
+    )
+}
+
+/// What of a configuration `method.adapter.config` decides by itself.
+fn of_kind(config: &BottleneckConfig) -> BottleneckConfig {
+    BottleneckConfig {
+        reduction_factor: 1.0,
+        layer_reduction_factors: BTreeMap::new(),
+        leave_out: Vec::new(),
+        non_linearity: Activation::Relu,
+        dropout: 0.0,
+        invertible: None,
+        ..config.clone()
+    }
 }
 
 fn load_adapter(model: &mut PeftModel, name: &str, source: Option<&Source>) -> Result<()> {
@@ -177,6 +240,11 @@ fn load_head(model: &mut PeftModel, source: Option<&Source>, head: Head) -> Resu
 
 fn lora(mut model: PeftModel, method: &LoraMethod, seed: u64) -> Result<PeftModel> {
     let config = lora_config(method);
+    for (key, message) in
+        config.without_effect(model.config().num_hidden_layers).context("[method]")?
+    {
+        tracing::warn!("`method.{key}`: {message}");
+    }
     match &method.start {
         None => model.add_lora(&config, seed).context("[method]")?,
         Some(Source { path, from, .. }) if is_state_dict(path) => {
@@ -270,6 +338,40 @@ fn parts(parts: &[Part]) -> Trains {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_adapter_that_does_not_fit_is_told_by_its_keys() {
+        let adapter = AdapterConfig {
+            name: "nsmc".into(),
+            config: AdapterKind::Pfeiffer,
+            reduction_factor: 8.0,
+            layer_reduction_factors: BTreeMap::new(),
+            leave_out: vec![1],
+            non_linearity: NonLinearity::Preset,
+            invertible: false,
+            dropout: 0.0,
+        };
+        let said = bottleneck(&adapter).unwrap();
+        check_start(&adapter, &said).unwrap();
+        let message =
+            |found: &BottleneckConfig| check_start(&adapter, found).unwrap_err().to_string();
+        let narrow = BottleneckConfig { reduction_factor: 16.0, leave_out: vec![], ..said.clone() };
+        assert_eq!(
+            message(&narrow.with_invertible()),
+            "`method.adapter`: expected what the adapter of `method.sources.nsmc` is: \
+             `reduction_factor` is 8.0, there 16.0; `leave_out` is [1], there []; `invertible` is \
+             false, there true"
+        );
+        let houlsby = BottleneckConfig { leave_out: vec![1], ..BottleneckConfig::houlsby(8.0) };
+        assert_eq!(
+            message(&houlsby),
+            "`method.adapter`: expected what the adapter of `method.sources.nsmc` is: \
+             `non_linearity` is \"relu\", there \"swish\"; `config` is \"pfeiffer\", which has \
+             `mh_adapter` false (there true), `original_ln_before` true (there false)"
+        );
+        let scaled = BottleneckConfig { scaling: 4.0, ..said.clone() };
+        assert!(message(&scaled).ends_with("which has `scaling` 1.0 (there 4.0)"));
+    }
 
     #[test]
     fn only_targets_may_be_all_linear() {

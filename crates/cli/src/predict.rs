@@ -1,4 +1,4 @@
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 
 use anyhow::{Context, Result};
 use burn::tensor::{Device, activation};
@@ -14,7 +14,7 @@ const BATCH: usize = 64;
 
 pub(crate) fn run(args: &Predict, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
-    let record = run_directory::record(&args.run)?;
+    let record = run_directory::record(&args.run, &args.moved.set)?;
     let device = device::choose(args.device)?.device;
     let classifier = Classifier::of_run(&args.run, &record, &device)?;
     let mut answers = Answers::start(args.output, &classifier, std::io::stdout().lock())?;
@@ -46,7 +46,15 @@ fn texts(args: &Predict) -> Result<Box<dyn Iterator<Item = Result<String>>>> {
     };
     let lines = BufReader::new(reader).lines().enumerate();
     Ok(Box::new(lines.map(move |(index, line)| {
-        let line = line.with_context(|| format!("{name}:{}", index + 1))?;
+        let line = line.map_err(|error| {
+            let remedy = match error.kind() {
+                ErrorKind::InvalidData => {
+                    ": it may be CP949 (EUC-KR): `iconv -f CP949 -t UTF-8 FILE > NEW`"
+                }
+                _ => "",
+            };
+            anyhow::Error::new(error).context(format!("{name}:{}{remedy}", index + 1))
+        })?;
         // Windows begins a file in UTF-8 with a byte order mark.
         match line.strip_prefix('\u{feff}') {
             Some(text) if index == 0 => Ok(text.to_owned()),

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use nsmc_experiment::{
-    DataConfig, ExperimentConfig, ModelConfig, Provenance, WeightsKind, combined_sha256,
+    DataConfig, ExperimentConfig, ModelConfig, Provenance, Source, WeightsKind, combined_sha256,
     git_blob_sha1, sha256_file,
 };
+
+use crate::corpus::check_file;
 
 /// The program's part of a run's provenance; [`inputs`] gives the rest.
 pub(crate) fn of_this_program() -> Provenance {
@@ -32,20 +34,56 @@ pub(crate) fn inputs(config: &ExperimentConfig) -> Result<BTreeMap<String, Strin
     }
     inputs.extend(model(&config.model)?);
     for (key, kind, source) in config.method.sources_by_key() {
-        let (files, found) =
-            hash(&key, kind, &source.path).with_context(|| format!("`{key}` ({})", source.from))?;
-        ensure!(
-            found == source.sha256,
-            "{}: expected sha256 {} (`{key}.sha256`), found {found}: the weights of \"{}\" are not \
-             those that the run was configured for; `cargo xtask train` resolves the configuration \
-             anew, and `cargo xtask download` fetches what a manifest names",
-            source.path.display(),
-            source.sha256,
-            source.from
-        );
-        inputs.extend(files);
+        inputs.extend(weights(&key, kind, source)?);
     }
     Ok(inputs)
+}
+
+/// The files of weights that a method starts from, checked against their hash.
+fn weights(key: &str, kind: WeightsKind, source: &Source) -> Result<BTreeMap<String, String>> {
+    let (files, found) =
+        hash(key, kind, &source.path).with_context(|| format!("`{key}` ({})", source.from))?;
+    ensure!(
+        found == source.sha256,
+        "{}: expected sha256 {} (`{key}.sha256`), found {found}: the weights of \"{}\" are not those \
+         that the run was configured for; `cargo xtask train` resolves the configuration anew, and \
+         `cargo xtask download` fetches what a manifest names",
+        source.path.display(),
+        source.sha256,
+        source.from
+    );
+    Ok(files)
+}
+
+/// The configuration of a run with files where `moved` says that they lie by now, after a check that
+/// they are those that it read.
+pub(crate) fn relocated(config: &ExperimentConfig, moved: &[String]) -> Result<ExperimentConfig> {
+    if moved.is_empty() {
+        return Ok(config.clone());
+    }
+    let now = config.relocated(moved)?;
+    let (before, data) = (&config.data, &now.data);
+    for (key, before, file) in
+        [("data.train", &before.train, &data.train), ("data.test", &before.test, &data.test)]
+    {
+        if file.path != before.path {
+            check_file(key, file, &data.dataset)?;
+        }
+    }
+    if now.model != config.model {
+        model(&now.model)?;
+    }
+    let sources = |config: &ExperimentConfig| -> BTreeMap<String, PathBuf> {
+        let sources = config.method.sources_by_key().into_iter();
+        sources.map(|(key, _, source)| (key, source.path.clone())).collect()
+    };
+    let before = sources(config);
+    for (key, kind, source) in now.method.sources_by_key() {
+        if before.get(&key) != Some(&source.path) {
+            weights(&key, kind, source)?;
+        }
+    }
+    Ok(now)
 }
 
 /// Where the files that a run reads lie, by the keys of [`inputs`].
@@ -88,7 +126,8 @@ pub(crate) fn model(config: &ModelConfig) -> Result<BTreeMap<String, String>> {
     ensure!(
         path.is_dir(),
         "{}: no such folder; `cargo xtask download` fetches the model `{name}` if \
-         models/manifest.toml names it",
+         models/manifest.toml names it, and of a run that is done `--set model.path=DIR` says where it \
+         lies by now",
         path.display()
     );
     let (files, found) =

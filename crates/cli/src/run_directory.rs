@@ -4,11 +4,14 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
+use nsmc_eval::study::{self, Factor};
 use nsmc_experiment::{
     ConfigError, ExperimentConfig, FileLock, RunRecord, RunStatus, create_folder_durably,
     write_durably,
 };
 use nsmc_training::identities;
+
+use crate::provenance;
 
 /// Held by the process at work in the directory.
 pub(crate) const LOCK: &str = ".lock";
@@ -68,14 +71,19 @@ fn is_used(folder: &Path) -> Result<bool> {
 /// in; one that holds anything else is left alone.
 pub(crate) fn open(folder: &Path, config: &ExperimentConfig) -> Result<Mended> {
     let found = ExperimentConfig::read(&folder.join(CONFIG));
+    let there = found.as_ref().ok().cloned();
     let (same, mended) = check(folder, found, ExperimentConfig::identity, &config.identity())?;
     let done = RunRecord::read(&folder.join("record.json"))
         .is_ok_and(|record| record.status == RunStatus::Success);
     if !same || done {
+        let holds = match (same, there) {
+            (true, _) => "this run, and it is done".into(),
+            (false, Some(there)) => format!("another run{}", differences(&there, config)),
+            (false, None) => "another run".into(),
+        };
         bail!(
-            "{}: the run directory holds {}; give another with `--out`, or delete it",
-            folder.display(),
-            if same { "this run, and it is done" } else { "another run" }
+            "{}: the run directory holds {holds}; give another with `--out`, or delete it",
+            folder.display()
         );
     }
     // What is no part of the identity may have changed: where files lie, how often to save.
@@ -84,6 +92,32 @@ pub(crate) fn open(folder: &Path, config: &ExperimentConfig) -> Result<Mended> {
         write_config(folder, &toml)?;
     }
     Ok(mended)
+}
+
+/// In which keys a run is another.
+fn differences(there: &ExperimentConfig, here: &ExperimentConfig) -> String {
+    const SHOWN: usize = 4;
+    let factor =
+        |key: &str, first: String, second: String| Factor { key: key.into(), first, second };
+    // Those that a study passes over.
+    let batch = |config: &ExperimentConfig| config.evaluation.eval_batch_size.to_string();
+    let mut factors = vec![
+        factor("seed", there.seed.to_string(), here.seed.to_string()),
+        factor("evaluation.eval_batch_size", batch(there), batch(here)),
+    ];
+    factors.retain(|factor| factor.first != factor.second);
+    factors.extend(study::factors(there, here));
+    // Of another method nearly all keys are others.
+    factors.sort_by_key(|factor| factor.key != "method.name");
+    let shown = factors
+        .iter()
+        .take(SHOWN)
+        .map(|Factor { key, first, second }| format!("`{key}` is {first} there and {second} here"));
+    let mut text = shown.collect::<Vec<_>>().join(", ");
+    if factors.len() > SHOWN {
+        text += &format!(", and {} keys more differ", factors.len() - SHOWN);
+    }
+    if text.is_empty() { text } else { format!(" ({text})") }
 }
 
 /// Whether a locked directory is new or of an identity, by its configuration: what was read of it.
@@ -137,8 +171,9 @@ pub(crate) fn write_config(folder: &Path, toml: &str) -> Result<()> {
     Ok(write_durably(&folder.join(CONFIG), toml)?)
 }
 
-/// The record of a run, with the places of its files as the run directory's configuration has them.
-pub(crate) fn record(folder: &Path) -> Result<RunRecord> {
+/// The record of a run, with the places of its files as the run directory's configuration has them, but
+/// for those that were `moved`.
+pub(crate) fn record(folder: &Path, moved: &[String]) -> Result<RunRecord> {
     let path = folder.join("record.json");
     ensure!(
         path.is_file(),
@@ -147,7 +182,8 @@ pub(crate) fn record(folder: &Path) -> Result<RunRecord> {
     );
     let mut record = RunRecord::read(&path)?;
     let path = folder.join(CONFIG);
-    if path.is_file() {
+    let has_places = path.is_file();
+    if has_places {
         let config = ExperimentConfig::read(&path)?;
         ensure!(
             config.identity() == record.config.identity(),
@@ -155,19 +191,19 @@ pub(crate) fn record(folder: &Path) -> Result<RunRecord> {
             path.display()
         );
         record.config = config;
-    } else {
-        ensure!(
-            record.config.data.train.path != PathBuf::new(),
-            "{}: no such file; it says where the run's files lie",
-            path.display()
-        );
     }
+    record.config = provenance::relocated(&record.config, moved)?;
+    ensure!(
+        has_places || record.config.data.train.path != PathBuf::new(),
+        "{}: no such file; it says where the run's files lie",
+        path.display()
+    );
     Ok(record)
 }
 
 #[cfg(test)]
 mod tests {
-    use nsmc_experiment::Document;
+    use nsmc_experiment::{Document, MethodConfig};
 
     use super::*;
 
@@ -190,5 +226,45 @@ mod tests {
         second.seed += 1;
         let refused = open(folder.path(), &second).err().expect("it is another run");
         assert!(refused.to_string().contains("another run"), "{refused}");
+    }
+
+    #[test]
+    fn another_run_is_told_by_its_keys() {
+        let folder = tempfile::tempdir().expect("there is a temporary folder");
+        let text = include_str!("../../../fuzz/corpus/configuration/vanilla.toml");
+        let document = Document::parse(text, Path::new("vanilla.toml")).expect("it is TOML");
+        let there = ExperimentConfig::from_document(&document).expect("it is valid");
+        let _ = open(folder.path(), &there).expect("it is new");
+        let refused = |change: &dyn Fn(&mut ExperimentConfig)| {
+            let mut here = there.clone();
+            change(&mut here);
+            let error = open(folder.path(), &here).err().expect("it is another run");
+            error.to_string()
+        };
+        let message = refused(&|here| {
+            here.seed = 9;
+            here.training.learning_rate = 1e-3;
+        });
+        let expected = format!(
+            "the run directory holds another run (`seed` is {} there and 9 here, \
+             `training.learning_rate` is {:e} there and 1e-3 here); give another with `--out`",
+            there.seed, there.training.learning_rate
+        );
+        assert!(message.contains(&expected), "{message}");
+        let message = refused(&|here| here.evaluation.eval_batch_size = 3);
+        assert!(message.contains("(`evaluation.eval_batch_size` is "), "{message}");
+        let message = refused(&|here| {
+            here.data.max_length += 1;
+            here.data.validation_fraction += 0.1;
+            here.training.weight_decay += 0.5;
+            here.training.num_train_epochs += 1;
+            here.training.train_batch_size += 1;
+            here.method = MethodConfig::Majority;
+        });
+        assert!(
+            message.contains("(`method.name` is vanilla there and majority here, "),
+            "{message}"
+        );
+        assert!(message.contains(", and 2 keys more differ); give"), "{message}");
     }
 }

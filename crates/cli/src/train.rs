@@ -127,6 +127,16 @@ fn train_and_test(
             .with_context(|| format!("the token cache {}", cache.display()))
     };
     let (encoded, encoded_test) = (encode(&corpus.train)?, encode(&corpus.test)?);
+    for (encoded, file) in [(&encoded, "training"), (&encoded_test, "test")] {
+        let (cut, all) = (encoded.truncated(), encoded.len());
+        // `max_length` is there for the longest few.
+        if cut * 10 > all {
+            let length = config.data.max_length;
+            tracing::warn!(
+                "`data.max_length` = {length} cuts {cut} of {all} texts of the {file} file"
+            );
+        }
+    }
 
     let interrupter = lifeline.interrupter()?;
     let trainer = Trainer {

@@ -4,9 +4,11 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nsmc_eval::{ClassificationReport, Predictions};
-use nsmc_experiment::{ExperimentConfig, RunRecord, RunResults, RunStatus, Stretch, sha256_file};
+use nsmc_experiment::{
+    ExperimentConfig, MethodConfig, RunRecord, RunResults, RunStatus, Stretch, sha256_file,
+};
 use serde::Serialize;
 
 use crate::args::Verify;
@@ -46,14 +48,18 @@ struct Metrics {
 
 pub(crate) fn run(args: &Verify, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
+    // `runs/*` has reports in it, too.
+    let (runs, others): (Vec<&PathBuf>, Vec<&PathBuf>) =
+        args.runs.iter().partition(|path| path.is_dir());
+    if runs.is_empty() {
+        bail!("{}: no run directory", others[0].display());
+    }
+    for path in others {
+        tracing::warn!(path = %path.display(), "no run directory: passed over");
+    }
     let mut all = Vec::new();
-    for run in &args.runs {
-        ensure!(
-            run.join("record.json").is_file(),
-            "{}: no finished run: it has no record.json",
-            run.display()
-        );
-        let findings = Findings::of(run)?;
+    for run in runs {
+        let findings = Findings::of(run, &args.moved.set)?;
         if !args.json {
             findings.tell()?;
         }
@@ -75,7 +81,7 @@ fn is_of_pre_training(run: &Path) -> bool {
 }
 
 impl Findings {
-    fn of(run: &Path) -> Result<Self> {
+    fn of(run: &Path, moved: &[String]) -> Result<Self> {
         let mut findings = Self {
             run: run.into(),
             differences: Vec::new(),
@@ -83,9 +89,13 @@ impl Findings {
             metrics: None,
             files: 0,
         };
+        if !run.join("record.json").is_file() {
+            findings.differs("record.json", "the record of a finished run", "no such file");
+            return Ok(findings);
+        }
         findings.checksums(run)?;
         match RunRecord::read(&run.join("record.json")) {
-            Ok(record) => findings.record(run, &record)?,
+            Ok(record) => findings.record(run, &record, moved)?,
             Err(_) if is_of_pre_training(run) => findings.notes.push(
                 "a pre-training: it has no predictions and no hashes to be held against".into(),
             ),
@@ -110,7 +120,14 @@ impl Findings {
         let expected = match checksums::read(run) {
             Ok(Some(expected)) => expected,
             Ok(None) => {
-                self.notes.push(format!("no {}: the run's files are not checked", checksums::FILE));
+                // Records have named what a run read for as long as there have been hashes beside them.
+                match RunRecord::read(&run.join("record.json")) {
+                    Ok(RunRecord { provenance: Some(_), status: RunStatus::Success, .. }) => self
+                        .differs(checksums::FILE, "the hashes of the run's files", "no such file"),
+                    _ => self
+                        .notes
+                        .push(format!("no {}: the run's files are not checked", checksums::FILE)),
+                }
                 return Ok(());
             }
             Err(error) => {
@@ -132,8 +149,10 @@ impl Findings {
         Ok(())
     }
 
-    fn record(&mut self, run: &Path, record: &RunRecord) -> Result<()> {
+    fn record(&mut self, run: &Path, record: &RunRecord, moved: &[String]) -> Result<()> {
         let config = self.config(run, record)?;
+        let config =
+            provenance::relocated(&config, moved).with_context(|| format!("{}", run.display()))?;
         if let Some(provenance) = &record.provenance {
             for (place, expected) in &provenance.inputs {
                 self.input(&config, place, expected)?;
@@ -180,7 +199,7 @@ impl Findings {
                 Ok(())
             }
             (RunStatus::Failed { error }, _) => {
-                self.notes.push(format!("the run failed: {error}"));
+                self.differs("record.json: status", "a finished run", format!("failed: {error}"));
                 Ok(())
             }
         }
@@ -220,7 +239,9 @@ impl Findings {
             .find_map(|(key, path)| (key == place).then_some(path))
             .filter(|path| path.is_file());
         let Some(path) = path else {
-            self.notes.push(format!("{place}: not at hand"));
+            let key = place.split('/').next().unwrap_or(place);
+            self.notes
+                .push(format!("{place}: not at hand (`--set {key}.path=…` says where it lies)"));
             return Ok(());
         };
         self.files += 1;
@@ -240,6 +261,16 @@ impl Findings {
     ) -> Result<()> {
         let steps: usize = results.epochs.iter().map(|epoch| epoch.steps).sum();
         self.same("record.json: steps", steps, results.steps);
+        if !config.method.is_baseline() {
+            let (expected, found) = (config.training.num_train_epochs, results.epochs.len());
+            self.same("record.json: epochs", expected, found);
+        }
+        if let (MethodConfig::AdapterFusion(method), Some(stage)) =
+            (&config.method, &results.adapter_stage)
+        {
+            let expected = method.adapter_training.num_train_epochs;
+            self.same("record.json: adapter_stage: epochs", expected, stage.epochs.len());
+        }
         let path = run.join("predictions.tsv");
         if !path.is_file() {
             self.differs("predictions.tsv", "the run's predictions", "no such file");

@@ -51,12 +51,12 @@ pub enum DataError {
         budget: usize,
     },
     /// polars could not read what passed the checks.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {}", cause(reason), path = path.display())]
     Polars {
         /// The file.
         path: PathBuf,
-        /// polars' reason.
-        source: polars::error::PolarsError,
+        /// polars' own.
+        reason: polars::error::PolarsError,
     },
     /// More reviews are asked for than there are.
     #[error("expected a size of at most {available} {what}, found {wanted}")]
@@ -75,11 +75,37 @@ pub enum DataError {
         what: &'static str,
     },
     /// The tokenizer refused its files or a text.
-    #[error("{context}: {source}")]
+    #[error("{context}: {reason}")]
     Tokenizer {
         /// What was being done.
         context: String,
-        /// The library's reason.
-        source: tokenizers::Error,
+        /// The library's own.
+        reason: tokenizers::Error,
     },
+}
+
+/// Without polars' advice, which is for its callers.
+fn cause(reason: &polars::error::PolarsError) -> String {
+    reason.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    #[test]
+    fn a_librarys_reason_is_told_once_and_without_advice_to_its_callers() {
+        let path = PathBuf::from("reviews.csv");
+        let reason =
+            polars::error::PolarsError::ComputeError("bad\n\nYou might want to try".into());
+        let polars = DataError::Polars { path, reason };
+        let tokenizer = DataError::Tokenizer { context: "vocab.txt".into(), reason: "bad".into() };
+        for (error, expected) in [(polars, "reviews.csv: bad"), (tokenizer, "vocab.txt: bad")] {
+            assert_eq!(error.to_string(), expected);
+            // A chain of errors is printed with all its links.
+            assert!(error.source().is_none());
+        }
+    }
 }

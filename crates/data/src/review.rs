@@ -77,20 +77,25 @@ pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataErr
     for name in wanted.into_iter().flatten() {
         place(name)?;
     }
-    let frame = read_frame(&bytes, format).map_err(|source| match format.quoting {
-        // Its structure was found good: what is left are quotes in the wrong place.
-        true => DataError::File { path: path.into(), message: format!("{QUOTES}: {source}") },
-        false => DataError::Polars { path: path.into(), source },
+    let misquoted = || {
+        let line = misquoted_line(&bytes, format.delimiter).filter(|_| format.quoting)?;
+        Some(DataError::Line { path: path.into(), line, message: QUOTES.into() })
+    };
+    // Its structure was found good: what is left are quotes in the wrong place.
+    let frame = read_frame(&bytes, format).map_err(|reason| {
+        misquoted().unwrap_or_else(|| DataError::Polars { path: path.into(), reason })
     })?;
     let suspect = if format.quoting { QUOTES } else { CARRIAGE_RETURN };
     let (rows, read) = (structure.rows.len(), frame.height());
     if rows != read {
-        let message = format!("{suspect}: one reader finds {rows} rows, another {read}");
-        return Err(DataError::File { path: path.into(), message });
+        return Err(misquoted().unwrap_or_else(|| {
+            let message = format!("{suspect}: one reader finds {rows} rows, another {read}");
+            DataError::File { path: path.into(), message }
+        }));
     }
     let texts = |name: &String| -> Result<Vec<String>, DataError> {
         let column = frame.column(name).and_then(|column| column.str().cloned());
-        let column = column.map_err(|source| DataError::Polars { path: path.into(), source })?;
+        let column = column.map_err(|reason| DataError::Polars { path: path.into(), reason })?;
         let texts: Vec<String> =
             column.iter().map(|text| text.unwrap_or_default().to_owned()).collect();
         // Of quotes in the wrong place, and of a carriage return at the end of a field, each reader makes
@@ -187,7 +192,7 @@ fn plain_structure(path: &Path, bytes: &[u8], delimiter: u8) -> Result<Structure
         let line_number = index + 1;
         let error = |message| DataError::Line { path: path.into(), line: line_number, message };
         let line = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line))
-            .map_err(|source| error(format!("not valid UTF-8: {source}")))?;
+            .map_err(|_| error(not_utf8(path, bytes)))?;
         let fields = line.split(char::from(delimiter)).count();
         if index == 0 {
             columns = line.split(char::from(delimiter)).map(str::to_owned).collect();
@@ -220,8 +225,7 @@ fn quoted_structure(path: &Path, bytes: &[u8], format: &Format) -> Result<Struct
             .map_err(|blank| error(blank, BLANK_LINE.to_owned()))?;
         let read = reader.read_record(&mut record).map_err(|source| {
             let message = match source.kind() {
-                // The source's own words name a line, too: the reader's.
-                csv::ErrorKind::Utf8 { err, .. } => format!("not valid UTF-8: {err}"),
+                csv::ErrorKind::Utf8 { .. } => not_utf8(path, bytes),
                 _ => source.to_string(),
             };
             error(line, message)
@@ -248,6 +252,56 @@ fn row_line(bytes: &[u8], position: &csv::Position) -> Result<usize, usize> {
     // A row ends for the reader at its carriage return, before the line break.
     let own = usize::from(bytes[..start].ends_with(b"\r"));
     if breaks > own { Err(line + own) } else { Ok(line + breaks) }
+}
+
+/// The line of the first quote that stands where none may, of the first carriage return alone, or of a
+/// quote that is never closed. A quote within a field that does not begin with one comes last: most
+/// readers take it as it is.
+fn misquoted_line(bytes: &[u8], delimiter: u8) -> Option<usize> {
+    enum State {
+        Start,
+        Plain,
+        Quoted,
+        Closed,
+    }
+    let (mut state, mut line, mut opened, mut within) = (State::Start, 1, 1, None);
+    let mut bytes = strip_bom(bytes).iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        let ends = byte == delimiter || byte == b'\n' || byte == b'\r';
+        if byte == b'\r' && !matches!(state, State::Quoted) && bytes.peek() != Some(&b'\n') {
+            return Some(line);
+        }
+        state = match state {
+            State::Quoted if byte == b'"' => State::Closed,
+            State::Quoted => State::Quoted,
+            State::Closed if byte == b'"' => State::Quoted,
+            State::Closed if !ends => return Some(line),
+            State::Start if byte == b'"' => {
+                opened = line;
+                State::Quoted
+            }
+            _ if ends => State::Start,
+            _ => {
+                if byte == b'"' {
+                    within.get_or_insert(line);
+                }
+                State::Plain
+            }
+        };
+        line += usize::from(byte == b'\n');
+    }
+    if matches!(state, State::Quoted) { Some(opened) } else { within }
+}
+
+/// What is wrong with a file that is not UTF-8, and what to do. Of encodings it may be in, those that
+/// spreadsheets write in Korea.
+fn not_utf8(path: &Path, bytes: &[u8]) -> String {
+    let utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+    let (is, encoding) = match utf16 {
+        true => ("it is UTF-16", "UTF-16"),
+        false => ("it may be CP949 (EUC-KR)", "CP949"),
+    };
+    format!("not valid UTF-8; {is}: `iconv -f {encoding} -t UTF-8 {} > NEW`", path.display())
 }
 
 fn fields_message(expected: usize, found: usize) -> String {
@@ -346,7 +400,7 @@ mod tests {
         let with_id = Format { id_column: Some("별점".into()), ..format.clone() };
         let stray = "별점,리뷰,감정\n10,좋다,긍정\n1,\" 별 \"로 \",부정\n";
         let message = read(stray, &format).unwrap_err().to_string();
-        assert!(message.contains("reviews.txt: expected a quoted field to end"), "{message}");
+        assert!(message.ends_with(&format!("reviews.txt:3: {QUOTES}")), "{message}");
         let stray = "별점,리뷰,감정\n1,가,긍정\n2,\" 나,긍정\n3,\" 다 \"라 \",부정\n";
         let message = read(stray, &format).unwrap_err().to_string();
         assert!(message.contains("reviews.txt:3: expected a quoted field to end"), "{message}");
@@ -383,7 +437,14 @@ mod tests {
         let mut bytes = good.as_bytes().to_vec();
         bytes.extend(b"2\t\xec\xa2\t1\n");
         let message = read(bytes, &nsmc()).unwrap_err().to_string();
-        assert!(message.contains(":3: not valid UTF-8"), "{message}");
+        let remedy = "reviews.txt > NEW`";
+        assert!(message.contains(":3: not valid UTF-8; it may be CP949"), "{message}");
+        assert!(message.ends_with(remedy), "{message}");
+        let utf16: Vec<u8> =
+            format!("\u{feff}{good}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let message = read(utf16, &nsmc()).unwrap_err().to_string();
+        assert!(message.contains(":1: not valid UTF-8; it is UTF-16: `iconv"), "{message}");
+        assert!(message.ends_with(remedy), "{message}");
     }
 
     #[test]
@@ -416,7 +477,36 @@ mod tests {
         }
         let broken = b"id,document,label\r\n1,a,1\r\n2,\xec\xa2,1\r\n";
         let message = read(broken, &format).unwrap_err().to_string();
-        assert!(message.contains(":3: not valid UTF-8: invalid utf-8"), "{message}");
+        assert!(
+            message.contains(":3: not valid UTF-8; it may be CP949 (EUC-KR): `iconv -f CP949"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_quote_in_the_wrong_place_is_named_by_its_line() {
+        let format = Format { delimiter: b',', quoting: true, ..nsmc() };
+        for (rows, line) in [
+            ("1,가,1\n2,\"별로\" 야,0\n3,다,1\n", 3),
+            ("1,\"가\n나\",1\n2,\"별로\"야\"\",0\n", 4),
+            ("1,화면 2\" 짜리,1\n2,\"별로\" 야,0\n", 3),
+            ("1,가,1\n2,나,0\n3,\"다,1\n", 4),
+        ] {
+            let text = format!("id,document,label\n{rows}");
+            let error = read(&text, &format).unwrap_err();
+            let message = error.to_string();
+            if rows.ends_with("\"다,1\n") {
+                // What follows an open quote is one field.
+                assert!(message.contains(":4: expected 3 fields"), "{message}");
+                assert_eq!(misquoted_line(text.as_bytes(), b','), Some(line));
+            } else {
+                assert!(message.ends_with(&format!("reviews.txt:{line}: {QUOTES}")), "{message}");
+            }
+        }
+        let good = "id,document,label\r\n1,\"\"\"가\"\", \r나\",1\r\n2,,\"0\"";
+        assert_eq!(misquoted_line(good.as_bytes(), b','), None);
+        assert_eq!(misquoted_line("a,b\n1,2\"\n".as_bytes(), b','), Some(2));
+        assert_eq!(misquoted_line("a,b\n1\r2,3\n".as_bytes(), b','), Some(2));
     }
 
     #[test]

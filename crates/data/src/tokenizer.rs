@@ -335,9 +335,9 @@ impl BertTokenizer {
             let message = "the post-processor's template for a text asks for a second one";
             return Err(DataError::File { path: path.into(), message: message.into() });
         }
-        let tokenizer = Tokenizer::from_bytes(&bytes).map_err(|source| DataError::Tokenizer {
+        let tokenizer = Tokenizer::from_bytes(&bytes).map_err(|reason| DataError::Tokenizer {
             context: path.display().to_string(),
-            source,
+            reason,
         })?;
         let normalizer = &json["normalizer"];
         let settings = Settings {
@@ -362,9 +362,9 @@ impl BertTokenizer {
             .and_then(|entries| {
                 WordPiece::builder().vocab(entries).unk_token(settings.unk_token.0.clone()).build()
             })
-            .map_err(|source| DataError::Tokenizer {
+            .map_err(|reason| DataError::Tokenizer {
                 context: vocab.display().to_string(),
-                source,
+                reason,
             })?;
         Self::assemble(model, settings, vocab)
     }
@@ -379,7 +379,7 @@ impl BertTokenizer {
         let tokens = settings.special_tokens();
         let model =
             train_wordpiece(documents, vocab_size, &tokens, settings.normalizer()).map_err(
-                |source| DataError::Tokenizer { context: "training the vocabulary".into(), source },
+                |reason| DataError::Tokenizer { context: "training the vocabulary".into(), reason },
             )?;
         Self::assemble(model, settings, Path::new("the trained vocabulary"))
     }
@@ -417,7 +417,7 @@ impl BertTokenizer {
     }
 
     fn new(mut tokenizer: Tokenizer, settings: Settings, path: &Path) -> Result<Self, DataError> {
-        let error = |source| DataError::Tokenizer { context: path.display().to_string(), source };
+        let error = |reason| DataError::Tokenizer { context: path.display().to_string(), reason };
         tokenizer.with_padding(None).with_truncation(None).map_err(error)?;
         let mut vocab: Vec<(u32, String)> =
             tokenizer.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
@@ -542,7 +542,7 @@ impl BertTokenizer {
         let json = self
             .tokenizer
             .to_string(true)
-            .map_err(|source| DataError::Tokenizer { context: context(), source })?;
+            .map_err(|reason| DataError::Tokenizer { context: context(), reason })?;
         fs_err::write(folder.join("tokenizer.json"), json)?;
         fs_err::write(folder.join("vocab.txt"), self.vocab.join("\n") + "\n")?;
         let [pad, unk, cls, sep, mask] = self.settings.special_tokens();
@@ -603,8 +603,8 @@ fn truncation(max_length: usize) -> TruncationParams {
     }
 }
 
-fn encode_error(source: tokenizers::Error) -> DataError {
-    DataError::Tokenizer { context: "encoding".into(), source }
+fn encode_error(reason: tokenizers::Error) -> DataError {
+    DataError::Tokenizer { context: "encoding".into(), reason }
 }
 
 #[cfg(test)]

@@ -17,12 +17,12 @@ pub enum EvalError {
         message: String,
     },
     /// A file is not what it should be.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {reason}", path = path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// Where and why.
-        source: serde_json::Error,
+        reason: serde_json::Error,
     },
     /// The parts of a file, or of files that belong together, do not fit each other.
     #[error("{path}: {message}", path = path.display())]
@@ -52,4 +52,20 @@ pub enum EvalError {
         /// The file.
         path: PathBuf,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_json_is_told_once() {
+        let reason = serde_json::from_str::<usize>("{").unwrap_err();
+        let error = EvalError::Json { path: "record.json".into(), reason };
+        assert!(error.to_string().starts_with("record.json: "), "{error}");
+        // A chain of errors is printed with all its links.
+        assert!(error.source().is_none());
+    }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::document::{Node, Value};
 use crate::method::read_method;
 use crate::reader::{FromNode, Reader};
-use crate::{ConfigError, Document, MethodConfig, Problem, sha256_hex};
+use crate::{ConfigError, Document, MethodConfig, Origin, Problem, sha256_hex};
 
 /// The most encoder layers there may be.
 pub(crate) const MAX_LAYERS: usize = 256;
@@ -135,7 +135,8 @@ pub struct DataFile {
     pub class_counts: Vec<usize>,
 }
 
-/// How a run is trained. The names are those of transformers' `TrainingArguments`.
+/// How a run is trained. The names are those of transformers' `TrainingArguments`, but for
+/// `train_batch_size`, `optimizer`, `precision` and `selection`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainingConfig {
     /// Passes over the training reviews.
@@ -266,6 +267,7 @@ impl ExperimentConfig {
         if let (Some(data), Some(training)) = (&data, &training)
             && training.selection == Selection::Best
             && data.validation_fraction == 0.0
+            && reader.is_sound("data.validation_fraction")
         {
             reader.problem(
                 "training",
@@ -320,6 +322,39 @@ impl ExperimentConfig {
             source.path = PathBuf::new();
         }
         config
+    }
+
+    /// The same with files where `assignments` say that they lie: `data.train.path=FILE`, as `--set`
+    /// takes it. Nothing else of a run can be set.
+    pub fn relocated(&self, assignments: &[String]) -> Result<Self, ConfigError> {
+        let mut config = self.clone();
+        let mut document = Document::parse(&self.to_toml(), Path::new("config.toml"))?;
+        for assignment in assignments {
+            document.set(assignment)?;
+            config = Self::from_document(&document)?;
+            if config.without_paths() != self.without_paths() {
+                return Err(ConfigError::Problems(vec![Problem {
+                    origin: Origin::Argument(format!("--set {assignment}")),
+                    key: assignment.split('=').next().unwrap_or_default().trim().into(),
+                    message: format!(
+                        "expected a place of what the run read ({}); all else is as it was run",
+                        self.places().join(", ")
+                    ),
+                }]));
+            }
+        }
+        Ok(config)
+    }
+
+    /// The keys that say where files lie.
+    fn places(&self) -> Vec<String> {
+        let mut places = vec!["data.train.path".into(), "data.test.path".into()];
+        if let ModelConfig::Pretrained { .. } = &self.model {
+            places.push("model.path".into());
+        }
+        let sources = self.method.sources_by_key().into_iter();
+        places.extend(sources.map(|(key, ..)| format!("{key}.path")));
+        places
     }
 
     /// The run's name: method, training size, seed and the first eight digits of its identity. A
@@ -393,9 +428,15 @@ pub(crate) fn read_model(model: &mut Reader<'_>) -> ModelConfig {
         Pretrained,
         Scratch,
     }
-    match model
-        .choice("source", &[("pretrained", Source::Pretrained), ("scratch", Source::Scratch)])
-    {
+    let source =
+        model.choice("source", &[("pretrained", Source::Pretrained), ("scratch", Source::Scratch)]);
+    if !model.is_sound("source") {
+        // Which keys belong here is not known.
+        model.entries();
+        let path = PathBuf::new();
+        return ModelConfig::Pretrained { name: String::new(), revision: String::new(), path };
+    }
+    match source {
         Source::Pretrained => ModelConfig::Pretrained {
             name: model.get("name"),
             revision: model.get("revision"),
@@ -439,30 +480,43 @@ fn read_data(data: &mut Reader<'_>) -> DataConfig {
             (2..=DataConfig::MAX_LABELS).contains(&labels.len()) && are_different(labels)
         },
     );
-    let per_label = match labels.len() {
-        0 => "an array of different strings, one per label".into(),
-        count => format!("an array of {count} different strings, one per label"),
+    let count = data.is_sound("labels").then_some(labels.len());
+    let per_label = match count {
+        None => "an array of different strings, one per label".into(),
+        Some(count) => format!("an array of {count} different strings, one per label"),
     };
+    let one_per_label = |found: usize| count.is_none_or(|count| count == found);
     let read_file = |file: &mut Reader<'_>| DataFile {
         path: PathBuf::from(file.get::<String>("path")),
         sha256: file.sha256("sha256"),
         class_counts: file.get_if(
             "class_counts",
             "an array with one count per label, or [] if none are documented",
-            |counts: &Vec<usize>| counts.is_empty() || counts.len() == labels.len(),
+            |counts: &Vec<usize>| counts.is_empty() || one_per_label(counts.len()),
         ),
     };
     let train = data.table("train", read_file);
     let test = data.table("test", read_file);
     let missing = || DataFile { path: PathBuf::new(), sha256: String::new(), class_counts: vec![] };
+    let label_names: Vec<String> = data.get_if("label_names", &per_label, |names: &Vec<String>| {
+        one_per_label(names.len()) && are_different(names)
+    });
+    for (index, name) in label_names.iter().enumerate() {
+        if name.trim().is_empty() || name.contains(char::is_control) {
+            // They stand in tables of tab-separated lines.
+            let message = format!(
+                "expected a class's name, without tabs, line breaks and other control characters, \
+                 found {name:?}"
+            );
+            data.problem_of_item("label_names", index, message);
+        }
+    }
     DataConfig {
         dataset: data.get("dataset"),
         id_column: data.get("id_column"),
         text_column: data.get("text_column"),
         label_column: data.get("label_column"),
-        label_names: data.get_if("label_names", &per_label, |names: &Vec<String>| {
-            names.len() == labels.len() && are_different(names)
-        }),
+        label_names,
         delimiter: data.get_if("delimiter", "one ASCII character", |text: &String| {
             text.len() == 1 && text.is_ascii()
         }),
@@ -597,6 +651,117 @@ metric_batch_size = 32
             "run.toml:49: `evaluation.eval_batch_size`: missing: expected an integer from 1",
         ] {
             assert!(message.contains(expected), "{expected}\nis not in\n{message}");
+        }
+    }
+
+    /// The mistakes in [`COMPLETE`] with one text in the place of another, a line each.
+    fn mistakes(of: &str, instead: &str) -> Vec<String> {
+        assert!(COMPLETE.contains(of), "{of}");
+        let message = read(&COMPLETE.replace(of, instead)).unwrap_err().to_string();
+        message.lines().filter(|line| !line.ends_with(" mistakes")).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn what_follows_from_a_mistake_is_none() {
+        let message = read(
+            &COMPLETE
+                .replace("selection = \"last\"", "selection = \"best\"")
+                .replace("validation_fraction = 0.1", "validation_fraction = 0.9"),
+        );
+        let message = message.unwrap_err().to_string();
+        assert!(message.contains("`data.validation_fraction`: expected a number"), "{message}");
+        assert!(!message.contains("needs a validation split"), "{message}");
+        for (of, instead) in [
+            ("labels = [\"0\", \"1\"]", "labels = [0, 1]"),
+            ("labels = [\"0\", \"1\"]", "labels = [\"0\"]"),
+            ("labels = [\"0\", \"1\"]", "labels = [\"0\", \"0\"]"),
+            ("labels = [\"0\", \"1\"]\n", ""),
+            ("name = \"vanilla\"", "name = \"vanila\"\nrank = 4"),
+            ("source = \"scratch\"", "source = \"scrach\""),
+        ] {
+            let found = mistakes(of, instead);
+            assert_eq!(found.len(), 1, "{instead}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn of_an_array_the_item_is_named_that_is_wrong() {
+        for (of, instead, expected) in [
+            (
+                "labels = [\"0\", \"1\"]",
+                "labels = [\"0\",\n1]",
+                "run.toml:19: `data.labels[1]`: expected a string, found the integer 1; strings have \
+                 quotes: `[\"0\", \"1\"]`",
+            ),
+            (
+                "labels = [\"0\", \"1\"]",
+                "labels = [\"0\", \"0\"]",
+                "`data.labels`: expected an array of 2 to 1000 different strings, the labels as they \
+                 stand in the file, found the array [\"0\", \"0\"]",
+            ),
+            (
+                "[75173, 74827]",
+                "[75173, -1]",
+                "`data.train.class_counts[1]`: expected an integer from 0, found the integer -1",
+            ),
+            (
+                "[75173, 74827]",
+                "[75173]",
+                "one count per label, or [] if none are documented, found the array [75173]",
+            ),
+            (
+                "name = \"vanilla\"",
+                "name = \"head\"\ntrains = [\"classifier\"]",
+                "`method.trains[0]`: expected \"head\", \"pooler\", \"layer_norm\" or \"embeddings\", \
+                 found the string \"classifier\"",
+            ),
+            ("seed = 42", "seed = -1", "`seed`: expected an integer from 0, found the integer -1"),
+            (
+                "dataset = \"nsmc\"",
+                "dataset = 5",
+                "`data.dataset`: expected a string, found the integer 5; strings have quotes: `\"5\"`",
+            ),
+            // What no quotes would mend.
+            ("name = \"vanilla\"", "name = 5", "or \"tfidf\", found the integer 5"),
+        ] {
+            let found = mistakes(of, instead);
+            assert!(found.len() == 1 && found[0].ends_with(expected), "{expected}\n{found:#?}");
+        }
+        let many = format!("[{}]", "12345, ".repeat(100));
+        let found = mistakes("[75173, 74827]", &many);
+        assert!(found[0].ends_with("found an array of 100"), "{found:?}");
+    }
+
+    #[test]
+    fn an_argument_says_how_it_is_quoted() {
+        let message = |assignment: &str| {
+            let mut document = Document::parse(COMPLETE, Path::new("run.toml")).unwrap();
+            document.set(assignment).unwrap();
+            ExperimentConfig::from_document(&document).unwrap_err().to_string()
+        };
+        for (assignment, expected) in [
+            ("data.test.path=123", "quotes: `--set 'data.test.path=\"123\"'`"),
+            ("data.id_column = true", "quotes: `--set 'data.id_column=\"true\"'`"),
+            ("data.dataset=2024-01-01", "quotes: `--set 'data.dataset=\"2024-01-01\"'`"),
+            ("data.dataset=1_000", "quotes: `--set 'data.dataset=\"1_000\"'`"),
+            ("data.labels=[0, 1]", "quotes: `--set 'data.labels=[\"0\", \"1\"]'`"),
+            ("data.test={path=5}", "quotes: `--set 'data.test.path=\"5\"'`"),
+        ] {
+            let message = message(assignment);
+            assert!(message.ends_with(expected), "{expected}\n{message}");
+        }
+        assert!(message("training.optimizer=5").ends_with("found the integer 5"));
+    }
+
+    #[test]
+    fn a_class_has_a_name_that_fits_into_a_table() {
+        for (name, shown) in [("a\\tb", "a\\tb"), ("a\\nb", "a\\nb"), ("", ""), (" ", " ")] {
+            let found = mistakes("\"positive\"", &format!("\"{name}\""));
+            let expected = format!(
+                "run.toml:19: `data.label_names[1]`: expected a class's name, without tabs, line \
+                 breaks and other control characters, found \"{shown}\""
+            );
+            assert_eq!(found, [expected]);
         }
     }
 

@@ -5,6 +5,9 @@ use toml::de::{DeTable, DeValue};
 
 use crate::{ConfigError, Origin};
 
+/// Bytes of the longest array that is quoted as it stands.
+const SHOWN: usize = 80;
+
 /// A TOML tree whose every value remembers where it came from, so that layers can be laid over one
 /// another and a mistake still names its file and line.
 #[derive(Clone, Debug)]
@@ -44,9 +47,9 @@ impl Document {
 
     /// Parses TOML text; `path` is what mistakes are reported under.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let table = DeTable::parse(text).map_err(|source| ConfigError::Syntax {
+        let table = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
             path: path.into(),
-            source: Box::new(source),
+            reason: error.to_string().trim_end().into(),
         })?;
         let line_starts: Vec<usize> =
             std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
@@ -213,14 +216,29 @@ impl Node {
         }
     }
 
+    /// The same as a string, or as an array of strings, that a person may have meant by what they wrote
+    /// without quotes.
+    pub(crate) fn quoted(&self) -> Self {
+        let origin = self.origin.clone();
+        let value = match &self.value {
+            Value::Array(items) => Value::Array(items.iter().map(Self::quoted).collect()),
+            Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => Value::String(self.text()),
+            value => value.clone(),
+        };
+        Self { value, origin }
+    }
+
     /// What the value is, in words.
     pub(crate) fn describe(&self) -> String {
         match &self.value {
-            Value::String(text) => format!("the string \"{text}\""),
+            Value::String(text) => format!("the string {text:?}"),
             Value::Integer(value) => format!("the integer {value}"),
             Value::Float(value) => format!("the number {value}"),
             Value::Boolean(value) => format!("{value}"),
-            Value::Array(_) => "an array".into(),
+            Value::Array(items) => match self.text() {
+                text if text.len() <= SHOWN => format!("the array {text}"),
+                _ => format!("an array of {}", items.len()),
+            },
             Value::Table(_) => "a table".into(),
             Value::Other(kind) => (*kind).into(),
         }
@@ -259,6 +277,16 @@ mod tests {
         assert_eq!(lookup(&lower, "a.x").value, Value::Integer(1));
         assert_eq!(lookup(&lower, "a.y").value, Value::String("two".into()));
         assert_eq!(lookup(&lower, "b.z").value, Value::Integer(3));
+    }
+
+    #[test]
+    fn a_syntax_error_is_told_once() {
+        let error = Document::parse("seed = \n", Path::new("run.toml")).unwrap_err();
+        let message = error.to_string();
+        assert!(message.starts_with("run.toml: not valid TOML: TOML parse error at line 1"));
+        assert_eq!(message.trim_end(), message);
+        // A chain of errors is printed with all its links.
+        assert!(std::error::Error::source(&error).is_none());
     }
 
     #[test]

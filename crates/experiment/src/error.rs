@@ -8,12 +8,12 @@ pub enum ConfigError {
     #[error(transparent)]
     Read(#[from] std::io::Error),
     /// The file is no TOML.
-    #[error("{path}: not valid TOML: {source}", path = path.display())]
+    #[error("{path}: not valid TOML: {reason}", path = path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
         /// Where and why.
-        source: Box<toml::de::Error>,
+        reason: String,
     },
     /// A `--set` argument is not of the form `key=value`.
     #[error("`--set {0}`: expected `key=value`, for instance `--set training.learning_rate=5e-5`")]

@@ -112,6 +112,8 @@ pub(crate) fn read_grid(profile: &mut Reader<'_>, methods: &[String]) -> Option<
     });
     let recipes: BTreeMap<String, Recipe> = recipes.unwrap_or_default();
     let trials = profile.table_if_any("trials", |table| read_trials(table, &recipes, methods));
+    let trial_seed = trials.as_ref().map(|trials| trials.seed);
+    let trial_seed = trial_seed.filter(|_| profile.is_sound("trials.seed"));
     let grid = profile.table("grid", |grid| {
         let crossed = read_recipes(grid, &recipes);
         let rows = grid.tables("cells", |cell| {
@@ -124,12 +126,12 @@ pub(crate) fn read_grid(profile: &mut Reader<'_>, methods: &[String]) -> Option<
             let set = cell.table_if_any("set", |set| set.entries()).unwrap_or_default();
             (follows.unwrap_or_default(), Cell { set, ..Cell::of(method) })
         });
-        if rows.is_empty() {
+        if rows.is_empty() && grid.is_sound("cells") {
             grid.problem("cells", "expected at least one cell");
         }
         let seeds = grid
             .get_if("seeds", "one or more integers from 0", |seeds: &Vec<u64>| !seeds.is_empty());
-        if trials.as_ref().is_some_and(|trials| seeds.contains(&trials.seed)) {
+        if trial_seed.is_some_and(|seed| seeds.contains(&seed)) {
             grid.problem("seeds", "expected seeds other than that of the trials");
         }
         let paper_scale = grid

@@ -160,6 +160,7 @@ impl PretrainingConfig {
         }
         if let (Some(ModelConfig::Scratch(model)), Some(corpus)) = (&model, &corpus)
             && corpus.max_length > model.max_position_embeddings
+            && reader.is_sound("model.max_position_embeddings")
         {
             reader.problem("corpus", "`max_length` is beyond `model.max_position_embeddings`");
         }
@@ -225,7 +226,9 @@ fn read_recipe(training: &mut Reader<'_>) -> PretrainingRecipe {
         max_grad_norm: training.within("max_grad_norm", 0.0..),
         mask_fraction: training.within("mask_fraction", positive),
     };
-    if recipe.warmup_steps + recipe.decay_steps > recipe.num_train_steps {
+    if recipe.warmup_steps + recipe.decay_steps > recipe.num_train_steps
+        && training.is_sound("num_train_steps")
+    {
         training.problem("num_train_steps", "expected at least `warmup_steps` and `decay_steps`");
     }
     recipe
@@ -234,6 +237,21 @@ fn read_recipe(training: &mut Reader<'_>) -> PretrainingRecipe {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_follows_from_a_mistake_is_none() {
+        let profile = include_str!("../../../configs/pretraining/ko-reviews.toml")
+            .replace("num_train_steps = 800", "num_train_steps = -800");
+        let document = Document::parse(&profile, Path::new("ko.toml")).unwrap();
+        let mut reader = Reader::new(&document.root);
+        let recipe = reader.table("training", read_recipe);
+        for key in ["seed", "model", "adapter", "corpus", "evaluation"] {
+            reader.has(key);
+        }
+        let message = reader.finish(recipe).unwrap_err().to_string();
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert!(message.contains("`training.num_train_steps`: expected an integer from 1"));
+    }
 
     #[test]
     fn an_adapters_model_is_known_by_all_that_is_read_of_it() {

@@ -37,6 +37,8 @@ pub struct Profile {
     shared: Document,
     overrides: Overrides,
     recipes: BTreeMap<String, Recipe>,
+    /// The text of each method's file: an edit of one while a grid is at work is no part of it.
+    methods: BTreeMap<String, String>,
     methods_folder: PathBuf,
 }
 
@@ -60,7 +62,7 @@ pub struct Catalog<'a> {
 }
 
 impl Profile {
-    /// Reads a profile; the method files are looked for in `methods/` beside it.
+    /// Reads a profile, and the methods' files in `methods/` beside it.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let mut shared = Document::read(path)?;
         let mut root = Document::empty(shared.root.origin.clone());
@@ -71,8 +73,9 @@ impl Profile {
         }
         let methods_folder = path.with_file_name("methods");
         let methods = method_files(&methods_folder)?;
+        let names: Vec<String> = methods.keys().cloned().collect();
         let mut reader = Reader::new(&root.root);
-        let grid = read_grid(&mut reader, &methods);
+        let grid = read_grid(&mut reader, &names);
         let Grid { cells, baselines, seeds, paper_scale, overrides, recipes, trials } =
             reader.finish(grid)?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -86,6 +89,7 @@ impl Profile {
             shared,
             overrides,
             recipes,
+            methods,
             methods_folder,
         })
     }
@@ -126,20 +130,17 @@ impl Profile {
         assignments: &[String],
         catalog: Catalog<'_>,
     ) -> Result<ExperimentConfig, ConfigError> {
-        let methods = method_files(&self.methods_folder)?;
-        if !methods.contains(&cell.method) {
+        let Some(method) = self.methods.get(&cell.method) else {
+            let known: Vec<&str> = self.methods.keys().map(String::as_str).collect();
             return Err(ConfigError::Problems(vec![Problem {
                 origin: self.shared.root.origin.clone(),
                 key: "method".into(),
-                message: format!(
-                    "expected one of {}, found \"{}\"",
-                    methods.join(", "),
-                    cell.method
-                ),
+                message: format!("expected one of {}, found \"{}\"", known.join(", "), cell.method),
             }]));
-        }
+        };
         let mut upper = self.shared.clone();
-        upper.overlay(Document::read(&self.methods_folder.join(format!("{}.toml", cell.method)))?);
+        let path = self.methods_folder.join(format!("{}.toml", cell.method));
+        upper.overlay(Document::parse(method, &path)?);
         let recipe = self.recipes.get(&cell.recipe);
         let overrides = [Some(&self.overrides), recipe.map(|recipe| &recipe.overrides)]
             .map(|overrides| overrides.and_then(|overrides| overrides.get(&cell.method)));
@@ -187,17 +188,18 @@ impl Profile {
     }
 }
 
-/// The methods that have a file.
-fn method_files(folder: &Path) -> Result<Vec<String>, ConfigError> {
-    let mut names = Vec::new();
+/// The texts of the methods that have a file.
+fn method_files(folder: &Path) -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut methods = BTreeMap::new();
     for entry in fs_err::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
-            names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
+        // An editor's lock is a link to nowhere.
+        let is_method = path.extension().is_some_and(|it| it == "toml") && path.is_file();
+        if let (true, Some(name)) = (is_method, path.file_stem()) {
+            methods.insert(name.to_string_lossy().into_owned(), fs_err::read_to_string(&path)?);
         }
     }
-    names.sort();
-    Ok(names)
+    Ok(methods)
 }
 
 impl Catalog<'_> {
@@ -705,6 +707,16 @@ lora = [{ "training.learning_rate" = 1e-3 }, { "training.learning_rate" = 2e-3, 
                 assert!(message.contains(expected), "{expected}\nis not in\n{message}");
             }
         });
+        let trials = TRIALS.replace("seed = 9", "seed = -9");
+        let profile = PROFILE.replace("seeds = [1, 2]", "seeds = [0, 1]") + &trials;
+        with_profile(&profile, |path, _| {
+            let message = Profile::read(path).unwrap_err().to_string();
+            assert!(
+                message
+                    .ends_with("`trials.seed`: expected an integer from 0, found the integer -9")
+            );
+            assert_eq!(message.lines().count(), 1, "{message}");
+        });
     }
 
     #[test]
@@ -792,6 +804,67 @@ lora = [{ "training.learning_rate" = 1e-3 }, { "training.learning_rate" = 2e-3, 
             };
             assert_eq!(start("a.bin", "weights"), start("b.bin", "weights"));
             assert_ne!(start("a.bin", "weights"), start("c.bin", "others"));
+        });
+    }
+
+    #[test]
+    fn of_a_run_nothing_can_be_set_but_where_its_files_lie() {
+        with_profile(PROFILE, |path, catalog| {
+            let profile = Profile::read(path).unwrap();
+            let config = profile.resolve(&Cell::of("adapter"), 7, &[], catalog).unwrap();
+            let relocated = |set: &[&str]| {
+                let set: Vec<String> = set.iter().map(|&set| set.to_owned()).collect();
+                config.relocated(&set)
+            };
+            assert_eq!(relocated(&[]).unwrap(), config);
+            let moved = relocated(&[
+                "data.test.path=/mnt/test.txt",
+                "method.sources.ko.path = ko.zip",
+                "model.path=/mnt/model",
+            ]);
+            let moved = moved.unwrap();
+            assert_eq!(
+                (moved.identity(), &moved.data.train),
+                (config.identity(), &config.data.train)
+            );
+            assert_eq!(moved.data.test.path, Path::new("/mnt/test.txt"));
+            assert_eq!(moved.method.sources()[0].path, Path::new("ko.zip"));
+            assert!(moved.to_toml().contains("path = \"/mnt/model\""), "{}", moved.to_toml());
+
+            let message =
+                |set: &str| relocated(&["data.train.path=x", set]).unwrap_err().to_string();
+            assert_eq!(
+                message("seed = 8"),
+                "--set seed = 8: `seed`: expected a place of what the run read (data.train.path, \
+                 data.test.path, model.path, method.sources.ko.path); all else is as it was run"
+            );
+            let sha256 = format!("data.train.sha256={}", "a".repeat(64));
+            for (set, expected) in [
+                (sha256.as_str(), "`data.train.sha256`: expected a place"),
+                ("training.save_steps=5", "`training.save_steps`: expected a place"),
+                ("data.train.pth=x", "did you mean `path`"),
+                ("data.train", "expected `key=value`"),
+            ] {
+                assert!(message(set).contains(expected), "{}", message(set));
+            }
+        });
+    }
+
+    #[test]
+    fn an_edit_of_a_methods_file_is_no_part_of_a_profile_that_was_read_before() {
+        with_profile(PROFILE, |path, catalog| {
+            let methods = path.with_file_name("methods");
+            #[cfg(unix)]
+            fs_err::os::unix::fs::symlink("nowhere", methods.join(".#lora.toml")).unwrap();
+            let profile = Profile::read(path).unwrap();
+            let resolve = |profile: &Profile| profile.resolve(&Cell::of("lora"), 7, &[], catalog);
+            let before = resolve(&profile).unwrap();
+            let lora = methods.join("lora.toml");
+            fs_err::write(&lora, LORA.replace("rank = 16", "rank = 4")).unwrap();
+            assert_eq!(resolve(&profile).unwrap(), before);
+            assert_ne!(resolve(&Profile::read(path).unwrap()).unwrap(), before);
+            fs_err::remove_file(lora).unwrap();
+            assert_eq!(resolve(&profile).unwrap(), before);
         });
     }
 

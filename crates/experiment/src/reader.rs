@@ -20,7 +20,15 @@ pub(crate) struct Reader<'a> {
 pub(crate) trait FromNode: Sized {
     /// What is expected, in words: "an integer from 0".
     fn expected() -> String;
+    /// What a number within a range is, in words: "an integer".
+    fn number() -> String {
+        Self::expected()
+    }
     fn from_node(node: &Node) -> Option<Self>;
+    /// Of an array that this cannot be read from, the first item that is wrong, and what it should be.
+    fn wrong_item(_node: &Node) -> Option<(usize, String)> {
+        None
+    }
     /// Stands in for a value that could not be read; never leaves the reader.
     fn placeholder() -> Self;
 }
@@ -73,6 +81,29 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Notes a problem with an item of the array `name`.
+    pub(crate) fn problem_of_item(&mut self, name: &str, index: usize, message: String) {
+        let item = self.node(name).and_then(|node| match &node.value {
+            Value::Array(items) => items.get(index),
+            _ => None,
+        });
+        let origin = item.map_or(self.origin, |item| &item.origin);
+        self.problem_at(origin, self.key(&format!("{name}[{index}]")), message);
+    }
+
+    /// Whether what was read at the dotted key is what stands there, and no placeholder: what
+    /// contradicts a placeholder is no mistake.
+    pub(crate) fn is_sound(&self, name: &str) -> bool {
+        let key = self.key(name);
+        let holds = |outer: &str, inner: &str| {
+            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        self.problems.iter().all(|problem| {
+            let array = problem.key.split_once('[').map_or(problem.key.as_str(), |(key, _)| key);
+            !holds(&problem.key, &key) && array != key
+        })
+    }
+
     /// Whether the key is there. Makes it a known key.
     pub(crate) fn has(&mut self, name: &str) -> bool {
         self.know(name);
@@ -101,7 +132,7 @@ impl<'a> Reader<'a> {
     where
         T: FromNode + PartialOrd + std::fmt::Display,
     {
-        let expected = format!("{} {}", T::expected(), describe_range(&range));
+        let expected = format!("{} {}", T::number(), describe_range(&range));
         self.get_if(name, &expected, |value| range.contains(value))
     }
 
@@ -120,14 +151,24 @@ impl<'a> Reader<'a> {
         let Some(node) = self.required(name, expected) else {
             return T::placeholder();
         };
-        match T::from_node(node).filter(valid) {
-            Some(value) => value,
-            None => {
-                let message = format!("expected {expected}, found {}", node.describe());
-                self.problem_at(&node.origin, self.key(name), message);
-                T::placeholder()
-            }
+        if let Some(value) = T::from_node(node).filter(&valid) {
+            return value;
         }
+        let (quoted, written) = with_quotes(&self.key(name), node);
+        let hint = match T::from_node(&quoted).filter(&valid) {
+            Some(_) => format!("; strings have quotes: `{written}`"),
+            None => String::new(),
+        };
+        let wrong = match (T::wrong_item(node), &node.value) {
+            (Some((index, expected)), Value::Array(items)) => {
+                (format!("{name}[{index}]"), expected, &items[index])
+            }
+            _ => (name.to_owned(), expected.to_owned(), node),
+        };
+        let (name, expected, node) = wrong;
+        let message = format!("expected {expected}, found {}{hint}", node.describe());
+        self.problem_at(&node.origin, self.key(&name), message);
+        T::placeholder()
     }
 
     /// A required string that is one of `choices`.
@@ -237,6 +278,27 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// What stands at `key` with quotes around what has none, and how to write it.
+fn with_quotes(key: &str, node: &Node) -> (Node, String) {
+    let mut quoted = node.quoted();
+    let assignment = match &node.origin {
+        Origin::Argument(argument) => argument.strip_prefix("--set "),
+        Origin::File { .. } => None,
+    };
+    let Some((set, value)) = assignment.and_then(|assignment| assignment.split_once('=')) else {
+        let written = quoted.text();
+        return (quoted, written);
+    };
+    let is_plain = !matches!(node.value, Value::String(_) | Value::Array(_) | Value::Table(_));
+    if set.trim() == key && is_plain {
+        // As it was written: TOML has more than one way to write a number.
+        quoted.value = Value::String(value.trim().into());
+    }
+    // Without quotes around all, a shell would take these away.
+    let written = format!("--set '{key}={}'", quoted.text());
+    (quoted, written)
+}
+
 fn describe_range<T: std::fmt::Display>(range: &impl RangeBounds<T>) -> String {
     let low = match range.start_bound() {
         Bound::Included(low) => format!("from {low}"),
@@ -301,6 +363,9 @@ macro_rules! from_integer {
     ($($type:ty),*) => {$(
         impl FromNode for $type {
             fn expected() -> String {
+                "an integer from 0".into()
+            }
+            fn number() -> String {
                 "an integer".into()
             }
             fn from_node(node: &Node) -> Option<Self> {
@@ -326,6 +391,11 @@ impl<T: FromNode> FromNode for Vec<T> {
             Value::Array(items) => items.iter().map(T::from_node).collect(),
             _ => None,
         }
+    }
+    fn wrong_item(node: &Node) -> Option<(usize, String)> {
+        let Value::Array(items) = &node.value else { return None };
+        let wrong = items.iter().position(|item| T::from_node(item).is_none())?;
+        Some((wrong, T::expected()))
     }
     fn placeholder() -> Self {
         Vec::new()

@@ -33,12 +33,20 @@ impl Member {
     /// among others, separated by tabs if the header has any and by commas otherwise. Classes are
     /// numbers from 0.
     pub fn read(path: &Path, seed: Option<u64>) -> Result<Self, EvalError> {
-        let text = fs_err::read_to_string(path)?;
+        let bytes = fs_err::read(path)?;
+        let line =
+            |line: u64, message: String| EvalError::Line { path: path.into(), line, message };
+        let text = std::str::from_utf8(&bytes).map_err(|error| {
+            let place = bytes[..error.valid_up_to()].split(|&byte| byte == b'\n').count();
+            let message = format!(
+                "not valid UTF-8; it may be CP949 (EUC-KR): `iconv -f CP949 -t UTF-8 {} > NEW`",
+                path.display()
+            );
+            line(place as u64, message)
+        })?;
         // As the reader does, which passes over empty lines.
         let header = text.lines().find(|line| !line.is_empty()).unwrap_or_default();
         let delimiter = if header.contains('\t') { b'\t' } else { b',' };
-        let line =
-            |line: u64, message: String| EvalError::Line { path: path.into(), line, message };
         let mut reader =
             csv::ReaderBuilder::new().delimiter(delimiter).from_reader(text.as_bytes());
         let header = reader.headers().map_err(|error| line(1, error.to_string()))?.clone();
@@ -140,5 +148,11 @@ mod tests {
             let message = read(text).unwrap_err().to_string();
             assert!(message.contains(expected), "{expected} is not in {message}");
         }
+        fs_err::write(&path, b"id,label,prediction,text\n1,0,0,\xba\xb0\xb7\xce\n").unwrap();
+        let message = Member::read(&path, None).unwrap_err().to_string();
+        assert!(
+            message.contains(":2: not valid UTF-8; it may be CP949 (EUC-KR): `iconv"),
+            "{message}"
+        );
     }
 }

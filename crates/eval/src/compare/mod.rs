@@ -217,7 +217,7 @@ fn match_group(
     let shares: Vec<f64> = counts.iter().map(|&count| count as f64 / reviews as f64).collect();
     let accuracy = SeedSummary::new(&shares)?;
     let interval = match accuracy.spread {
-        Some(spread) => spread.interval,
+        Some(spread) => spread.interval.of_a_share(),
         None => wilson_interval(counts[0], reviews)?,
     };
     let median_member = members[*median].name.clone();
@@ -324,7 +324,9 @@ mod tests {
             Comparison::new(&[group("lora", lora), group("head", head)], RESAMPLING).unwrap();
         let lora = &comparison.groups[0];
         assert_eq!((lora.accuracy.mean, lora.median_member.as_str()), (0.5, "1100.tsv"));
-        assert_eq!(lora.interval, lora.accuracy.spread.unwrap().interval);
+        let students = lora.accuracy.spread.unwrap().interval;
+        assert!(students.low < 0.0 && students.high > 1.0, "{students:?}");
+        assert_eq!(lora.interval, Interval { low: 0.0, high: 1.0 });
         let [pair] = comparison.pairs.as_slice() else { panic!("two methods are one pair") };
         assert_eq!(pair.pairing, SeedPairing::Paired);
         // Differences of 1, 2 and 0 reviews: 2 of 8 signs give a sum of 3 or more, and twice as

@@ -46,3 +46,12 @@ pub struct Interval {
     /// The upper end.
     pub high: f64,
 }
+
+impl Interval {
+    /// What of it a share can be: Student's t knows no bounds, and of few seeds its ends may lie beyond
+    /// 0 and 1.
+    #[must_use]
+    pub fn of_a_share(self) -> Self {
+        Self { low: self.low.clamp(0.0, 1.0), high: self.high.clamp(0.0, 1.0) }
+    }
+}

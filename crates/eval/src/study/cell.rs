@@ -167,7 +167,7 @@ impl Cell {
     pub fn accuracy_interval(&self) -> Option<Interval> {
         let summary = self.summary(Metric::Accuracy)?;
         if let Some(spread) = summary.spread {
-            return Some(spread.interval);
+            return Some(spread.interval.of_a_share());
         }
         let right = self.answers().first()?.right();
         wilson_interval(right.iter().filter(|right| **right).count() as u64, right.len() as u64)

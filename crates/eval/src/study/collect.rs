@@ -261,7 +261,7 @@ pub fn collect(plan: &Plan, runs: &Path, folder: &Path) -> Result<Collection, Ev
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, EvalError> {
     let text = fs_err::read_to_string(path)?;
-    serde_json::from_str(&text).map_err(|source| EvalError::Json { path: path.into(), source })
+    serde_json::from_str(&text).map_err(|reason| EvalError::Json { path: path.into(), reason })
 }
 
 /// Writes a file that appears whole or not at all.

@@ -40,7 +40,7 @@ impl StudyRun {
         let fusion_attention = if attention.is_file() {
             let text = fs_err::read_to_string(&attention)?;
             let layers: Vec<FusionAttention> = serde_json::from_str(&text)
-                .map_err(|source| EvalError::Json { path: attention.clone(), source })?;
+                .map_err(|reason| EvalError::Json { path: attention.clone(), reason })?;
             check_attention(&layers, &attention)?;
             layers
         } else {

@@ -73,7 +73,7 @@ impl Study {
         };
         let seen = cells.iter().find_map(seen).unwrap_or_default();
         if seen > 0 {
-            header.push(Words::new("accuracy,\nnew texts", "정확도,\n새 본문"));
+            header.push(Words::new("accuracy,\nnew texts", "정확도,\n중복 제외"));
         }
         let others = [precision(), recall(), "F1".into()];
         header.extend(others.clone());
@@ -170,7 +170,7 @@ impl Study {
                  file."
             );
             note.ko += &format!(
-                " ‘새 본문’은 학습 파일에도 같은 본문이 있는 테스트 리뷰 {seen}건을 뺀 정확도입니다."
+                " ‘중복 제외’는 학습 파일에도 같은 본문이 있는 테스트 리뷰 {seen}건을 뺀 정확도입니다."
             );
         }
         if let Some(split) = self.trained_on(of_group) {
@@ -247,8 +247,8 @@ impl Study {
                 Words::new("difference", "차이"),
                 bootstrap_interval(),
                 Words::new("paper's\ndifference", "논문의\n차이"),
-                Words::new("only first\nright", "앞만\n정답"),
-                Words::new("only second\nright", "뒤만\n정답"),
+                Words::new("only first\nright", "앞의 방법만\n정답"),
+                Words::new("only second\nright", "뒤의 방법만\n정답"),
                 Words::new("McNemar's\np", "McNemar\np"),
                 holm_p(),
                 Words::new("sign-flip\np", "부호 뒤집기\n검정 p"),
@@ -303,7 +303,7 @@ impl Study {
                      drawn anew make it too short."
                 ),
                 format!(
-                    "신뢰구간은 2단계 부트스트랩(재표집 {resamples}회)으로 구했습니다. 리뷰는 복원추출하고, 시드에 따른 변동은 \
+                    "신뢰구간은 이중 수준(two-level) 부트스트랩(재표집 {resamples}회)으로 구했습니다. 리뷰는 복원추출하고, 시드에 따른 변동은 \
                      t 분포로 반영합니다. 몇 개 안 되는 시드를 복원추출하면 구간이 너무 짧아지기 때문입니다."
                 ),
             )

@@ -29,7 +29,13 @@ pub(crate) fn read_method(method: &mut Reader<'_>) -> MethodConfig {
         ("majority", 5),
         ("tfidf", 6),
     ];
-    match method.choice("name", &names) {
+    let name = method.choice("name", &names);
+    if !method.is_sound("name") {
+        // Which keys belong here is not known.
+        method.entries();
+        return MethodConfig::Vanilla;
+    }
+    match name {
         1 => MethodConfig::Lora(read_lora(method)),
         2 => {
             let adapter = AdapterMethod {
@@ -148,7 +154,13 @@ pub(crate) fn read_bottleneck(adapter: &mut Reader<'_>) -> AdapterConfig {
         }),
         config: adapter.choice(
             "config",
-            &[("pfeiffer", AdapterKind::Pfeiffer), ("houlsby", AdapterKind::Houlsby)],
+            // adapters' names of before, which are those of the papers, and of today.
+            &[
+                ("pfeiffer", AdapterKind::Pfeiffer),
+                ("seq_bn", AdapterKind::Pfeiffer),
+                ("houlsby", AdapterKind::Houlsby),
+                ("double_seq_bn", AdapterKind::Houlsby),
+            ],
         ),
         reduction_factor: adapter
             .within("reduction_factor", (Bound::Excluded(0.0), Bound::Unbounded)),
@@ -199,6 +211,15 @@ fn check_setup(
     sources: &BTreeMap<String, Source>,
     fused: bool,
 ) {
+    if !method.is_sound(key) {
+        return;
+    }
+    if fused && !setup.contains("Fuse(") {
+        method.problem(key, "expected a `Fuse(...)`, whose layer trains");
+    }
+    if !method.is_sound("adapter.name") || !method.is_sound("sources") {
+        return;
+    }
     let names = setup_names(setup);
     for name in &names {
         if *name != adapter.name && !sources.contains_key(*name) {
@@ -212,10 +233,7 @@ fn check_setup(
             );
         }
     }
-    let trains = names.contains(&adapter.name.as_str());
-    if fused && !setup.contains("Fuse(") {
-        method.problem(key, "expected a `Fuse(...)`, whose layer trains");
-    } else if !fused && !trains {
+    if !fused && !names.contains(&adapter.name.as_str()) {
         method.problem(key, format!("the adapter that trains, `{}`, is not in it", adapter.name));
     }
 }
@@ -229,6 +247,9 @@ impl FromNode for Targets {
             Value::String(text) => Some(Self::Text(text.clone())),
             _ => Vec::from_node(node).map(Self::List),
         }
+    }
+    fn wrong_item(node: &Node) -> Option<(usize, String)> {
+        Vec::<String>::wrong_item(node)
     }
     fn placeholder() -> Self {
         Self::List(Vec::new())
@@ -263,8 +284,71 @@ mod tests {
     use super::*;
     use crate::Document;
 
+    fn read_text(text: &str) -> Result<MethodConfig, String> {
+        let document = Document::parse(text, Path::new("run.toml")).unwrap();
+        let mut reader = Reader::new(&document.root);
+        let method = read_method(&mut reader);
+        reader.finish(Some(method)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_adapter_goes_by_either_name_of_the_library() {
+        let read = |config: &str| {
+            read_text(&format!(
+                r#"
+                name = "adapter"
+                setup = "nsmc"
+                head = "flex"
+                trains = []
+                [adapter]
+                name = "nsmc"
+                config = "{config}"
+                reduction_factor = 8
+                layer_reduction_factors = {{}}
+                leave_out = []
+                non_linearity = "preset"
+                invertible = true
+                dropout = 0.0
+                "#
+            ))
+        };
+        assert_eq!(read("seq_bn"), read("pfeiffer"));
+        assert_eq!(read("double_seq_bn"), read("houlsby"));
+        assert_ne!(read("seq_bn").unwrap(), read("double_seq_bn").unwrap());
+        let message = read("par_bn").unwrap_err();
+        assert!(message.contains("\"pfeiffer\", \"seq_bn\", \"houlsby\""), "{message}");
+    }
+
+    #[test]
+    fn an_adapter_without_a_name_is_one_mistake() {
+        let message = read_text(
+            r#"
+            name = "adapter"
+            setup = "nsmc"
+            head = "flex"
+            trains = []
+            [adapter]
+            name = "../x"
+            config = "pfeiffer"
+            reduction_factor = 8
+            layer_reduction_factors = {}
+            leave_out = [-1]
+            non_linearity = "preset"
+            invertible = true
+            dropout = 0.0
+            "#,
+        );
+        let message = message.unwrap_err();
+        assert_eq!(message.lines().count(), 3, "{message}");
+        assert!(message.contains("`adapter.name`: expected letters, digits"), "{message}");
+        assert!(
+            message.contains("`adapter.leave_out[0]`: expected an integer from 0"),
+            "{message}"
+        );
+    }
+
     fn read(exclude_modules: &str) -> Result<MethodConfig, String> {
-        let text = format!(
+        read_text(&format!(
             r#"
             name = "lora"
             rank = 4
@@ -280,11 +364,7 @@ mod tests {
             bias = "none"
             trains = []
             "#
-        );
-        let document = Document::parse(&text, Path::new("run.toml")).unwrap();
-        let mut reader = Reader::new(&document.root);
-        let method = read_method(&mut reader);
-        reader.finish(Some(method)).map_err(|error| error.to_string())
+        ))
     }
 
     #[test]
