@@ -82,7 +82,7 @@ fn attention_plot(title: Words, adapters: &[String], entries: &[&FusionAttention
     Plot {
         title,
         x_title: words("layer", "층"),
-        y_title: words("mean attention", "평균 어텐션"),
+        y_title: words("mean attention", "평균 어텐션 가중치"),
         x_marks: (1..=last).map(|layer| (layer as f64, layer.to_string())).collect(),
         x: 0.6..last as f64 + 0.4,
         y: -0.02..1.02,

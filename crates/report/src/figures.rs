@@ -589,7 +589,7 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
                 "Mean weights of the fused adapters over the test set, per layer. The weights \
                  of a layer add up to 1: of two adapters the first is drawn, and the second has the \
                  rest. Means over seeds at the largest training size.",
-                "테스트 집합에서 각 어댑터가 층마다 받은 어텐션 가중치의 평균입니다. 한 층의 가중치를 모두 더하면 1이므로, \
+                "테스트 데이터에서 각 어댑터가 층마다 받은 어텐션 가중치의 평균입니다. 한 층의 가중치를 모두 더하면 1이므로, \
                  어댑터가 둘이면 첫째만 그렸고 나머지는 둘째의 몫입니다. 가장 큰 학습 데이터 크기에서 시드에 대해 평균했습니다.",
             ),
             fusion_attention(study),

@@ -76,7 +76,7 @@ pub(crate) fn render(report: &Report<'_>) -> String {
             (confusion(study))
             (disagreements(report))
             section #tables {
-                (heading("All differences and costs", "전체 차이와 비용"))
+                (heading("All differences and costs", "모든 비교 결과와 비용"))
                 @let tables = [study.difference_table(), study.recipe_table(), Some(study.cost_table())];
                 @for table in tables.iter().flatten() { (study_table(table, &table.name)) }
                 @if let Some(table) = study.trouble_table() { (study_table(&table, &table.name)) }
@@ -321,7 +321,7 @@ fn confusion(study: &Study) -> Markup {
                 figcaption { (both(&words(
                     "Rows are true classes, columns predicted ones; shares of a row, and counts, over \
                      all seeds, at the largest training size.",
-                    "행은 실제 클래스, 열은 예측한 클래스입니다. 가장 큰 학습 데이터 크기에서 모든 시드를 합친 건수와, 행마다의 \
+                    "행은 실제 클래스, 열은 예측한 클래스입니다. 가장 큰 학습 데이터 크기에서 모든 시드를 합친 건수와, 행별 \
                      비율입니다.",
                 ))) }
             }

@@ -24,7 +24,7 @@ pub(crate) fn capital(text: &str) -> String {
 /// A recipe, within a sentence.
 pub(crate) fn recipe(name: &str) -> Words {
     match name {
-        "" => words("the one recipe", "하나뿐인 학습 설정"),
+        "" => words("the one recipe", "이 학습 설정"),
         "paper" => words("the paper's recipe", "논문의 학습 설정(paper)"),
         "tuned" => words("the tuned recipe", "방법별로 조정한 학습 설정(tuned)"),
         other => words(format!("recipe {other}"), format!("{other} 학습 설정")),
@@ -157,7 +157,7 @@ fn order(study: &Study, verdict: &RecipeVerdict, named: bool) -> Words {
         Finding::Undecided => (
             format!("the data do not decide the whole of the paper's order: {}.", counts.en),
             format!(
-                "논문이 보고한 성능 순위가 모두 재현되는지는 이 자료로 판단할 수 없습니다. {}.",
+                "논문이 보고한 성능 순위가 재현되는지 이 자료로는 판단할 수 없습니다. {}.",
                 counts.ko
             ),
         ),
@@ -400,7 +400,7 @@ fn collapse(study: &Study, verdict: &RecipeVerdict) -> Option<Words> {
             if all {
                 words(
                     format!("{} does not collapse to more than 5 points below vanilla", name.en),
-                    format!("{topic} 전체 미세조정보다 5%p 넘게 낮아질 만큼 무너지지는 않습니다"),
+                    format!("{topic} 무너지지 않습니다(전체 미세조정과의 격차가 5%p를 넘지 않음)"),
                 )
             } else {
                 words(
@@ -665,10 +665,10 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
     if study.is_compared_with_the_paper() && verdict.paper().is_some() {
         caveats.push(words(
             "What the paper does not say (LoRA's alpha and target layers, whether the classifier \
-             trains, the length, weight decay, AdapterFusion's first stage) is filled in from a \
-             Korean tutorial whose learning rate, epsilon and epochs are the paper's \
-             (github.com/deepseasw/bert-naver-movie-review), loralib, PEFT and adapters, without the \
-             tutorial's validation split: a reconstruction, not the authors' configuration.",
+             trains, the maximum length, weight decay, whether reviews were held out for validation, \
+             AdapterFusion's first stage) is filled in from a Korean tutorial whose learning rate, \
+             epsilon and epochs are the paper's (github.com/deepseasw/bert-naver-movie-review), \
+             loralib, PEFT and adapters: a reconstruction, not the authors' configuration.",
             "논문에 적히지 않은 설정(LoRA의 alpha와 적용 층, 분류기 학습 여부, 최대 길이, weight decay, 검증 데이터 분리 여부, \
              AdapterFusion의 1단계 등)은 학습률, epsilon, 에폭 수가 논문과 같은 한국어 튜토리얼(github.com/deepseasw/bert-naver-movie-review)과 \
              loralib, PEFT, adapters의 기본값을 참고해 채운 추정이며, 저자들의 설정이 아닙니다.",
@@ -727,7 +727,7 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
              speak of the order of methods, not of the level of accuracy; how deep LoRA falls and why \
              may differ, for there are fewer steps, too, and this model has no pre-trained pooler.",
             "논문의 모델이 아니라 더 적은 리뷰로 학습한 작은 한국어 BERT의 결과입니다. 방법의 순위는 논문과 비교할 수 있지만 \
-             정확도의 절댓값은 비교할 수 없습니다. 학습 스텝 수도 리뷰 수만큼 적고 사전학습된 pooler가 없어, LoRA가 무너지는 \
+             정확도의 절댓값은 비교할 수 없습니다. 리뷰가 적은 만큼 학습 스텝 수도 적고 사전학습된 pooler가 없어, LoRA가 무너지는 \
              정도와 원인은 논문과 다를 수 있습니다.",
         ));
     }

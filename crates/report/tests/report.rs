@@ -75,7 +75,7 @@ fn the_verdict_says_what_the_fabricated_numbers_say() {
         "논문의 학습 설정(paper)에서는 모든 학습 데이터 크기에서 논문이 보고한 성능 순위가 재현됩니다. 전체 \
          미세조정(Vanilla)이 AdapterFusion",
         "논문의 학습 설정을 추정해 재구성한 LoRA r=64는 성능이 크게 무너집니다. 전체 미세조정보다 정확도가 23.",
-        "LoRA r=64는 전체 미세조정보다 5%p 넘게 낮아질 만큼 무너지지는 않습니다. 전체 미세조정과의 차이(전체 미세조정 − LoRA)는 ",
+        "LoRA r=64는 무너지지 않습니다(전체 미세조정과의 격차가 5%p를 넘지 않음). 전체 미세조정과의 차이(전체 미세조정 − LoRA)는 ",
         "이 격차의 절반 이상을 단독으로 메우는 설정 항목은 다음과 같습니다: alpha(1 → 128), ",
         "따라서 재구성한 LoRA의 성능이 무너지는 원인은 방법이 아니라 학습 설정에 있습니다",
         "a reconstruction, not the authors' configuration.",
