@@ -1,6 +1,6 @@
 use std::fmt::Write;
 
-use crate::world::World;
+use crate::world::{Running, World};
 
 #[test]
 fn prediction_files_made_elsewhere_are_compared() {
@@ -44,6 +44,12 @@ fn prediction_files_made_elsewhere_are_compared() {
     assert!(!world.nsmc(&["compare", "a.tsv"]).success);
     let ran = world.nsmc(&["compare", "x=a.tsv", "x=./a.tsv", "b.csv"]);
     assert!(!ran.success && ran.stderr.contains("./a.tsv: given twice"), "{}", ran.stderr);
+    // As a shell's `<(command)`.
+    let pipe = "cat b.csv | \"$0\" compare a.tsv other=/dev/stdin";
+    let mut command = world.program("sh");
+    command.args(["-c", pipe, env!("CARGO_BIN_EXE_nsmc")]);
+    let ran = Running::start(command).end();
+    assert!(ran.success && ran.stdout.contains("+0.2000"), "{}{}", ran.stdout, ran.stderr);
 }
 
 #[test]

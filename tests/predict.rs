@@ -90,9 +90,16 @@ fn how_many_texts_were_cut_is_said_of_all_batches_together() {
         assert!(ran.success, "{}", ran.stderr);
         (ran.stdout.lines().count(), ran.stderr)
     };
+    assert_eq!(predict(&["--text", "정말 최고"]), (1, String::new()));
     let (answers, said) = predict(&["--input", "texts.txt"]);
     assert!(answers == 70 && said.contains("texts that were cut to 24 tokens: 4\n"), "{said}");
-    assert_eq!(predict(&["--text", "정말 최고"]), (1, String::new()));
+    // Colours are for a terminal.
+    assert!(said.contains("WARN") && !said.contains('\u{1b}'), "{said:?}");
+    world.write("cp949.txt", b"good\n\xba\xb0\xb7\xce\n");
+    let predict = ["predict", "--run", "run", "--device", "cpu", "--input", "cp949.txt"];
+    let ran = world.nsmc(&predict);
+    let expected = "cp949.txt:2: it may be CP949 (EUC-KR): `iconv";
+    assert!(!ran.success && ran.stderr.contains(expected), "{}", ran.stderr);
 }
 
 #[test]

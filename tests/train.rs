@@ -77,6 +77,31 @@ fn a_run_repeats_itself_to_the_last_bit_and_is_evaluated_in_another_process() {
 }
 
 #[test]
+fn data_that_a_run_can_hardly_be_meant_to_have_are_warned_of() {
+    let world = World::new();
+    let config = || world.config().replace("num_train_epochs = 6", "num_train_epochs = 1");
+    let ran = world.train(&config(), "usual");
+    assert!(ran.success && !ran.stderr.contains("WARN"), "{}", ran.stderr);
+    // Tested on its own training file, which lacks a class, every text cut.
+    world.write("test.txt", world.read("train.txt"));
+    let config = config()
+        .replace("labels = [\"0\", \"1\"]", "labels = [\"0\", \"1\", \"2\"]")
+        .replace("[\"negative\", \"positive\"]", "[\"negative\", \"positive\", \"neutral\"]")
+        .replace("max_length = 24", "max_length = 3");
+    let ran = world.train(&config, "run");
+    assert!(ran.success, "{}", ran.stderr);
+    for expected in [
+        "no review that is trained on has the label \"2\"",
+        "every text that is tested stands in the training file, too",
+        "`data.max_length` = 3 cuts ",
+        "texts of the training file",
+        "texts of the test file",
+    ] {
+        assert!(ran.stderr.contains(expected), "{expected}\nis not in\n{}", ran.stderr);
+    }
+}
+
+#[test]
 fn a_pretrained_folder_with_three_classes_and_quoted_fields_will_do() {
     let world = World::new();
     assert!(world.train(&world.config(), "first").success);

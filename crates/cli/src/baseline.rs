@@ -32,6 +32,7 @@ pub(crate) fn fit_and_test(
 ) -> Result<RunResults> {
     ensure!(!args.tui, "`--tui`: a baseline has no training to show");
     let corpus = Corpus::read(&config.data)?;
+    corpus.warn(&config.data.labels);
     *inputs = provenance::inputs(config)?;
     let num_labels = config.data.labels.len();
     let trained_on = corpus.split.train.iter().map(|&review| &corpus.train[review]);

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -36,27 +36,25 @@ pub(crate) fn run(args: &Compare, verbosity: u8) -> Result<()> {
 
 /// Refuses what cannot be compared: one result in two places, and classes that the runs do not have.
 fn check(candidates: &[Candidate]) -> Result<()> {
-    let mut seen: HashMap<String, &str> = HashMap::new();
+    let (mut paths, mut baselines) = (HashSet::new(), HashMap::new());
     for Candidate { config, member, .. } in candidates {
-        let path = fs_err::canonicalize(&member.name)?.display().to_string();
-        if seen.insert(path, &member.name).is_some() {
+        // A pipe's name leads to no file, and each is another one.
+        if let Ok(path) = fs_err::canonicalize(&member.name)
+            && !paths.insert(path)
+        {
             bail!("{}: given twice", member.name);
         }
         let baseline = config.as_ref().filter(|config| config.method.is_baseline());
-        if let Some(other) = baseline.and_then(|it| seen.insert(it.identity(), &member.name)) {
+        if let Some(other) = baseline.and_then(|it| baselines.insert(it.identity(), &member.name)) {
             bail!(
                 "{other} and {} are one result: a baseline has no seed; leave one out",
                 member.name
             );
         }
     }
-    let of_runs = candidates.iter().filter_map(|it| Some((&it.member, it.config.as_ref()?)));
-    let Some((run, labels)) = of_runs
-        .map(|(member, config)| (member, &config.data.labels))
-        .max_by_key(|(_, labels)| labels.len())
-    else {
-        return Ok(());
-    };
+    let mut of_runs = candidates.iter().filter_map(|it| Some((&it.member, it.config.as_ref()?)));
+    let Some((run, config)) = of_runs.next() else { return Ok(()) };
+    let labels = &config.data.labels;
     for Candidate { member, .. } in candidates {
         let unknown = |outcome: &&Outcome| outcome.class.max(outcome.label) >= labels.len();
         if let Some(Outcome { id, label, class }) = member.outcomes.iter().find(unknown) {

@@ -42,14 +42,11 @@ impl Corpus {
         let tested = subset(&test, size(config.test_size)).context("`data.test_size`")?;
         let in_training = stand_in(&test, &train);
         tell_of_twins(&train, &split);
-        let corpus =
-            Self { train: Arc::new(train), split, test: Arc::new(test), tested, in_training };
-        corpus.warn(&config.labels);
-        Ok(corpus)
+        Ok(Self { train: Arc::new(train), split, test: Arc::new(test), tested, in_training })
     }
 
-    /// Says what a comparison can hardly be meant to have.
-    fn warn(&self, labels: &[String]) {
+    /// Says what a run can hardly be meant to have.
+    pub(crate) fn warn(&self, labels: &[String]) {
         for (class, label) in labels.iter().enumerate() {
             if !self.split.train.iter().any(|&review| self.train[review].label == class) {
                 tracing::warn!("no review that is trained on has the label \"{label}\"");

@@ -113,6 +113,7 @@ fn train_and_test(
     inputs: &mut BTreeMap<String, String>,
 ) -> Result<RunResults> {
     let corpus = Corpus::read(&config.data)?;
+    corpus.warn(&config.data.labels);
     *inputs = provenance::inputs(config)?;
     let trained_on: Vec<&Review> =
         corpus.split.train.iter().map(|&review| &corpus.train[review]).collect();

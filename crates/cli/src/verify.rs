@@ -93,8 +93,9 @@ impl Findings {
             findings.differs("record.json", "the record of a finished run", "no such file");
             return Ok(findings);
         }
-        findings.checksums(run)?;
-        match RunRecord::read(&run.join("record.json")) {
+        let record = RunRecord::read(&run.join("record.json"));
+        findings.checksums(run, record.as_ref().ok())?;
+        match record {
             Ok(record) => findings.record(run, &record, moved)?,
             Err(_) if is_of_pre_training(run) => findings.notes.push(
                 "a pre-training: it has no predictions and no hashes to be held against".into(),
@@ -116,13 +117,13 @@ impl Findings {
     }
 
     /// Each file of the run directory against `SHA256SUMS`.
-    fn checksums(&mut self, run: &Path) -> Result<()> {
+    fn checksums(&mut self, run: &Path, record: Option<&RunRecord>) -> Result<()> {
         let expected = match checksums::read(run) {
             Ok(Some(expected)) => expected,
             Ok(None) => {
                 // Records have named what a run read for as long as there have been hashes beside them.
-                match RunRecord::read(&run.join("record.json")) {
-                    Ok(RunRecord { provenance: Some(_), status: RunStatus::Success, .. }) => self
+                match record {
+                    Some(RunRecord { provenance: Some(_), status: RunStatus::Success, .. }) => self
                         .differs(checksums::FILE, "the hashes of the run's files", "no such file"),
                     _ => self
                         .notes

@@ -80,9 +80,7 @@ impl TargetModules {
             }
         }
     }
-}
 
-impl TargetModules {
     /// Each name of a list by itself.
     fn singly(&self) -> Vec<Self> {
         match self {

@@ -291,27 +291,29 @@ mod tests {
         reader.finish(Some(method)).map_err(|error| error.to_string())
     }
 
+    fn read_adapter_of(name: &str, config: &str, leave_out: &str) -> Result<MethodConfig, String> {
+        read_text(&format!(
+            r#"
+            name = "adapter"
+            setup = "nsmc"
+            head = "flex"
+            trains = []
+            [adapter]
+            name = "{name}"
+            config = "{config}"
+            reduction_factor = 8
+            layer_reduction_factors = {{}}
+            leave_out = {leave_out}
+            non_linearity = "preset"
+            invertible = true
+            dropout = 0.0
+            "#
+        ))
+    }
+
     #[test]
     fn an_adapter_goes_by_either_name_of_the_library() {
-        let read = |config: &str| {
-            read_text(&format!(
-                r#"
-                name = "adapter"
-                setup = "nsmc"
-                head = "flex"
-                trains = []
-                [adapter]
-                name = "nsmc"
-                config = "{config}"
-                reduction_factor = 8
-                layer_reduction_factors = {{}}
-                leave_out = []
-                non_linearity = "preset"
-                invertible = true
-                dropout = 0.0
-                "#
-            ))
-        };
+        let read = |config: &str| read_adapter_of("nsmc", config, "[]");
         assert_eq!(read("seq_bn"), read("pfeiffer"));
         assert_eq!(read("double_seq_bn"), read("houlsby"));
         assert_ne!(read("seq_bn").unwrap(), read("double_seq_bn").unwrap());
@@ -321,23 +323,7 @@ mod tests {
 
     #[test]
     fn an_adapter_without_a_name_is_one_mistake() {
-        let message = read_text(
-            r#"
-            name = "adapter"
-            setup = "nsmc"
-            head = "flex"
-            trains = []
-            [adapter]
-            name = "../x"
-            config = "pfeiffer"
-            reduction_factor = 8
-            layer_reduction_factors = {}
-            leave_out = [-1]
-            non_linearity = "preset"
-            invertible = true
-            dropout = 0.0
-            "#,
-        );
+        let message = read_adapter_of("../x", "pfeiffer", "[-1]");
         let message = message.unwrap_err();
         assert_eq!(message.lines().count(), 3, "{message}");
         assert!(message.contains("`adapter.name`: expected letters, digits"), "{message}");
