@@ -20,8 +20,8 @@ fuzz_target!(|input: &[u8]| {
         write(&runs.join("second/record.json"), second);
         write(&runs.join("second/predictions.tsv"), predictions);
     }
-    if let Ok(evaluated) = EvaluatedRun::read_all(&runs) {
-        results_table(&evaluated);
+    if let Ok(evaluated) = EvaluatedRun::read(&run) {
+        results_table(&[evaluated]);
     }
     let Ok(study) = Study::read_runs(&runs, None) else { return };
     let (csv, _) = (study.csv(), study.markdown());

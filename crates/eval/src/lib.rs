@@ -22,4 +22,4 @@ pub use prediction::{Prediction, Predictions};
 pub use report::{BatchMean, ClassificationReport};
 pub use results::{EvaluatedRun, paper_table, results_table};
 pub use table::{Table, minutes_and_seconds, with_thousands};
-pub use words::{BilingualTable, Words, method_words};
+pub use words::{BilingualTable, Words, method_words, size_words};

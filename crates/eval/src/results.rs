@@ -1,4 +1,4 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nsmc_experiment::{
     ExperimentConfig, MethodConfig, ModelConfig, Rows, RunRecord, RunResults, RunStatus,
@@ -31,22 +31,6 @@ impl EvaluatedRun {
             RunStatus::Failed { .. } => None,
         };
         Ok(Self { record, report })
-    }
-
-    /// Reads every run directory in `folder`, in the order of their names; one without a record is
-    /// passed over.
-    pub fn read_all(folder: &Path) -> Result<Vec<Self>, EvalError> {
-        let mut folders: Vec<PathBuf> = Vec::new();
-        if folder.is_dir() {
-            for entry in fs_err::read_dir(folder)? {
-                let path = entry?.path();
-                if path.join("record.json").is_file() {
-                    folders.push(path);
-                }
-            }
-        }
-        folders.sort();
-        folders.iter().map(|folder| Self::read(folder)).collect()
     }
 }
 

@@ -28,7 +28,7 @@ impl Table {
 
     /// For a terminal; `width` columns wide if it is known.
     pub fn terminal(&self, width: Option<u16>) -> String {
-        let mut table = self.build(UTF8_FULL_CONDENSED, "\n");
+        let mut table = self.build(UTF8_FULL_CONDENSED, str::to_owned);
         if let Some(width) = width {
             table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
         }
@@ -37,7 +37,7 @@ impl Table {
 
     /// As Markdown.
     pub fn markdown(&self) -> String {
-        self.build(ASCII_MARKDOWN, " ").to_string()
+        self.build(ASCII_MARKDOWN, markdown_text).to_string()
     }
 
     /// The header's cells; a cell may hold line breaks.
@@ -85,17 +85,23 @@ impl Table {
         )
     }
 
-    fn build(&self, style: TableStyle, line_break: &str) -> comfy_table::Table {
+    fn build(&self, style: TableStyle, text: fn(&str) -> String) -> comfy_table::Table {
+        let cells = |row: &[String]| -> Vec<String> { row.iter().map(|cell| text(cell)).collect() };
         let mut table = comfy_table::Table::new();
         table
             .load_style(style)
-            .set_header(self.header.iter().map(|title| title.replace('\n', line_break)))
-            .add_rows(&self.rows);
+            .set_header(cells(&self.header))
+            .add_rows(self.rows.iter().map(|row| cells(row)));
         for column in table.column_iter_mut().skip(self.left) {
             column.set_cell_alignment(CellAlignment::Right);
         }
         table
     }
+}
+
+/// Text without what ends a cell of a Markdown table.
+fn markdown_text(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('|', "\\|").replace("\r\n", " ").replace(['\n', '\r'], " ")
 }
 
 /// Text with what LaTeX reads as commands, and what its fonts lack, in LaTeX's own way.
@@ -170,5 +176,19 @@ mod tests {
             lines,
             ["| method  | accuracy |", "|---------|----------|", "| Vanilla |    0.871 |"]
         );
+    }
+
+    #[test]
+    fn text_ends_no_cell_of_a_markdown_table() {
+        let mut table = Table::new(["method\nand a|b", "error"], 1);
+        table.push([r".*(query|value)\|\.", "first line\nsecond line\r\nthird"]);
+        let markdown = table.markdown();
+        let lines: Vec<&str> = markdown.lines().collect();
+        let [header, rule, row] = lines.as_slice() else { panic!("{markdown}") };
+        assert_eq!(rule.matches('|').count(), 3);
+        assert!(header.starts_with(r"| method and a\|b "), "{header}");
+        assert!(row.starts_with(r"| .*(query\|value)\\\|\\. |"), "{row}");
+        assert!(row.ends_with("| first line second line third |"), "{row}");
+        assert!(table.terminal(None).contains("(query|value)"));
     }
 }

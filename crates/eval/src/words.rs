@@ -1,4 +1,6 @@
-use crate::Table;
+use nsmc_experiment::Rows;
+
+use crate::{Table, with_thousands};
 
 /// The same text in English and in Korean.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +78,14 @@ impl BilingualTable {
             table.push(row.iter().map(|cell| cell.en.as_str()));
         }
         table
+    }
+}
+
+/// Training reviews as tables show them.
+pub fn size_words(size: Rows) -> Words {
+    match size {
+        Rows::All => Words::new("all", "전체"),
+        Rows::Exactly(size) => with_thousands(size).into(),
     }
 }
 

@@ -104,20 +104,28 @@ fn a_plan_whose_names_lead_elsewhere_is_refused() {
 }
 
 #[test]
-fn a_record_that_no_metric_can_be_computed_with_is_refused() {
+fn a_record_that_nothing_can_be_computed_with_is_refused() {
+    let mut three_classes = serde_json::to_value(&World::new().config.data).unwrap();
+    three_classes["labels"] = json!(["0", "1", "2"]);
+    three_classes["label_names"] = json!(["bad", "fair", "good"]);
     for (key, value, expected) in [
         ("/config/evaluation/metric_batch_size", json!(0), "`metric_batch_size`"),
         ("/config/data/labels", json!([]), "`labels`: expected 2 to 1000 classes, found 0"),
         ("/config/data/labels", json!(["0"]), "`labels`: expected 2 to 1000 classes, found 1"),
         ("/config/data/labels", json!(vec![""; 1001]), "found 1001"),
-        ("/config/data/labels", json!(["0", "1", "2"]), "expected 3 classes"),
+        ("/config/data/label_names", json!(["a", "b", "c"]), "`label_names`: expected a name for"),
+        ("/config/data/label_names", json!(["a"]), "each of 2 labels, found 1"),
+        ("/results/epochs/1/epoch", json!(0), "`epochs`: expected epochs from 1 to 3, found 0"),
+        ("/results/epochs/1/epoch", json!(u64::MAX), "expected epochs from 1 to 3, found 18446"),
+        ("/results/adapter_stage/epochs/0/epoch", json!(4), "from 1 to 3, found 4"),
+        ("/config/data", three_classes, "expected 3 classes"),
     ] {
         let world = World::new();
         edit(&world.file("record.json"), |record| {
             *record.pointer_mut(key).unwrap() = value.clone();
         });
         world.run_refused(expected);
-        EvaluatedRun::read_all(&world.runs()).unwrap_err();
+        EvaluatedRun::read(&world.runs().join(world.config.run_id())).unwrap_err();
         let world = World::collected();
         edit(&world.collected_run(), |run| {
             *run["record"].pointer_mut(key).unwrap() = value.clone();
@@ -127,6 +135,20 @@ fn a_record_that_no_metric_can_be_computed_with_is_refused() {
             world.results_refused(expected);
         }
     }
+}
+
+#[test]
+fn a_pre_training_is_known_by_its_record_and_not_by_its_name() {
+    let world = World::new();
+    let folder = world.runs().join("another-name");
+    fs_err::create_dir(&folder).unwrap();
+    fs_err::write(folder.join("record.json"), r#"{"config": {}, "metrics": []}"#).unwrap();
+    let study = Study::read_runs(&world.runs(), None).unwrap();
+    assert_eq!((study.runs().len(), study.unreadable), (1, Vec::new()));
+    fs_err::rename(&folder, world.runs().join("pretraining-x")).unwrap();
+    fs_err::write(world.runs().join("pretraining-x/record.json"), "{}").unwrap();
+    let study = Study::read_runs(&world.runs(), None).unwrap();
+    assert_eq!(study.unreadable.len(), 1, "{:?}", study.unreadable);
 }
 
 #[test]

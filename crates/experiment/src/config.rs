@@ -6,6 +6,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::document::{Node, Value};
+use crate::grid::is_trial_recipe;
 use crate::method::read_method;
 use crate::reader::{FromNode, Reader};
 use crate::{ConfigError, Document, MethodConfig, Origin, Problem, sha256_hex};
@@ -355,6 +356,12 @@ impl ExperimentConfig {
         let sources = self.method.sources_by_key().into_iter();
         places.extend(sources.map(|(key, ..)| format!("{key}.path")));
         places
+    }
+
+    /// Whether the run is one that a candidate was chosen by ([`Trials`](crate::Trials)): what it
+    /// came to is no result.
+    pub fn is_trial(&self) -> bool {
+        is_trial_recipe(&self.recipe)
     }
 
     /// The run's name: method, training size, seed and the first eight digits of its identity. A

@@ -53,6 +53,16 @@ pub(crate) struct Grid {
     pub(crate) trials: Option<Trials>,
 }
 
+/// The recipe that the configuration of a trial has.
+pub(crate) fn trial_recipe(recipe: &str) -> String {
+    if recipe.is_empty() { "trial".into() } else { format!("{recipe}, trial") }
+}
+
+/// Whether a configuration's recipe is that of a trial; no profile's own is.
+pub(crate) fn is_trial_recipe(recipe: &str) -> bool {
+    recipe == "trial" || recipe.ends_with(", trial")
+}
+
 impl Cell {
     /// The cell of a method without recipe and particulars.
     pub fn of(method: impl Into<String>) -> Self {
@@ -102,6 +112,9 @@ pub(crate) fn read_grid(profile: &mut Reader<'_>, methods: &[String]) -> Option<
         let names = recipes.keys().into_iter();
         names
             .filter_map(|name| {
+                if is_trial_recipe(&name) {
+                    recipes.problem(&name, "expected another name: trials are called so");
+                }
                 let recipe = recipes.table(&name, |recipe| Recipe {
                     overrides: read_overrides(recipe, methods),
                     sections: recipe.entries(),

@@ -56,6 +56,7 @@ pub use progress::ProgressEvent;
 pub use provenance::{Provenance, Stretch};
 pub use record::{
     CUDA_GPU, EpochRecord, FusionAttention, RunRecord, RunResults, RunStatus, StageRecord, gpus,
+    is_of_pretraining,
 };
 
 use std::cell::RefCell;

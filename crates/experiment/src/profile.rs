@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::document::{Node, Value};
-use crate::grid::{Grid, Overrides, Recipe, Trials, read_grid};
+use crate::grid::{Grid, Overrides, Recipe, Trials, read_grid, trial_recipe};
 use crate::method::setup_names;
 use crate::reader::Reader;
 use crate::{
@@ -153,11 +153,7 @@ impl Profile {
             }
             upper.insert(key, node.clone());
         }
-        let label = match (cell.recipe.as_str(), cell.trial) {
-            (recipe, false) => recipe.to_owned(),
-            ("", true) => "trial".into(),
-            (recipe, true) => format!("{recipe}, trial"),
-        };
+        let label = if cell.trial { trial_recipe(&cell.recipe) } else { cell.recipe.clone() };
         if !label.is_empty() {
             upper.insert_text("recipe", &label);
         }
@@ -678,6 +674,7 @@ lora = [{ "training.learning_rate" = 1e-3 }, { "training.learning_rate" = 2e-3, 
             );
             let trial = profile.resolve(&candidates[1], trials.seed, &[], catalog).unwrap();
             assert_eq!((trial.recipe.as_str(), trial.seed), ("trial", 9));
+            assert!(trial.is_trial());
             assert_eq!(trial.data.train_size, Rows::Exactly(50));
             assert_eq!(trial.training.num_train_epochs, 1);
             assert_eq!(trial.training.learning_rate.to_bits(), 2e-3f64.to_bits());
@@ -685,9 +682,30 @@ lora = [{ "training.learning_rate" = 1e-3 }, { "training.learning_rate" = 2e-3, 
             let cell = vanilla.taking(trials, 1);
             let config = profile.resolve(&cell, 1, &[], catalog).unwrap();
             assert_eq!((config.recipe.as_str(), config.training.num_train_epochs), ("", 4));
+            assert!(!config.is_trial());
             assert_eq!(config.training.learning_rate.to_bits(), 5e-5f64.to_bits());
             assert_eq!(config.data.train_size, Rows::Exactly(100));
         });
+    }
+
+    #[test]
+    fn a_recipe_cannot_be_called_as_trials_are() {
+        let recipes =
+            PROFILE.replace("[grid]", "[recipe.\"tuned\"]\n[grid]\nrecipes = [\"tuned\"]");
+        with_profile(&(recipes.clone() + TRIALS), |path, catalog| {
+            let profile = Profile::read(path).unwrap();
+            let trials = profile.trials.as_ref().unwrap();
+            let trial = &trials.before(&profile.cells[0])[0];
+            let config = profile.resolve(trial, trials.seed, &[], catalog).unwrap();
+            assert_eq!((config.recipe.as_str(), config.is_trial()), ("tuned, trial", true));
+        });
+        for name in ["trial", "tuned, trial"] {
+            with_profile(&recipes.replace("tuned", name), |path, _| {
+                let message = Profile::read(path).unwrap_err().to_string();
+                let expected = format!("`recipe.{name}`: expected another name");
+                assert!(message.contains(&expected), "{message}");
+            });
+        }
     }
 
     #[test]

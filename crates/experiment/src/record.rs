@@ -188,6 +188,13 @@ impl RunResults {
     }
 }
 
+/// Whether a `record.json` is that of a pre-training, which is another than a run's.
+pub fn is_of_pretraining(path: &Path) -> bool {
+    let text = fs_err::read_to_string(path).unwrap_or_default();
+    serde_json::from_str::<serde_json::Value>(&text)
+        .is_ok_and(|record| record["metrics"].is_array() && record["run_id"].is_null())
+}
+
 impl RunRecord {
     /// How many CUDA GPUs it computed on; 0 for a CPU.
     pub fn gpus(&self) -> usize {
@@ -219,17 +226,36 @@ impl RunRecord {
         Ok(record)
     }
 
-    /// What those who read a record rely on: a name that leads nowhere else, and a configuration
-    /// that metrics can be computed with. The error names the key.
+    /// What those who read a record rely on: a name that leads nowhere else, a configuration that
+    /// metrics can be computed with, and epochs that are counted from 1. The error names the key.
     pub fn check(&self) -> Result<(), String> {
         Self::check_run_id(&self.run_id)?;
-        let DataConfig { labels, .. } = &self.config.data;
+        let DataConfig { labels, label_names, .. } = &self.config.data;
         if !(2..=DataConfig::MAX_LABELS).contains(&labels.len()) {
             return Err(format!(
                 "`labels`: expected 2 to {} classes, found {}",
                 DataConfig::MAX_LABELS,
                 labels.len()
             ));
+        }
+        if label_names.len() != labels.len() {
+            return Err(format!(
+                "`label_names`: expected a name for each of {} labels, found {}",
+                labels.len(),
+                label_names.len()
+            ));
+        }
+        let results = self.results.iter();
+        let epochs = results.flat_map(|results| {
+            let stage = results.adapter_stage.as_ref().map(|stage| &stage.epochs);
+            stage.into_iter().chain([&results.epochs])
+        });
+        for epochs in epochs {
+            let last = epochs.len();
+            if let Some(epoch) = epochs.iter().find(|epoch| !(1..=last).contains(&epoch.epoch)) {
+                let found = epoch.epoch;
+                return Err(format!("`epochs`: expected epochs from 1 to {last}, found {found}"));
+            }
         }
         if self.config.evaluation.metric_batch_size == 0 {
             return Err("`metric_batch_size`: expected a number from 1, found 0".into());

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use nsmc_eval::study::{Calibration, Cell, CellKey, Metric, Study};
-use nsmc_eval::{PAPER, PaperRow, Words, method_words, with_thousands};
+use nsmc_eval::{PAPER, PaperRow, Words, method_words, size_words, with_thousands};
 use nsmc_experiment::{EpochRecord, Rows};
 
 use crate::attention::fusion_attention;
@@ -339,7 +339,7 @@ pub(crate) fn reliability(study: &Study) -> Vec<Figure> {
     figures
 }
 
-/// LoRA's accuracy against its rank, where a recipe has more than one.
+/// LoRA's accuracy against its rank, where a recipe has more than one and one cell of each.
 pub(crate) fn by_rank(study: &Study) -> Vec<Figure> {
     let mut figures = Vec::new();
     for panel in panels(study) {
@@ -349,8 +349,9 @@ pub(crate) fn by_rank(study: &Study) -> Vec<Figure> {
             .filter_map(|cell| accuracy_point((cell.key.rank? as f64).log2(), cell))
             .collect();
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
-        points.dedup_by(|a, b| (a.x - b.x).abs() < 1e-9);
-        if points.len() < 2 {
+        // Cells of one rank differ in something else, too: no line leads through them.
+        let repeats = points.windows(2).any(|pair| pair[1].x - pair[0].x < 1e-9);
+        if points.len() < 2 || repeats {
             continue;
         }
         let x = points[0].x - 0.3..points[points.len() - 1].x + 0.3;
@@ -431,7 +432,7 @@ pub(crate) fn changes(study: &Study) -> Vec<Figure> {
     for contrast in study.contrasts.iter().filter(|contrast| !contrast.is_of_methods()) {
         let cell = &study.cells[contrast.first];
         let (true, Some(pair)) = (cell.key.method == "lora", &contrast.pair) else { continue };
-        let size = words::size(cell.key.train_size);
+        let size = size_words(cell.key.train_size);
         let what = match contrast.factors.as_slice() {
             [factor] => {
                 let key = words::key(&factor.key);
@@ -649,6 +650,24 @@ mod tests {
         assert!(said(&study, "size") && said(&study, "time") && said(&study, "differences"));
         assert!(!said(&study, "changes"), "it has one plot");
         assert!(!said(&study, "attention"), "its plots have the same axes");
+    }
+
+    #[test]
+    fn ranks_are_plotted_only_where_nothing_else_differs() {
+        let folder = tempfile::tempdir().unwrap();
+        let lora =
+            |rank, alpha| fabricated::lora(fabricated::config("paper", 1000, 0), rank, alpha);
+        fabricated::run(folder.path(), &fabricated::config("paper", 1000, 0), 0.86, 1.0);
+        for rank in [16, 64] {
+            fabricated::run(folder.path(), &lora(rank, 1.0), 0.7, 1.0);
+        }
+        let names = || -> Vec<String> {
+            let figures = by_rank(&Study::read_runs(folder.path(), None).unwrap());
+            figures.into_iter().map(|figure| figure.name).collect()
+        };
+        assert_eq!(names(), ["rank-1"]);
+        fabricated::run(folder.path(), &lora(16, 128.0), 0.8, 1.0);
+        assert!(names().is_empty(), "r=16 is there twice");
     }
 
     #[test]

@@ -1,9 +1,12 @@
 use std::collections::BTreeSet;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use nsmc_eval::compare::p_value;
 use nsmc_eval::statistics::Interval;
 use nsmc_eval::study::{Calibration, Cell, Study, StudyTable, Verdict, difference};
-use nsmc_eval::{BilingualTable, Words, method_words, minutes_and_seconds, with_thousands};
+use nsmc_eval::{
+    BilingualTable, Words, method_words, minutes_and_seconds, size_words, with_thousands,
+};
 use nsmc_experiment::RunRecord;
 
 use crate::figures::{Figure, Section, panels, sections};
@@ -151,7 +154,7 @@ fn claims(study: &Study, verdict: &Verdict) -> Markup {
                     @let pair = claim.contrast.and_then(|index| study.contrasts[index].pair.as_ref());
                     tr {
                         td { (self::recipe(&recipe.recipe)) }
-                        td.number { (both(&crate::words::size(claim.train_size))) }
+                        td.number { (both(&size_words(claim.train_size))) }
                         td {
                             (both(&method_words(&claim.better))) " > " (both(&method_words(&claim.worse)))
                         }
@@ -191,10 +194,6 @@ fn claims(study: &Study, verdict: &Verdict) -> Markup {
 /// id of what it is called by.
 fn scroll(name: &str, content: &Markup) -> Markup {
     html! { div.scroll tabindex="0" role="region" aria-labelledby=(name) { (content) } }
-}
-
-fn p_value(p: f64) -> String {
-    if p < 0.0001 { "< 0.0001".into() } else { format!("{p:.4}") }
 }
 
 fn study_table(StudyTable { title, note, table, .. }: &StudyTable, id: &str) -> Markup {
@@ -283,7 +282,7 @@ fn calibration_errors(study: &Study) -> Markup {
             };
             table.push([
                 recipe(&cell.key.recipe).into(),
-                crate::words::size(cell.key.train_size),
+                size_words(cell.key.train_size),
                 method_words(&cell.key.label),
                 format!("{:.4}", Calibration::mean_error(cell.answers())).into(),
                 mean(|bin| bin.confidence),
@@ -420,8 +419,8 @@ fn disagreements_caption(report: &Report<'_>, cell: &Cell) -> Words {
     };
     let absent = if report.texts.is_empty() {
         words(
-            " Texts are shown where the test file is at hand.",
-            " 테스트 파일이 있으면 리뷰 본문도 표시됩니다.",
+            " Texts are shown where the test file is at hand, with ids and without quoting.",
+            " 테스트 파일이 있고 id 열이 있으며 따옴표 처리가 없는 형식이면 리뷰 본문도 표시됩니다.",
         )
     } else {
         words("", "")

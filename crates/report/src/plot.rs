@@ -144,11 +144,16 @@ impl Plot {
             .draw()?;
         // Marks stand where the data are, which plotters' own do not.
         let centred = Pos::new(HPos::Center, VPos::Top);
-        for (at, name) in &self.x_marks {
-            let (x, y) = chart.backend_coord(&(*at, self.y.start));
-            let style = text(TEXT - 1, MUTED).pos(centred);
+        let place =
+            |(at, name): &(f64, String)| (chart.backend_coord(&(*at, self.y.start)), name.clone());
+        let marks: Vec<((i32, i32), String)> = self.x_marks.iter().map(place).collect();
+        let every = labelled(&marks);
+        for (index, ((x, y), name)) in marks.into_iter().enumerate() {
             root.draw(&PathElement::new(vec![(x, y), (x, y + 4)], MUTED.rgb()))?;
-            root.draw(&Text::new(name.clone(), (x, y + 7), style))?;
+            if index % every == 0 {
+                let style = text(TEXT - 1, MUTED).pos(centred);
+                root.draw(&Text::new(name, (x, y + 7), style))?;
+            }
         }
         if self.diagonal {
             let (low, high) = (self.x.start.max(self.y.start), self.x.end.min(self.y.end));
@@ -201,6 +206,8 @@ impl Forest {
         let top = title_and_legend(root, &self.title, &[])?;
         let (_, below) = root.split_vertically(top);
         let (x, height) = (self.x(), f64::from(height));
+        // plotters puts at most five marks: so short an axis may have them at every 0.005.
+        let (digits, zero) = if x.end - x.start < 0.03 { (3, 0.0005) } else { (2, 0.005) };
         let mut chart = ChartBuilder::on(&below)
             .margin_right(14)
             .margin_left(8)
@@ -218,7 +225,9 @@ impl Forest {
             .axis_desc_style(text(TEXT - 1, INK))
             .x_desc(drawn(&self.x_title))
             // A mark that is 0 but for rounding has no minus.
-            .x_label_formatter(&|at| format!("{:+.2}", if at.abs() < 0.005 { 0.0 } else { *at }))
+            .x_label_formatter(&|at| {
+                format!("{:+.digits$}", if at.abs() < zero { 0.0 } else { *at })
+            })
             .draw()?;
         chart.draw_series(LineSeries::new([(0.0, 0.0), (0.0, height)], INK.rgb()))?;
         let row_height = f64::from(Self::ROW);
@@ -251,6 +260,19 @@ impl Forest {
         }
         Ok(())
     }
+}
+
+/// How many marks there are to one label, so that no label touches the next.
+fn labelled(marks: &[((i32, i32), String)]) -> usize {
+    const GAP: f64 = 4.0;
+    let apart = |every: &usize| {
+        let with: Vec<_> = marks.iter().step_by(*every).collect();
+        with.windows(2).all(|pair| {
+            let [((left, _), first), ((right, _), second)] = [pair[0], pair[1]];
+            f64::from(right - left) >= f64::midpoint(width(first), width(second)) + GAP
+        })
+    };
+    (1..marks.len()).find(apart).unwrap_or(marks.len().max(1))
 }
 
 fn text(size: u32, colour: Colour) -> TextStyle<'static> {
@@ -366,6 +388,78 @@ fn render(height: u32, draw: impl FnOnce(&Area<'_>) -> Drawn) -> String {
 mod tests {
     use super::*;
     use crate::palette::VANILLA;
+
+    /// The texts of a plot, each with where it stands.
+    fn texts(svg: &str) -> Vec<(f64, &str)> {
+        let elements = svg.split("<text x=\"").skip(1).map(|element| {
+            let (x, rest) = element.split_once('"').unwrap();
+            let text = rest.split_once('>').unwrap().1.split_once("</text>").unwrap().0;
+            (x.parse().unwrap(), text.trim())
+        });
+        elements.collect()
+    }
+
+    #[test]
+    fn the_labels_of_small_differences_are_not_the_same() {
+        let labels = |low: f64, high: f64| -> Vec<String> {
+            let row = ForestRow {
+                name: "Vanilla − LoRA".into(),
+                look: Look { colour: VANILLA, marker: Marker::Circle },
+                value: 0.0,
+                interval: (low, high),
+                other: None,
+            };
+            let forest =
+                Forest { title: "title".into(), x_title: "difference".into(), rows: vec![row] };
+            let svg = forest.svg();
+            let numbers = texts(&svg).into_iter().map(|(_, text)| text);
+            numbers.filter(|text| text.parse::<f64>().is_ok()).map(str::to_owned).collect()
+        };
+        for thousandths in [0, 1, 2, 3, 5, 7, 8, 11, 14, 17, 20, 30, 50, 300] {
+            for (low, high) in [(-0.007, 0.001), (-0.0001, 0.0), (-0.02, 0.0), (0.0, 0.0)] {
+                let labels = labels(low, high + f64::from(thousandths) / 1000.0);
+                assert!(labels.len() > 1, "{labels:?}");
+                for (index, label) in labels.iter().enumerate() {
+                    assert!(!labels[..index].contains(label), "{labels:?}");
+                    assert!(!label.starts_with("-0.00") || label.len() == 6, "{labels:?}");
+                    assert_ne!(label, "-0.000");
+                }
+            }
+        }
+        assert_eq!(labels(-0.002, 0.006), ["-0.005", "+0.000", "+0.005", "+0.010"]);
+        assert_eq!(labels(-0.04, 0.1), ["-0.05", "+0.00", "+0.05", "+0.10"]);
+    }
+
+    #[test]
+    fn the_labels_of_many_marks_do_not_touch() {
+        for (last, labelled) in [(4, 4), (12, 12), (20, 10), (24, 12), (100, 15)] {
+            let point = |x: usize| Point { x: x as f64, y: 0.5, interval: None };
+            let look = Look { colour: VANILLA, marker: Marker::Circle };
+            let plot = Plot {
+                title: "title".into(),
+                x_title: "layer".into(),
+                y_title: "attention".into(),
+                x_marks: (1..=last).map(|mark| (mark as f64, mark.to_string())).collect(),
+                x: 0.6..last as f64 + 0.4,
+                y: 0.0..1.0,
+                series: vec![Series {
+                    name: "all".into(),
+                    look,
+                    points: (1..=last).map(point).collect(),
+                }],
+                diagonal: false,
+            };
+            let svg = plot.svg();
+            let texts = texts(&svg).into_iter();
+            let labels: Vec<(f64, &str)> =
+                texts.filter(|(_, text)| text.parse::<usize>().is_ok()).collect();
+            for pair in labels.windows(2) {
+                let between = pair[1].0 - pair[0].0;
+                assert!(between > width(pair[0].1).max(width(pair[1].1)), "{labels:?}");
+            }
+            assert_eq!(labels.len(), labelled, "{labels:?}");
+        }
+    }
 
     #[test]
     fn each_marker_is_another_shape_and_has_a_hollow_form() {

@@ -154,12 +154,13 @@ fn time_plots(study: &Study, times: Times) -> Vec<(String, Plot)> {
     plots
 }
 
-/// Round numbers from 0 to `highest`, four to eight of them.
+/// Round numbers from 0 to `highest`, three to seven of them.
 fn marks(highest: f64) -> Vec<(f64, String)> {
     let magnitude = 10_f64.powf((highest / 4.0).log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * magnitude);
     let step = step.into_iter().find(|step| highest / step <= 6.0).unwrap_or(magnitude);
-    let digits = usize::from(step < 1.0);
+    // As many as tell two marks apart; a step of 0.1 may be less by a rounding.
+    let digits = (-(step.log10() + 1e-9).floor()).clamp(0.0, 9.0) as usize;
     let count = (highest / step).floor() as usize;
     (0..=count).map(|index| index as f64 * step).map(|at| (at, format!("{at:.digits$}"))).collect()
 }
@@ -189,6 +190,23 @@ mod tests {
     fn at(plot: &Plot) -> Vec<(String, Vec<f64>)> {
         let points = |series: &Series| series.points.iter().map(|point| point.x).collect();
         plot.series.iter().map(|series| (series.name.en.clone(), points(series))).collect()
+    }
+
+    #[test]
+    fn the_labels_of_an_axis_of_times_say_where_they_stand() {
+        for exponent in -6..6 {
+            for factor in [1.0, 1.3, 2.4, 3.0, 4.1, 5.9, 7.2, 9.9] {
+                let highest = factor * 10_f64.powi(exponent);
+                let marks = marks(highest);
+                assert!((3..=7).contains(&marks.len()), "{highest}: {marks:?}");
+                for (index, (at, label)) in marks.iter().enumerate() {
+                    let stands = label.parse::<f64>().unwrap();
+                    assert!((stands - at).abs() < 1e-6 * highest, "{highest}: {marks:?}");
+                    assert!(marks[..index].iter().all(|(_, other)| other != label), "{marks:?}");
+                }
+            }
+        }
+        assert_eq!(marks(0.0).len(), 1);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use nsmc_eval::statistics::{BootstrapDifference, Interval};
 use nsmc_eval::study::{
     Cause, Collapse, Contrast, Finding, OrderClaim, RecipeVerdict, Study, StudyRun, Verdict,
 };
-use nsmc_eval::{Words, method_words, with_thousands};
+use nsmc_eval::{Words, method_words, size_words, with_thousands};
 use nsmc_experiment::{Rows, RunStatus};
 
 use crate::particle::{Particle, with_particle};
@@ -54,17 +54,9 @@ pub(crate) fn finding(finding: Finding) -> Words {
     }
 }
 
-/// Training reviews, in a table.
-pub(crate) fn size(size: Rows) -> Words {
-    match size {
-        Rows::All => words("all", "전체"),
-        Rows::Exactly(size) => with_thousands(size).into(),
-    }
-}
-
 /// Training reviews, in a sentence.
 pub(crate) fn reviews(rows: Rows) -> Words {
-    let Words { en, ko } = size(rows);
+    let Words { en, ko } = size_words(rows);
     let ko = if rows == Rows::All {
         "학습 데이터 전체".into()
     } else {
@@ -342,7 +334,7 @@ fn signed(figure: String) -> String {
 /// Differences, each with the training size it is of.
 fn estimates(found: &[(Rows, BootstrapDifference)]) -> Words {
     let each = found.iter().enumerate().map(|(index, (rows, difference))| {
-        let (figures, of) = (estimate(*difference), size(*rows));
+        let (figures, of) = (estimate(*difference), size_words(*rows));
         let reviews = if index == 0 { " reviews" } else { "" };
         let count = if *rows == Rows::All { "" } else { "건" };
         words(

@@ -288,7 +288,8 @@ pub(crate) fn beyond_middle(
     bootstrap_contrast(&terms, 2, pairing, resampling)
 }
 
-pub(crate) fn p_value(p: f64) -> String {
+/// A p as tables show it.
+pub fn p_value(p: f64) -> String {
     if p < 0.0001 { "< 0.0001".into() } else { format!("{p:.4}") }
 }
 

@@ -96,6 +96,26 @@ impl Metric {
         }
     }
 
+    /// Whether it lies from 0 to 1, whatever an interval over seeds says.
+    pub(super) fn is_share(self) -> bool {
+        match self {
+            Self::Accuracy
+            | Self::Precision
+            | Self::Recall
+            | Self::F1
+            | Self::BatchMeanAccuracy
+            | Self::BatchMeanPrecision
+            | Self::BatchMeanRecall
+            | Self::BatchMeanF1
+            | Self::UnseenAccuracy => true,
+            Self::EpochSeconds
+            | Self::TotalSeconds
+            | Self::TrainableParameters
+            | Self::Parameters
+            | Self::PeakMemoryMib => false,
+        }
+    }
+
     /// Its value for a run; none if the run failed or has none.
     pub fn of(self, run: &StudyRun) -> Option<f64> {
         let (report, results) = (run.report.as_ref()?, run.record.results.as_ref()?);

@@ -70,10 +70,12 @@ impl Plan {
     /// The plan's file in a folder of collected results.
     pub const FILE: &'static str = "plan.json";
 
-    /// The plan that runs found in a folder amount to. A run that is there twice counts once.
+    /// The plan that runs found in a folder amount to. A run that is there twice counts once, and a
+    /// trial not at all: what was chosen by is not reported.
     pub fn of_runs(name: String, runs: &[StudyRun]) -> Self {
         let mut seen = BTreeSet::new();
-        let planned = runs.iter().map(|run| &run.record).filter(|record| {
+        let records = runs.iter().map(|run| &run.record);
+        let planned = records.filter(|record| !record.config.is_trial()).filter(|record| {
             // By the record's own words: those of an earlier version are not what this one computes.
             seen.insert(&record.identity)
         });
@@ -109,6 +111,11 @@ pub struct Collection {
 
 /// How much of a test set's sha256 is in its file's name.
 const TEST_DIGITS: usize = 8;
+
+/// Whether a test set can be called so.
+fn is_test_set(name: &str) -> bool {
+    name.len() == TEST_DIGITS && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
 
 /// Where the parts of collected results lie in their folder.
 #[derive(Clone, Debug)]
@@ -163,7 +170,7 @@ impl Collected {
         check_attention(&fusion_attention, &path)?;
         let mut answers = None;
         if let Some(name) = test_set {
-            if name.len() != TEST_DIGITS || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            if !is_test_set(&name) {
                 return Err(refuse(format!(
                     "`test_set`: expected {TEST_DIGITS} hex digits, found {name:?}"
                 )));
@@ -187,7 +194,8 @@ impl Collected {
         Ok(StudyRun::new(record, answers, fusion_attention))
     }
 
-    fn write(&self, run: &StudyRun) -> Result<(), EvalError> {
+    /// Writes a run; gives the name of its test set.
+    fn write(&self, run: &StudyRun) -> Result<Option<String>, EvalError> {
         let mut test_set = None;
         if let Some(answers) = &run.answers {
             let name = answers.test.sha256()[..TEST_DIGITS].to_owned();
@@ -201,12 +209,14 @@ impl Collected {
         let record = RunRecord { config: run.record.config.without_paths(), ..run.record.clone() };
         let fusion_attention = run.fusion_attention.clone();
         let run = CollectedRun { test_set, fusion_attention, record };
-        write_json(&self.record(&run.record.run_id), &run)
+        write_json(&self.record(&run.record.run_id), &run)?;
+        Ok(run.test_set)
     }
 }
 
 /// Collects the runs of `plan` from the run directories in `runs` into `folder`. Runs that were
-/// collected before and are no longer in `runs` stay; those that are not of the plan are removed.
+/// collected before and are no longer in `runs` stay; those that are not of the plan are removed, and
+/// the test sets of none.
 ///
 /// Where no run of the plan is found, or one cannot be read, what was collected before stays as it is.
 pub fn collect(plan: &Plan, runs: &Path, folder: &Path) -> Result<Collection, EvalError> {
@@ -218,7 +228,7 @@ pub fn collect(plan: &Plan, runs: &Path, folder: &Path) -> Result<Collection, Ev
     }
     let mut collection = Collection::default();
     let mut tests = BTreeMap::new();
-    let mut read = Vec::new();
+    let (mut read, mut test_sets) = (Vec::new(), BTreeSet::new());
     for planned in &plan.runs {
         let id = &planned.run_id;
         if collection.runs.contains(id) || collection.missing.contains(id) {
@@ -236,6 +246,8 @@ pub fn collect(plan: &Plan, runs: &Path, folder: &Path) -> Result<Collection, Ev
             }
         }
         if collected.record(id).is_file() {
+            let run: CollectedRun = read_json(&collected.record(id))?;
+            test_sets.extend(run.test_set);
             collection.runs.push(id.clone());
         } else {
             collection.missing.push(id.clone());
@@ -244,19 +256,34 @@ pub fn collect(plan: &Plan, runs: &Path, folder: &Path) -> Result<Collection, Ev
     if collection.runs.is_empty() {
         return Ok(collection);
     }
-    read.iter().try_for_each(|run| collected.write(run))?;
+    for run in &read {
+        test_sets.extend(collected.write(run)?);
+    }
+    // Before anything is removed: whatever comes between, the plan's runs are there.
+    write_json(&folder.join(Plan::FILE), plan)?;
     for part in parts.iter().filter(|part| part.is_dir()) {
-        for entry in fs_err::read_dir(part)? {
-            let path = entry?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
+        remove_files(part, |name| {
             let id = name.split('.').next().unwrap_or_default();
-            if !collection.runs.iter().any(|run| run == id) {
-                fs_err::remove_file(&path)?;
-            }
+            !collection.runs.iter().any(|run| run == id)
+        })?;
+    }
+    remove_files(folder, |name| {
+        let test_set = name.strip_prefix("test-").and_then(|name| name.strip_suffix(".tsv.gz"));
+        test_set.is_some_and(|name| is_test_set(name) && !test_sets.contains(name))
+    })?;
+    Ok(collection)
+}
+
+/// Removes the files of a folder, but not of those in it, whose name is `unwanted`.
+fn remove_files(folder: &Path, unwanted: impl Fn(&str) -> bool) -> Result<(), EvalError> {
+    for entry in fs_err::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path.is_file() && unwanted(&name) {
+            fs_err::remove_file(&path)?;
         }
     }
-    write_json(&folder.join(Plan::FILE), plan)?;
-    Ok(collection)
+    Ok(())
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, EvalError> {
@@ -352,5 +379,59 @@ mod tests {
         fs_err::write(runs.join(configs[2].run_id()).join("record.json"), "{").unwrap();
         collect(&plan_of(&configs[..3]), &runs, &results).unwrap_err();
         assert_eq!(files(&results), before);
+    }
+
+    #[test]
+    fn a_test_set_stays_as_long_as_a_collected_run_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (runs, results) = (folder.path().join("runs"), folder.path().join("results"));
+        let configs = [0, 1].map(|seed| fabricated::config("paper", 500, seed));
+        for config in &configs {
+            fabricated::run(&runs, config, 0.8, 1.0);
+        }
+        let planned = configs.iter().map(PlannedRun::of).collect();
+        let plan = Plan { profile: "test".into(), paper_scale: None, runs: planned };
+        let tests = || -> Vec<String> {
+            collect(&plan, &runs, &results).unwrap();
+            Study::read_results(&results).unwrap();
+            let names = fs_err::read_dir(&results).unwrap();
+            let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            names.filter(|name| name.starts_with("test-")).collect()
+        };
+        let first = tests();
+        assert_eq!(first.len(), 1);
+        // The first run is no longer there, the second is tested on other reviews.
+        fs_err::remove_dir_all(runs.join(configs[0].run_id())).unwrap();
+        let other_reviews = |config: &ExperimentConfig| {
+            let path = runs.join(config.run_id()).join("predictions.tsv");
+            let text = fs_err::read_to_string(&path).unwrap();
+            fs_err::write(&path, text.replace("\n900", "\n800")).unwrap();
+        };
+        other_reviews(&configs[1]);
+        assert_eq!(tests().len(), 2);
+        fabricated::run(&runs, &configs[0], 0.8, 1.0);
+        other_reviews(&configs[0]);
+        let last = tests();
+        assert!(last.len() == 1 && last != first, "{last:?}");
+    }
+
+    #[test]
+    fn a_folder_among_the_results_stays_and_is_in_no_ones_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let (runs, results) = (folder.path().join("runs"), folder.path().join("results"));
+        let configs = fabricated::grid(&runs);
+        let planned = configs.iter().map(PlannedRun::of).collect();
+        let mut plan = Plan { profile: "test".into(), paper_scale: None, runs: planned };
+        collect(&plan, &runs, &results).unwrap();
+        let others = ["runs", "predictions"].map(|part| results.join(part).join(".checkpoints"));
+        for other in &others {
+            fs_err::create_dir(other).unwrap();
+        }
+        plan.runs.truncate(3);
+        collect(&plan, &runs, &results).unwrap();
+        assert_eq!(Plan::read(&results.join(Plan::FILE)).unwrap(), plan);
+        assert!(others.iter().all(|other| other.is_dir()));
+        let left = fs_err::read_dir(results.join("runs")).unwrap().count();
+        assert_eq!(left, 4, "three runs and the folder");
     }
 }

@@ -207,6 +207,20 @@ mod tests {
     }
 
     #[test]
+    fn a_trial_stands_in_no_table_and_no_correction_counts_it() {
+        let folder = tempfile::tempdir().unwrap();
+        fabricated::grid(folder.path());
+        let without = Study::read_runs(folder.path(), None).unwrap();
+        for recipe in ["tuned, trial", "trial"] {
+            let trial = config(recipe, 1000, 7);
+            fabricated::run(folder.path(), &fabricated::lora(trial.clone(), 64, 8.0), 0.7, 1.0);
+            fabricated::run(folder.path(), &trial, 0.8, 1.0);
+        }
+        let study = Study::read_runs(folder.path(), None).unwrap();
+        assert_eq!(study.csv(), without.csv());
+    }
+
+    #[test]
     fn runs_that_say_the_opposite_of_the_means_decide_nothing() {
         let folder = tempfile::tempdir().unwrap();
         fabricated::grid(folder.path());

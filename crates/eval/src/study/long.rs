@@ -1,4 +1,5 @@
 use super::{Calibration, Cell, Metric, Study};
+use crate::statistics::Interval;
 
 /// The columns of [`Study::csv`].
 const HEADER: [&str; 12] = [
@@ -88,9 +89,11 @@ impl Study {
             if let Some(spread) = summary.spread {
                 figures.push(("standard_deviation", spread.standard_deviation));
             }
+            let over_seeds = summary.spread.map(|spread| spread.interval);
             let interval = match metric {
                 Metric::Accuracy => cell.accuracy_interval(),
-                _ => summary.spread.map(|spread| spread.interval),
+                _ if metric.is_share() => over_seeds.map(Interval::of_a_share),
+                _ => over_seeds,
             };
             if let Some(interval) = interval {
                 figures.extend([("low", interval.low), ("high", interval.high)]);
@@ -153,5 +156,34 @@ impl Rows {
 
     fn record(&mut self, fields: [String; HEADER.len()]) {
         self.writer.write_record(fields).expect("rows of one length fit into memory");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::fabricated;
+
+    #[test]
+    fn the_interval_of_a_share_lies_from_0_to_1() {
+        let folder = tempfile::tempdir().unwrap();
+        // A recall of 1 and one of about 0.7: two seeds that lie so far apart have a wide interval.
+        for (seed, accuracy) in [(0, 0.5), (1, 0.7)] {
+            let config = fabricated::config("paper", 1000, seed);
+            fabricated::run(folder.path(), &config, accuracy, 1.0 + 5.0 * seed as f64);
+        }
+        let csv = Study::read_runs(folder.path(), None).unwrap().csv();
+        let of_cell = |metric: Metric, statistic: &str| -> f64 {
+            let end = format!(",,,{},{statistic},", metric.name());
+            let line = csv.lines().find_map(|line| Some(line.split_once(&end)?.1));
+            line.unwrap_or_else(|| panic!("{end}\nin no line of\n{csv}")).parse().unwrap()
+        };
+        let [low, high] = ["low", "high"].map(|end| of_cell(Metric::Recall, end));
+        assert_eq!((low, high), (0.0, 1.0));
+        for metric in Metric::ALL.into_iter().filter(|metric| metric.is_share()) {
+            let [low, high] = ["low", "high"].map(|end| of_cell(metric, end));
+            assert!(0.0 <= low && low <= high && high <= 1.0, "{metric:?}: {low} to {high}");
+        }
+        assert!(of_cell(Metric::EpochSeconds, "high") > 1.0, "seconds are no share");
     }
 }

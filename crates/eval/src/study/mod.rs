@@ -33,6 +33,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nsmc_experiment::is_of_pretraining;
+
 use crate::EvalError;
 use crate::statistics::Resampling;
 
@@ -70,10 +72,6 @@ impl Study {
         let mut tests = BTreeMap::new();
         let (mut runs, mut unreadable) = (Vec::new(), Vec::new());
         for folder in run_folders(folder)? {
-            // Pre-trainings leave records of another kind.
-            if is_pretraining(&folder) {
-                continue;
-            }
             if let Some(plan) = &plan {
                 let Some(name) = folder.file_name() else { continue };
                 if !plan.runs.iter().any(|run| name == run.run_id.as_str()) {
@@ -82,6 +80,8 @@ impl Study {
             }
             match StudyRun::read(&folder, &mut tests) {
                 Ok(run) => runs.push(run),
+                // Pre-trainings leave records of another kind.
+                Err(_) if is_of_pretraining(&folder.join("record.json")) => {}
                 Err(error) => unreadable.push(error.to_string()),
             }
         }
@@ -140,9 +140,4 @@ fn run_folders(folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
     }
     folders.sort();
     Ok(folders)
-}
-
-/// Whether a run directory is that of a pre-training.
-fn is_pretraining(folder: &Path) -> bool {
-    folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pretraining"))
 }

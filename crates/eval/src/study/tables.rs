@@ -4,7 +4,7 @@ use super::{Cell, Contrast, Metric, Study, Verdict};
 use crate::compare::p_value;
 use crate::results::{self, setting_words};
 use crate::statistics::{Interval, SeedSummary};
-use crate::{BilingualTable, Words, method_words, minutes_and_seconds, with_thousands};
+use crate::{BilingualTable, Words, method_words, minutes_and_seconds, size_words, with_thousands};
 
 /// A table of a study, with what must be known to read it.
 #[derive(Clone, Debug)]
@@ -263,7 +263,7 @@ impl Study {
             probe |= second.key.is_probe();
             let mut row = vec![
                 recipe(first).into(),
-                size(first.key.train_size),
+                size_words(first.key.train_size),
                 method_words(&first.key.label),
                 method_words(&second.key.label),
             ];
@@ -370,7 +370,7 @@ impl Study {
             let figures = contrast_figures(contrast);
             table.push([
                 recipe(cell).into(),
-                size(cell.key.train_size),
+                size_words(cell.key.train_size),
                 method_words(&cell.key.label),
                 changes(contrast).into(),
                 cell.summary(Metric::Accuracy)
@@ -438,7 +438,7 @@ impl Study {
             };
             table.push([
                 recipe(cell).into(),
-                size(cell.key.train_size),
+                size_words(cell.key.train_size),
                 method_words(&cell.key.label),
                 time(seconds(cell)),
                 ratio(seconds(cell), vanilla.and_then(seconds)),
@@ -457,10 +457,11 @@ impl Study {
             "시드에 대한 평균입니다. 에폭당 시간은 학습 스텝만의 시간이고 AdapterFusion은 2단계의 시간이며, 학습 가능 \
              파라미터 수도 2단계의 값입니다. 실험 전체 시간에는 두 단계와 검증, 테스트가 모두 들어갑니다. 논문의 시간은 V100 한 장에서 잰 것입니다.",
         );
-        let trained = self.cells.iter().filter(|cell| !cell.key.is_baseline());
-        let results = trained.flat_map(|cell| cell.finished()).map(|run| &run.record.results);
+        let runs = self.runs().into_iter();
+        let trained = runs.filter(|run| !run.record.config.method.is_baseline());
+        let results = trained.filter_map(|run| run.record.results.as_ref());
         let alone: Vec<bool> =
-            results.flatten().map(|results| results.epoch_seconds_alone.is_some()).collect();
+            results.map(|results| results.epoch_seconds_alone.is_some()).collect();
         let again = alone.iter().filter(|alone| **alone).count();
         if 0 < again && again < alone.len() {
             let runs = alone.len();
@@ -513,7 +514,7 @@ impl Study {
                 table.push([
                     recipe(cell).into(),
                     method_words(&cell.key.label),
-                    size(cell.key.train_size),
+                    size_words(cell.key.train_size),
                     seed.to_string().into(),
                     what,
                 ]);
@@ -599,13 +600,6 @@ fn recipe(cell: &Cell) -> &str {
     if cell.key.recipe.is_empty() { NONE } else { &cell.key.recipe }
 }
 
-fn size(size: Rows) -> Words {
-    match size {
-        Rows::All => Words::new("all", "전체"),
-        Rows::Exactly(size) => with_thousands(size).into(),
-    }
-}
-
 fn duration(seconds: f64) -> Words {
     let text = minutes_and_seconds(seconds);
     match text.strip_suffix(" s") {
@@ -684,8 +678,10 @@ fn contrast_figures(contrast: &Contrast) -> Vec<Words> {
 
 #[cfg(test)]
 mod tests {
+    use nsmc_experiment::{ExperimentConfig, RunRecord};
+
     use super::*;
-    use crate::study::fabricated;
+    use crate::study::{Plan, PlannedRun, fabricated};
 
     fn study(paper_scale: Option<usize>) -> Study {
         let folder = tempfile::tempdir().unwrap();
@@ -724,6 +720,27 @@ mod tests {
             assert_eq!(en.contains(&mixed), !last, "{en}");
             assert_eq!(en.contains("Time per epoch was measured again with nothing"), last, "{en}");
         }
+    }
+
+    #[test]
+    fn a_run_of_two_recipes_is_one_run_of_which_a_time_was_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let paper = fabricated::config("paper", 1000, 0);
+        let lora = fabricated::lora(paper.clone(), 64, 1.0);
+        let tuned = ExperimentConfig { recipe: "tuned".into(), ..paper.clone() };
+        for config in [&paper, &lora] {
+            fabricated::run(folder.path(), config, 0.8, 1.0);
+        }
+        let path = folder.path().join(paper.run_id()).join("record.json");
+        let mut record = RunRecord::read(&path).unwrap();
+        record.results.as_mut().unwrap().epoch_seconds_alone = Some(1.5);
+        record.write(&path).unwrap();
+        let runs = [&paper, &lora, &tuned].map(PlannedRun::of).into();
+        let plan = Plan { profile: "test".into(), paper_scale: None, runs };
+        let study = Study::read_runs(folder.path(), Some(plan)).unwrap();
+        assert_eq!(study.cells.len(), 3);
+        let note = study.cost_table().note.en;
+        assert!(note.contains("Of 1 of 2 runs, time per epoch was measured again"), "{note}");
     }
 
     #[test]

@@ -33,8 +33,6 @@ pub struct RecipeVerdict {
     pub causes: Vec<Cause>,
     /// The fewest seeds of a cell that the claims and causes are about.
     pub seeds: usize,
-    /// Runs planned for these cells that are not there or failed.
-    pub absent: usize,
 }
 
 /// "At this size, this method is more accurate than that one."
@@ -166,7 +164,6 @@ fn recipe_verdict(study: &Study, setting: &str, recipe: &str) -> Option<RecipeVe
         collapses: Vec::new(),
         causes: Vec::new(),
         seeds: usize::MAX,
-        absent: 0,
     };
     for train_size in sizes {
         // Cells of a size begin with those of the highest rank.
@@ -186,9 +183,7 @@ fn recipe_verdict(study: &Study, setting: &str, recipe: &str) -> Option<RecipeVe
             verdict.orders.push(OrderClaim { train_size, better, worse, contrast, finding });
         }
         for (_, cell) in planned {
-            let finished = cell.finished().count();
-            verdict.seeds = verdict.seeds.min(finished);
-            verdict.absent += cell.missing.len() + cell.runs.len() - finished;
+            verdict.seeds = verdict.seeds.min(cell.finished().count());
         }
         let (Some((first, _)), Some((second, _))) = (vanilla, lora) else { continue };
         let Some(contrast) = contrast_of(study, *first, *second) else { continue };
@@ -200,8 +195,10 @@ fn recipe_verdict(study: &Study, setting: &str, recipe: &str) -> Option<RecipeVe
             };
             for (lora, _) in cells.iter().filter(of_size) {
                 let causes = causes(study, *first, *lora);
-                for changed in causes.iter().map(|cause| study.contrasts[cause.contrast].first) {
-                    verdict.seeds = verdict.seeds.min(study.cells[changed].finished().count());
+                for contrast in causes.iter().map(|cause| &study.contrasts[cause.contrast]) {
+                    for cell in [contrast.first, contrast.second] {
+                        verdict.seeds = verdict.seeds.min(study.cells[cell].finished().count());
+                    }
                 }
                 verdict.causes.extend(causes);
             }
@@ -274,7 +271,7 @@ mod tests {
         let paper = verdict.paper().unwrap();
         assert_eq!((paper.order(), paper.orders.len()), (Finding::Holds, 4));
         assert_eq!((paper.collapse(), paper.collapses.len()), (Finding::Holds, 2));
-        assert_eq!((paper.seeds, paper.absent), (2, 1), "one run of LoRA failed");
+        assert_eq!(paper.seeds, 2, "a run of LoRA that failed is none");
         let tuned = verdict.recipes.iter().find(|verdict| verdict.recipe == "tuned").unwrap();
         assert_eq!(tuned.order(), Finding::Undecided);
         assert_eq!(tuned.collapse(), Finding::Reversed);
@@ -346,6 +343,25 @@ mod tests {
         let beyond = cause.beyond_half.unwrap();
         assert!((beyond.difference - 0.06).abs() < 0.01, "{beyond:?}");
         assert_eq!(cause.explains(&study), Finding::Undecided, "{beyond:?}");
+    }
+
+    #[test]
+    fn the_fewest_seeds_are_also_those_of_a_lower_rank_that_was_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        for seed in [0, 1] {
+            let paper = fabricated::config("paper", 1000, seed);
+            let other = ExperimentConfig { recipe: "lora-alpha".into(), ..paper.clone() };
+            fabricated::run(folder.path(), &paper, 0.86, 1.0);
+            fabricated::run(folder.path(), &fabricated::lora(paper.clone(), 64, 1.0), 0.62, 1.0);
+            fabricated::run(folder.path(), &fabricated::lora(other, 16, 128.0), 0.80, 1.0);
+            if seed == 0 {
+                fabricated::run(folder.path(), &fabricated::lora(paper, 16, 1.0), 0.62, 1.0);
+            }
+        }
+        let study = Study::read_runs(folder.path(), None).unwrap();
+        let verdict = Verdict::new(&study);
+        let paper = verdict.paper().unwrap();
+        assert_eq!((paper.causes.len(), paper.seeds), (1, 1));
     }
 
     #[test]

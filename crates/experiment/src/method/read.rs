@@ -19,79 +19,78 @@ const NON_LINEARITIES: [(&str, NonLinearity); 6] = [
     ("tanh", NonLinearity::Tanh),
 ];
 
+type ReadMethod = fn(&mut Reader<'_>) -> MethodConfig;
+
+/// Each method's name, with what reads its keys.
+const METHODS: [(&str, ReadMethod); 7] = [
+    ("vanilla", |_| MethodConfig::Vanilla),
+    ("lora", |method| MethodConfig::Lora(read_lora(method))),
+    ("adapter", |method| MethodConfig::Adapter(read_adapter_method(method))),
+    ("adapterfusion", |method| MethodConfig::AdapterFusion(read_fusion(method))),
+    ("head", |method| MethodConfig::HeadOnly(read_head_only(method))),
+    ("majority", |_| MethodConfig::Majority),
+    ("tfidf", |method| MethodConfig::Tfidf(read_tfidf(method))),
+];
+
 pub(crate) fn read_method(method: &mut Reader<'_>) -> MethodConfig {
-    let names = [
-        ("vanilla", 0),
-        ("lora", 1),
-        ("adapter", 2),
-        ("adapterfusion", 3),
-        ("head", 4),
-        ("majority", 5),
-        ("tfidf", 6),
-    ];
-    let name = method.choice("name", &names);
+    let read = method.choice("name", &METHODS);
     if !method.is_sound("name") {
         // Which keys belong here is not known.
         method.entries();
         return MethodConfig::Vanilla;
     }
-    match name {
-        1 => MethodConfig::Lora(read_lora(method)),
-        2 => {
-            let adapter = AdapterMethod {
-                setup: method.get("setup"),
-                head: read_head(method),
-                trains: method.get("trains"),
-                adapter: read_adapter(method),
-                sources: read_sources(method),
-            };
-            check_setup(method, "setup", &adapter.setup, &adapter.adapter, &adapter.sources, false);
-            MethodConfig::Adapter(adapter)
-        }
-        3 => {
-            let fusion = AdapterFusionMethod {
-                setup: method.get("setup"),
-                adapter_setup: method.get("adapter_setup"),
-                fusion: method.choice(
-                    "fusion",
-                    &[("dynamic", FusionKind::Dynamic), ("static", FusionKind::Static)],
-                ),
-                regularization: method.get("regularization"),
-                unfreeze_adapters: method.get("unfreeze_adapters"),
-                keep_head: method.get("keep_head"),
-                head: read_head(method),
-                trains: method.get("trains"),
-                adapter: read_adapter(method),
-                adapter_training: method
-                    .table("adapter_training", |training| AdapterTraining {
-                        num_train_epochs: training.within("num_train_epochs", 1..),
-                        learning_rate: training
-                            .within("learning_rate", (Bound::Excluded(0.0), Bound::Included(1.0))),
-                    })
-                    .unwrap_or(AdapterTraining { num_train_epochs: 0, learning_rate: 0.0 }),
-                sources: read_sources(method),
-            };
-            for (key, setup) in [("setup", &fusion.setup), ("adapter_setup", &fusion.adapter_setup)]
-            {
-                let fused = key == "setup";
-                check_setup(method, key, setup, &fusion.adapter, &fusion.sources, fused);
-            }
-            if fusion.regularization && fusion.fusion == FusionKind::Static {
-                method.problem(
-                    "regularization",
-                    "expected false: a static fusion has no value matrix to regularise",
-                );
-            }
-            MethodConfig::AdapterFusion(fusion)
-        }
-        4 => MethodConfig::HeadOnly(HeadOnlyMethod {
-            trains: method
-                .get_if("trains", "one or more parts", |parts: &Vec<_>| !parts.is_empty()),
-        }),
-        5 => MethodConfig::Majority,
-        6 => MethodConfig::Tfidf(read_tfidf(method)),
-        _ => MethodConfig::Vanilla,
+    read(method)
+}
+
+fn read_head_only(method: &mut Reader<'_>) -> HeadOnlyMethod {
+    let trains = method.get_if("trains", "one or more parts", |parts: &Vec<_>| !parts.is_empty());
+    HeadOnlyMethod { trains }
+}
+
+fn read_adapter_method(method: &mut Reader<'_>) -> AdapterMethod {
+    let adapter = AdapterMethod {
+        setup: method.get("setup"),
+        head: read_head(method),
+        trains: method.get("trains"),
+        adapter: read_adapter(method),
+        sources: read_sources(method),
+    };
+    check_setup(method, "setup", &adapter.setup, &adapter.adapter, &adapter.sources, false);
+    adapter
+}
+
+fn read_fusion(method: &mut Reader<'_>) -> AdapterFusionMethod {
+    let fusion = AdapterFusionMethod {
+        setup: method.get("setup"),
+        adapter_setup: method.get("adapter_setup"),
+        fusion: method
+            .choice("fusion", &[("dynamic", FusionKind::Dynamic), ("static", FusionKind::Static)]),
+        regularization: method.get("regularization"),
+        unfreeze_adapters: method.get("unfreeze_adapters"),
+        keep_head: method.get("keep_head"),
+        head: read_head(method),
+        trains: method.get("trains"),
+        adapter: read_adapter(method),
+        adapter_training: method
+            .table("adapter_training", |training| AdapterTraining {
+                num_train_epochs: training.within("num_train_epochs", 1..),
+                learning_rate: training
+                    .within("learning_rate", (Bound::Excluded(0.0), Bound::Included(1.0))),
+            })
+            .unwrap_or(AdapterTraining { num_train_epochs: 0, learning_rate: 0.0 }),
+        sources: read_sources(method),
+    };
+    for (key, setup) in [("setup", &fusion.setup), ("adapter_setup", &fusion.adapter_setup)] {
+        let fused = key == "setup";
+        check_setup(method, key, setup, &fusion.adapter, &fusion.sources, fused);
     }
+    if fusion.regularization && fusion.fusion == FusionKind::Static {
+        method.problem(
+            "regularization",
+            "expected false: a static fusion has no value matrix to regularise",
+        );
+    }
+    fusion
 }
 
 fn read_lora(method: &mut Reader<'_>) -> LoraMethod {
@@ -289,6 +288,14 @@ mod tests {
         let mut reader = Reader::new(&document.root);
         let method = read_method(&mut reader);
         reader.finish(Some(method)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn each_name_reads_the_method_that_has_it() {
+        let document = Document::parse("", Path::new("run.toml")).unwrap();
+        for (name, read) in METHODS {
+            assert_eq!(read(&mut Reader::new(&document.root)).name(), name);
+        }
     }
 
     fn read_adapter_of(name: &str, config: &str, leave_out: &str) -> Result<MethodConfig, String> {
