@@ -5,6 +5,9 @@ use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Parser, Subcommand, ValueEnum};
 use nsmc_experiment::Precision;
 
+/// Where runs lie if `--runs` does not say otherwise.
+pub(crate) const RUNS: &str = "runs";
+
 /// Fetch data, compare fine-tuning methods, and make tables and reports of the runs.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
@@ -48,7 +51,7 @@ pub(crate) struct Download {
 
 #[derive(clap::Args, Clone)]
 pub(crate) struct Source {
-    /// Take data sets from DIR/NAME/ instead of the network.
+    /// Take data sets from DIR/NAME/ instead of the network; DIR is relative to the current folder.
     #[arg(long, value_name = "DIR", env = "NSMC_MIRROR", value_parser = OsStringValueParser::new())]
     mirror: Option<OsString>,
 }
@@ -153,14 +156,15 @@ pub(crate) struct Options {
     /// otherwise.
     #[arg(long)]
     pub(crate) profile: Option<String>,
-    /// Set one key of the configuration; may be given more than once.
+    /// Set one key of the configuration; may be given more than once. Files and folders are relative to the
+    /// repository.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) device: DeviceChoice,
-    /// Folder of the run directories.
-    #[arg(long, value_name = "DIR", default_value = "runs")]
+    /// Folder of the run directories, relative to the repository.
+    #[arg(long, value_name = "DIR", default_value = RUNS)]
     pub(crate) runs: PathBuf,
     #[command(flatten)]
     pub(crate) source: Source,
@@ -178,7 +182,7 @@ pub(crate) struct Pretrain {
     /// Go on where it was stopped or killed; it does so without it, too.
     #[arg(long)]
     pub(crate) resume: bool,
-    /// The run directory; runs/pretraining-PROFILE if not given.
+    /// The run directory, relative to the repository; runs/pretraining-PROFILE if not given.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
@@ -187,7 +191,8 @@ pub(crate) struct Pretrain {
 
 #[derive(clap::Args)]
 pub(crate) struct Bench {
-    /// A Python with torch, transformers, peft and adapters, to time beside ours.
+    /// A Python with torch, transformers, peft and adapters, to time beside ours; its path is relative to
+    /// the current folder.
     #[arg(long, value_name = "PYTHON")]
     pub(crate) peers: Option<PathBuf>,
     /// Methods; all if not given.
@@ -215,7 +220,7 @@ pub(crate) struct Bench {
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) device: DeviceChoice,
-    /// Write every measurement to a JSON file.
+    /// Write every measurement to a JSON file; its path is relative to the repository.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
 }
@@ -235,12 +240,19 @@ pub(crate) struct Which {
     /// The results of a profile, collected in results/PROFILE.
     #[arg(long, conflicts_with_all = ["results", "runs"])]
     pub(crate) profile: Option<String>,
-    /// A folder of collected results.
+    /// A folder of collected results, relative to the repository.
     #[arg(long, value_name = "DIR", conflicts_with = "runs")]
     pub(crate) results: Option<PathBuf>,
-    /// A folder of run directories; `runs` if nothing else is given.
+    /// A folder of run directories, relative to the repository; `runs` if nothing else is given.
     #[arg(long, value_name = "DIR")]
-    pub(crate) runs: Option<PathBuf>,
+    runs: Option<PathBuf>,
+}
+
+impl Which {
+    /// The folder of the run directories.
+    pub(crate) fn runs(&self) -> &Path {
+        self.runs.as_deref().unwrap_or(Path::new(RUNS))
+    }
 }
 
 #[derive(clap::Args)]
@@ -259,6 +271,9 @@ pub(crate) struct Tables {
     /// Check that the tables and plots in results/ are those of the runs in it; write nothing.
     #[arg(long, conflicts_with_all = ["format", "runs"])]
     pub(crate) check: bool,
+    /// Make the tables, plots and report in results/ anew, of the runs in it.
+    #[arg(long, conflicts_with_all = ["check", "format", "runs"])]
+    pub(crate) write: bool,
 }
 
 #[derive(clap::Args)]
@@ -266,16 +281,17 @@ pub(crate) struct Results {
     /// A file in configs/, without its extension.
     #[arg(long)]
     pub(crate) profile: String,
-    /// Folder of the run directories.
-    #[arg(long, value_name = "DIR", default_value = "runs")]
+    /// Folder of the run directories, relative to the repository.
+    #[arg(long, value_name = "DIR", default_value = RUNS)]
     pub(crate) runs: PathBuf,
-    /// Where to; results/PROFILE if not given.
+    /// Where to, relative to the repository; results/PROFILE if not given.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Collect each cell with the seeds 0 to N-1 instead of the profile's.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub(crate) seeds: Option<u64>,
-    /// Set one key of the configuration, as the runs were made with; may be given more than once.
+    /// Set one key of the configuration, as the runs were made with; may be given more than once. Files
+    /// and folders are relative to the repository.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
 }
@@ -284,7 +300,8 @@ pub(crate) struct Results {
 pub(crate) struct Report {
     #[command(flatten)]
     pub(crate) which: Which,
-    /// The file to write; beside the results, or runs/report.html, if not given.
+    /// The file to write, relative to the repository; beside the results, or runs/report.html, if not
+    /// given.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
     /// Show it in the browser.

@@ -10,6 +10,7 @@ use nsmc_experiment::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::args::{Bench, Shape};
+use crate::median::median;
 use crate::nsmc::Nsmc;
 use crate::workspace::Workspace;
 use crate::{print, say};
@@ -213,12 +214,6 @@ fn compare(method: &'static str, rounds: &[(Measured, Vec<Measured>)]) -> Vec<Co
         })
     });
     layouts.collect()
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2])
 }
 
 fn our_table(measured: &[Measured]) -> Table {

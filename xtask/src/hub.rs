@@ -3,7 +3,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use nsmc_experiment::{FileLock, LockedModel, ModelEntry, ModelLock, sha256_file};
+use nsmc_experiment::{FileLock, LockedModel, ModelEntry, ModelLock, sha256_file, write_durably};
 use ureq::http::response::Parts;
 
 use crate::say;
@@ -169,9 +169,7 @@ impl Hub {
             let reference = folder.join("refs").join(&entry.revision);
             fs_err::create_dir_all(reference.parent().unwrap_or(&folder))?;
             let _lock = FileLock::acquire(&self.locks(repo).join("refs.lock"), || ())?;
-            let partial = reference.with_extension("partial");
-            fs_err::write(&partial, &revision)?;
-            fs_err::rename(partial, reference)?;
+            write_durably(&reference, &revision)?;
         }
         let snapshot = folder.join("snapshots").join(&revision);
         let (repo, asked) = (repo.clone(), entry.revision.clone());

@@ -4,9 +4,13 @@ mod args;
 mod bench;
 mod ci;
 mod download;
+#[cfg(all(test, unix))]
+#[path = "../../crates/eval/tests/fabricated/mod.rs"]
+mod fabricated;
 mod grid;
 mod holder;
 mod hub;
+mod median;
 mod nsmc;
 mod offline;
 mod pretrain;
@@ -25,6 +29,7 @@ mod workspace;
 
 use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 
@@ -47,6 +52,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(&workspace),
     };
     match result {
+        Ok(()) if UNPRINTED.load(Ordering::Relaxed) => ExitCode::FAILURE,
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("error: {error:#}"));
@@ -60,13 +66,16 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Prints a result. A reader that closes its end, as `head` does, has what it wanted.
+/// Whether a result could not be printed, on a full disk for one.
+static UNPRINTED: AtomicBool = AtomicBool::new(false);
+
+/// Prints a result; what else the command does goes on where that fails. A reader that closes its end,
+/// as `head` does, has what it wanted.
 pub(crate) fn print(text: &str) {
-    if let Err(error) = writeln!(std::io::stdout(), "{text}") {
-        let wanted = error.kind() == ErrorKind::BrokenPipe;
-        if !wanted {
-            say(&format!("error: stdout: {error}"));
-        }
-        std::process::exit(i32::from(!wanted));
+    if let Err(error) = writeln!(std::io::stdout(), "{text}")
+        && error.kind() != ErrorKind::BrokenPipe
+        && !UNPRINTED.swap(true, Ordering::Relaxed)
+    {
+        say(&format!("error: stdout: {error}"));
     }
 }

@@ -29,13 +29,15 @@ pub(crate) struct Tied {
 impl Nsmc {
     /// Builds the program, in release, for the device chosen; says which that is.
     ///
-    /// `NSMC_BIN` names a program that is built already.
+    /// `NSMC_BIN` names a program that is built already, relative to the current folder.
     pub(crate) fn build(workspace: &Workspace, choice: DeviceChoice) -> Result<Self> {
         let cuda = choice.is_cuda();
         let device = if cuda { "cuda" } else { "cpu" };
         let named = std::env::var_os("NSMC_BIN").filter(|path| !path.is_empty());
         if let Some(path) = named.map(PathBuf::from) {
             ensure!(path.is_file(), "NSMC_BIN: {}: no such file", path.display());
+            // Its processes are started in the repository.
+            let path = std::path::absolute(path)?;
             return Ok(Self { path, device, gpus: Vec::new() });
         }
         say(match (choice, device) {

@@ -3,8 +3,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
-use nsmc_eval::study::Study;
-use nsmc_experiment::DataConfig;
+use nsmc_eval::study::{Study, StudyRun};
+use nsmc_experiment::{DataConfig, ExperimentConfig, FileHashes, write_durably};
 
 use crate::args;
 use crate::workspace::Workspace;
@@ -18,7 +18,7 @@ pub(crate) const PLOTS: &str = "plots";
 pub(crate) fn run(workspace: &Workspace, args: &args::Report) -> Result<()> {
     let (study, folder) = tables::read(workspace, &args.which)?;
     let path = args.out.as_ref().map_or_else(|| folder.join(FILE), |out| workspace.folder(out));
-    write(workspace, &study, &path, None)?;
+    write(workspace, &study, &workspace.folder(args.which.runs()), &path, None)?;
     say(&format!("report: {}", path.display()));
     if args.open {
         open(&path)?;
@@ -26,20 +26,20 @@ pub(crate) fn run(workspace: &Workspace, args: &args::Report) -> Result<()> {
     Ok(())
 }
 
-/// Writes a report, and its plots where a folder is given for them.
+/// Writes a report, and its plots where a folder is given for them. `runs` may hold the directories of
+/// the study's runs.
 pub(crate) fn write(
     workspace: &Workspace,
     study: &Study,
+    runs: &Path,
     path: &Path,
     plots: Option<&Path>,
 ) -> Result<()> {
-    let report = nsmc_report::Report { study, texts: texts(workspace, study)? };
+    let report = nsmc_report::Report { study, texts: texts(workspace, study, runs)? };
     if let Some(parent) = path.parent() {
         fs_err::create_dir_all(parent)?;
     }
-    let partial = path.with_extension("html.partial");
-    fs_err::write(&partial, report.html())?;
-    fs_err::rename(partial, path)?;
+    write_durably(path, report.html())?;
     if let Some(folder) = plots {
         if folder.is_dir() {
             fs_err::remove_dir_all(folder)?;
@@ -53,17 +53,23 @@ pub(crate) fn write(
 }
 
 /// The texts of the reviews that the report quotes, from the test file if it is here.
-fn texts(workspace: &Workspace, study: &Study) -> Result<BTreeMap<String, String>> {
+fn texts(workspace: &Workspace, study: &Study, runs: &Path) -> Result<BTreeMap<String, String>> {
     let Some((data, wanted)) = nsmc_report::Report::quoted(study) else {
         return Ok(BTreeMap::new());
     };
     let wanted: BTreeSet<String> = wanted.into_iter().collect();
-    let path = test_file(workspace, data)?;
-    if data.id_column.is_empty() || data.quoting || !path.is_file() {
+    if data.id_column.is_empty() || data.quoting {
         return Ok(BTreeMap::new());
     }
+    let Some(path) = test_file(workspace, study, runs, data)? else {
+        say(&format!(
+            "{}: the file that was tested is not here; the report has its reviews' ids alone",
+            data.dataset
+        ));
+        return Ok(BTreeMap::new());
+    };
     let content = fs_err::read_to_string(&path)?;
-    let mut lines = content.lines();
+    let mut lines = content.trim_start_matches('\u{feff}').lines();
     let header: Vec<&str> = lines.next().unwrap_or_default().split(&data.delimiter).collect();
     let column = |name: &str| header.iter().position(|found| *found == name);
     let (Some(id), Some(text)) = (column(&data.id_column), column(&data.text_column)) else {
@@ -81,16 +87,36 @@ fn texts(workspace: &Workspace, study: &Study) -> Result<BTreeMap<String, String
     Ok(texts)
 }
 
-/// Where the run found the test file, or, for a record names no places, where downloads put it.
-fn test_file(workspace: &Workspace, data: &DataConfig) -> Result<PathBuf> {
-    let path = workspace.root.join(&data.test.path);
-    if path.is_file() {
-        return Ok(path);
-    }
-    let folder = workspace.root.join(Workspace::datasets_folder()).join(&data.dataset);
+/// The file that was tested, by its hash: where a run found it, where the profile says that it lies, or
+/// where downloads put it. A study's own configurations name no places.
+fn test_file(
+    workspace: &Workspace,
+    study: &Study,
+    runs: &Path,
+    data: &DataConfig,
+) -> Result<Option<PathBuf>> {
+    let of_run = |run: &StudyRun| {
+        let config = runs.join(&run.record.run_id).join("config.toml");
+        Some(ExperimentConfig::read(&config).ok()?.data.test.path)
+    };
+    let of_profile = || {
+        let profile = workspace.profile(&study.name).ok()?;
+        let (cell, seed) = (profile.cells.first()?, *profile.seeds.first()?);
+        let config =
+            workspace.with_catalog(|catalog| Ok(profile.resolve(cell, seed, &[], catalog)?));
+        Some(config.ok()?.data.test.path)
+    };
     let datasets = workspace.datasets()?;
-    let entry = datasets.datasets.get(&data.dataset);
-    Ok(entry.map_or(path, |entry| folder.join(&entry.test.name)))
+    let downloaded = datasets
+        .datasets
+        .get(&data.dataset)
+        .map(|entry| Workspace::datasets_folder().join(&data.dataset).join(&entry.test.name));
+    let places = study.runs().into_iter().filter_map(of_run);
+    let places = places.chain(std::iter::once_with(of_profile).flatten()).chain(downloaded);
+    let hashes = FileHashes::default();
+    let was_tested =
+        |path: &PathBuf| hashes.sha256(path).is_ok_and(|sha256| sha256 == data.test.sha256);
+    Ok(places.map(|path| workspace.root.join(path)).find(was_tested))
 }
 
 /// Shows a file in the browser.
@@ -109,4 +135,61 @@ fn open(path: &Path) -> Result<()> {
             format!("`{opener}` cannot be started; open {} yourself", path.display())
         })?;
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use nsmc_experiment::sha256_hex;
+
+    use super::*;
+    use crate::fabricated;
+    use crate::grid::tests::World;
+
+    /// Own data, which stand in no manifest.
+    #[test]
+    fn texts_are_quoted_from_the_file_that_was_tested_wherever_it_lies() {
+        let world = World::new();
+        let lines = (0..fabricated::REVIEWS)
+            .map(|review| format!("{},{},text {review}\n", 9_000_000 + review, review % 2));
+        let tested = format!("\u{feff}id,label,document\n{}", lines.collect::<String>());
+        let mut vanilla = fabricated::config("plain", 1000, 0).without_paths();
+        vanilla.data.dataset = "mine".into();
+        vanilla.data.delimiter = ",".into();
+        vanilla.data.test.sha256 = sha256_hex(tested.as_bytes());
+        let lora = fabricated::lora(vanilla.clone(), 64, 1.0);
+        let runs = world.path("runs");
+        for (config, accuracy) in [(&vanilla, 0.86), (&lora, 0.62)] {
+            fabricated::run(&runs, config, accuracy, 1.0);
+        }
+        let mut study = Study::read_runs(&runs, None).unwrap();
+        study.name = "mine".into();
+        let quoted = |content: &str, place: &str| {
+            world.write(place, content);
+            let texts = texts(&world.workspace, &study, &runs).unwrap();
+            fs_err::remove_file(world.path(place)).unwrap();
+            let is_its_text = |(id, text): (&String, &String)| {
+                id.parse::<usize>().unwrap()
+                    == 9_000_000 + text["text ".len()..].parse::<usize>().unwrap()
+            };
+            assert!(texts.iter().all(is_its_text), "{texts:?}");
+            !texts.is_empty()
+        };
+        let (of_run, of_profile, downloaded) =
+            ("elsewhere/tested.csv", "own/test.csv", "datasets/mine/test.txt");
+        let places = [of_run, of_profile, downloaded];
+        assert_eq!(places.map(|place| quoted(&tested, place)), [false; 3], "nothing names them");
+
+        let mut config = lora.clone();
+        config.data.test.path = of_run.into();
+        world.write(&format!("runs/{}/config.toml", config.run_id()), &config.to_toml());
+        let read = |name: &str| fs_err::read_to_string(world.path(name)).unwrap();
+        let own = format!("[data.test]\npath = \"{of_profile}\"\n[training]");
+        let profile = read("configs/toy.toml").replacen("[training]", &own, 1);
+        world.write("configs/mine.toml", &profile);
+        let toy = read("datasets/manifest.toml");
+        world.write("datasets/manifest.toml", &format!("{toy}{}", toy.replace("[toy", "[mine")));
+        assert_eq!(places.map(|place| quoted(&tested, place)), [true; 3]);
+        let changed = tested.replace("text 1", "text 2");
+        assert_eq!(places.map(|place| quoted(&changed, place)), [false; 3]);
+    }
 }

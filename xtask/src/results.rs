@@ -5,14 +5,12 @@ use anyhow::{Result, ensure};
 use nsmc_eval::study::{Plan, PlannedRun, Study, collect};
 use nsmc_experiment::RunRecord;
 
-use crate::args::{DeviceChoice, Options, Results, Source};
+use crate::args::{DeviceChoice, Options, RUNS, Results, Source};
 use crate::workspace::Workspace;
 use crate::{grid, report, say, tables};
 
 /// The profile of the paper's own cells and recipe.
 const PAPER: &str = "paper";
-/// Where runs lie if `--runs` does not say otherwise.
-const RUNS: &str = "runs";
 
 pub(crate) fn run(workspace: &Workspace, args: &Results) -> Result<()> {
     let profile = workspace.profile(&args.profile)?;
@@ -65,7 +63,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Results) -> Result<()> {
     );
     keep_trials(&grid, &folder)?;
     let study = Study::read_results(&folder)?;
-    write(workspace, &study, &folder)?;
+    write(workspace, &study, &workspace.folder(&args.runs), &folder)?;
     let unknown = study.runs().into_iter().filter(|run| !says_its_source(&run.record)).count();
     if unknown > 0 {
         say(&format!(
@@ -97,7 +95,7 @@ fn keep_trials(plan: &grid::Plan, folder: &Path) -> Result<()> {
         let name = format!("{}.json", record.run_id);
         let record = RunRecord { config: record.config.without_paths(), ..record };
         fs_err::create_dir_all(&folder)?;
-        fs_err::write(folder.join(&name), record.to_json())?;
+        record.write(&folder.join(&name))?;
         kept.push(name);
     }
     if !folder.is_dir() {
@@ -113,12 +111,19 @@ fn keep_trials(plan: &grid::Plan, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes tables, report and plots of a study into the folder of its results.
-fn write(workspace: &Workspace, study: &Study, folder: &Path) -> Result<()> {
+/// Writes tables, report and plots of a study into the folder of its results. `runs` may hold the
+/// directories of its runs.
+pub(crate) fn write(
+    workspace: &Workspace,
+    study: &Study,
+    runs: &Path,
+    folder: &Path,
+) -> Result<()> {
     for (name, render) in tables::FILES {
         fs_err::write(folder.join(name), render(study))?;
     }
-    report::write(workspace, study, &folder.join(report::FILE), Some(&folder.join(report::PLOTS)))
+    let (page, plots) = (folder.join(report::FILE), folder.join(report::PLOTS));
+    report::write(workspace, study, runs, &page, Some(&plots))
 }
 
 /// Prints the main tables of the runs just made, and writes their report beside them; says last
@@ -139,7 +144,7 @@ pub(crate) fn present(
     }
     let name = &plan.profile.name;
     let path = runs.join(format!("report-{name}.html"));
-    report::write(workspace, &study, &path, None)?;
+    report::write(workspace, &study, &runs, &path, None)?;
     let keeps = command("results", name, options, seeds);
     say(&format!("report: {}; `{keeps}` keeps all of it in results/{name}", path.display()));
     if let Some(not_those) = not_the_papers(name, &options.set, &path) {

@@ -1,12 +1,12 @@
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use nsmc_eval::study::{Plan, Study, StudyTable};
 
 use crate::args::{Tables, Which};
 use crate::workspace::Workspace;
-use crate::{print, report, say};
+use crate::{print, report, results, say};
 
 /// What is made of a folder of results, each with how to make it.
 type Render = fn(&Study) -> String;
@@ -16,6 +16,9 @@ pub(crate) const FILES: [(&str, Render); 3] =
 pub(crate) fn run(workspace: &Workspace, args: &Tables) -> Result<()> {
     if args.check {
         return check(workspace, &args.which);
+    }
+    if args.write {
+        return write(workspace, &args.which);
     }
     let (study, _) = read(workspace, &args.which)?;
     if args.markdown {
@@ -57,7 +60,7 @@ pub(crate) fn read(workspace: &Workspace, which: &Which) -> Result<(Study, PathB
             .with_context(|| format!("results in {}", folder.display()))?;
         return Ok((study, folder));
     }
-    let folder = workspace.folder(which.runs.as_deref().unwrap_or(Path::new("runs")));
+    let folder = workspace.folder(which.runs());
     let study = Study::read_runs(&folder, None)?;
     for error in &study.unreadable {
         say(&format!("left out: {error}"));
@@ -66,31 +69,45 @@ pub(crate) fn read(workspace: &Workspace, which: &Which) -> Result<(Study, PathB
     Ok((study, folder))
 }
 
+/// The collected results that are meant: those of one folder, or of each in results/.
+fn collected(workspace: &Workspace, which: &Which) -> Result<Vec<(Study, PathBuf)>> {
+    if which.profile.is_some() || which.results.is_some() {
+        return Ok(vec![read(workspace, which)?]);
+    }
+    let mut folders = Vec::new();
+    for entry in fs_err::read_dir(workspace.root.join("results"))? {
+        let path = entry?.path();
+        if path.join(Plan::FILE).is_file() {
+            folders.push(path);
+        }
+    }
+    folders.sort();
+    folders.into_iter().map(|folder| Ok((Study::read_results(&folder)?, folder))).collect()
+}
+
+/// Makes tables, plots and report of collected results anew, without the runs.
+fn write(workspace: &Workspace, which: &Which) -> Result<()> {
+    let runs = workspace.folder(which.runs());
+    for (study, folder) in collected(workspace, which)? {
+        results::write(workspace, &study, &runs, &folder)?;
+        say(&format!("{}: tables, plots and report are made anew", folder.display()));
+    }
+    Ok(())
+}
+
 /// Makes tables and plots again and compares them with those in the folder; a report, which may quote
 /// reviews that are not here, has to be there.
 fn check(workspace: &Workspace, which: &Which) -> Result<()> {
-    let mut folders = Vec::new();
-    if which.profile.is_some() || which.results.is_some() {
-        folders.push(read(workspace, which)?.1);
-    } else {
-        for entry in fs_err::read_dir(workspace.root.join("results"))? {
-            let path = entry?.path();
-            if path.join(Plan::FILE).is_file() {
-                folders.push(path);
-            }
-        }
-        folders.sort();
-    }
+    let studies = collected(workspace, which)?;
     let mut drifted = Vec::new();
-    for folder in &folders {
-        let study = Study::read_results(folder)?;
+    for (study, folder) in &studies {
         for (name, render) in FILES {
             let path = folder.join(name);
-            if fs_err::read_to_string(&path).ok().as_ref() != Some(&render(&study)) {
+            if fs_err::read_to_string(&path).ok().as_ref() != Some(&render(study)) {
                 drifted.push(path.strip_prefix(&workspace.root).unwrap_or(&path).to_path_buf());
             }
         }
-        let report = nsmc_report::Report { study: &study, texts: BTreeMap::new() };
+        let report = nsmc_report::Report { study, texts: BTreeMap::new() };
         for figure in report.plots() {
             let path = folder.join(report::PLOTS).join(format!("{}.svg", figure.name));
             if fs_err::read_to_string(&path).ok().as_ref() != Some(&figure.svg) {
@@ -104,14 +121,61 @@ fn check(workspace: &Workspace, which: &Which) -> Result<()> {
     if drifted.is_empty() {
         say(&format!(
             "{} folders of results: their tables and plots are those of their runs",
-            folders.len()
+            studies.len()
         ));
         return Ok(());
     }
     let drifted: Vec<String> = drifted.iter().map(|path| path.display().to_string()).collect();
     bail!(
-        "not what the runs beside them say, or not there: {}; `cargo xtask results --profile NAME` \
-         writes them",
+        "not what the runs beside them say, or not there: {}; `cargo xtask tables --write` makes them \
+         anew",
         drifted.join(", ")
     )
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use clap::Parser as _;
+    use nsmc_eval::study::{PlannedRun, collect};
+
+    use super::*;
+    use crate::args::{Args, Command};
+    use crate::fabricated;
+
+    #[test]
+    fn what_differs_from_the_runs_is_made_anew_without_them() {
+        let root = tempfile::tempdir().unwrap();
+        let workspace = Workspace::at(root.path());
+        let (runs, folder) = (root.path().join("runs"), root.path().join("results/own"));
+        let vanilla = fabricated::config("plain", 1000, 0);
+        let configs = [fabricated::lora(vanilla.clone(), 64, 1.0), vanilla];
+        for (config, accuracy) in configs.iter().zip([0.62, 0.86]) {
+            fabricated::run(&runs, config, accuracy, 1.0);
+        }
+        let planned = configs.iter().map(PlannedRun::of).collect();
+        let plan = Plan { profile: "own".into(), paper_scale: None, runs: planned };
+        collect(&plan, &runs, &folder).unwrap();
+        fs_err::remove_dir_all(runs).unwrap();
+        fs_err::create_dir_all(root.path().join("datasets")).unwrap();
+        fs_err::write(root.path().join("datasets/manifest.toml"), "").unwrap();
+
+        let tables = |arguments: &[&str]| {
+            let args = Args::parse_from([&["xtask", "tables"][..], arguments].concat());
+            let Command::Tables(args) = args.command else { panic!("another task") };
+            run(&workspace, &args).map_err(|error| error.to_string())
+        };
+        let error = tables(&["--check"]).unwrap_err();
+        assert!(error.contains("`cargo xtask tables --write`"), "{error}");
+        tables(&["--write"]).unwrap();
+        tables(&["--check"]).unwrap();
+        fs_err::write(folder.join("tables.md"), "as they were worded before").unwrap();
+        fs_err::remove_file(folder.join(report::FILE)).unwrap();
+        let error = tables(&["--check", "--profile", "own"]).unwrap_err();
+        assert!(error.contains("results/own/tables.md, "), "{error}");
+        for which in [["--profile", "own"], ["--results", "results/own"]] {
+            fs_err::remove_dir_all(folder.join(report::PLOTS)).unwrap();
+            tables(&[&["--write"][..], &which].concat()).unwrap();
+            tables(&["--check"]).unwrap();
+        }
+    }
 }

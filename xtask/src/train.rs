@@ -176,23 +176,22 @@ impl Run {
     }
 
     /// Removes an older run, if there is one, and what an xtask that was killed left of another. It is
-    /// put aside first: no half of it is gone on from, or stands in a table.
+    /// put into a folder aside first, where no half of it is gone on from, or stands in a table.
     fn remove_older(&self, is_there: bool) -> Result<()> {
-        let aside = self.folder.with_file_name(".removed");
-        let removed = aside.join(self.config.run_id());
-        let remove = || match removed.exists() {
-            true => fs_err::remove_dir_all(&removed),
+        let id = self.config.run_id();
+        // Each run's own: others may be removed at the same time.
+        let aside = self.folder.with_file_name(format!(".removed-{id}"));
+        let remove = || match aside.exists() {
+            true => fs_err::remove_dir_all(&aside),
             false => Ok(()),
         };
         remove()?;
         if is_there {
             say(&format!("{}: removing an older run", self.folder.display()));
-            fs_err::create_dir_all(&aside)?;
-            fs_err::rename(&self.folder, &removed)?;
+            fs_err::create_dir(&aside)?;
+            fs_err::rename(&self.folder, aside.join(id))?;
             remove()?;
         }
-        // Another run may lie there.
-        let _ = fs_err::remove_dir(aside);
         Ok(())
     }
 

@@ -436,6 +436,43 @@ fn gpus_that_cannot_be_meant_are_refused_before_anything_runs() {
     assert!(!world.path("runs").exists());
 }
 
+#[test]
+fn a_reader_that_goes_away_keeps_no_run_from_its_end() {
+    let world = World::new();
+    let closed = || Stdio::from(std::io::pipe().unwrap().1);
+    let reproduce = |arguments: &[&str], stdout: Stdio| {
+        let output = world.command("runs", arguments).stdout(stdout).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let cpu = ["--device", "cpu"];
+    let (success, said) = reproduce(&cpu, closed());
+    assert!(success, "{said}");
+    assert_eq!(world.runs("runs").len(), 6, "{said}");
+    assert!(world.path("runs/report-one.html").is_file(), "{said}");
+
+    // What cannot be printed for another reason is a failure, at the end.
+    fs_err::remove_file(world.path("runs/report-one.html")).unwrap();
+    let full = || Stdio::from(fs_err::File::create("/dev/full").unwrap().into_parts().0);
+    let (success, said) = reproduce(&cpu, full());
+    assert!(!success && said.matches("error: stdout: ").count() == 1, "{said}");
+    assert!(world.path("runs/report-one.html").is_file(), "{said}");
+
+    // The plan, which is printed before a failure, takes nothing from it.
+    let mut fails = world.command("others", &cpu);
+    let output = fails.env("NSMC_BIN", "nowhere").stdout(closed()).output().unwrap();
+    assert!(!output.status.success());
+}
+
+#[test]
+fn a_program_that_is_named_is_relative_to_the_current_folder() {
+    let mut world = World::new();
+    world.nsmc = "../nsmc".into();
+    let train = ["train", "--profile", "one", "--method", "head", "--device", "cpu"];
+    let output = world.xtask(&train).current_dir(world.path("configs")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(world.runs("runs").len(), 1);
+}
+
 /// The profile that falls back to the sample looks whether its data can be fetched, by its first cell.
 #[test]
 fn a_key_of_one_method_is_nothing_to_the_others_of_the_profile() {

@@ -8,6 +8,7 @@ use nsmc_experiment::{
 };
 
 use crate::grid::room::Shape;
+use crate::median::median;
 
 /// How long a run takes, and where that is known from.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,8 +35,6 @@ struct Speed {
     train: [f64; 2],
     /// A forward pass's.
     test: f64,
-    /// What a run takes beside both, whatever its size: start, checkpoints.
-    rest: f64,
 }
 
 /// Multiplications and additions per second that a guess goes by: of a core of a CPU, as measured
@@ -44,8 +43,9 @@ const GUESSED_CORE: f64 = 75e9;
 const GUESSED_GPU: f64 = 10e12;
 /// Tokens of a review of NSMC in mBERT's vocabulary, on average.
 const GUESSED_TOKENS: f64 = 24.0;
-/// Seconds per training review of the TF-IDF baseline, and of a run beside training and testing.
+/// Seconds per training review of the TF-IDF baseline.
 const GUESSED_TFIDF: f64 = 3e-4;
+/// Seconds of a run beside training and testing, whatever its size: start, checkpoints.
 const GUESSED_REST: f64 = 5.0;
 
 impl Speeds {
@@ -85,7 +85,7 @@ impl Speeds {
         let trained = train * (epochs * speed.train[1] + first_epochs * speed.train[0]);
         let tested = speed.test * (test + validation * (epochs + first_epochs));
         let threads = if self.cuda { 1.0 } else { threads as f64 };
-        Some(Estimate { seconds: (trained + tested) / threads + speed.rest, measured })
+        Some(Estimate { seconds: (trained + tested) / threads + GUESSED_REST, measured })
     }
 
     /// That of a baseline, which the size of no model decides.
@@ -127,7 +127,7 @@ impl Speeds {
             MethodConfig::HeadOnly(_) => 1.0,
             _ => 2.3,
         };
-        Some(Speed { train: [forward * passes; 2], test: forward, rest: GUESSED_REST })
+        Some(Speed { train: [forward * passes; 2], test: forward })
     }
 }
 
@@ -156,13 +156,8 @@ impl Speed {
         let last = per_review(&results.epochs);
         let first = results.adapter_stage.as_ref().map(|stage| per_review(&stage.epochs));
         let test = results.test_seconds / results.test_reviews.max(1) as f64 * threads as f64;
-        // A run that was stopped and went on has its record's time from the last start on alone.
-        let rest = GUESSED_REST;
-        (last.is_finite() && test.is_finite()).then_some(Self {
-            train: [first.unwrap_or(last), last],
-            test,
-            rest,
-        })
+        let speed = Self { train: [first.unwrap_or(last), last], test };
+        (last.is_finite() && test.is_finite()).then_some(speed)
     }
 
     fn median(speeds: &[Self]) -> Self {
@@ -170,14 +165,6 @@ impl Speed {
         Self {
             train: [of(|speed| speed.train[0]), of(|speed| speed.train[1])],
             test: of(|speed| speed.test),
-            rest: of(|speed| speed.rest),
         }
     }
-}
-
-/// The middle value, the lower of two; not a number if there is none.
-fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
 }

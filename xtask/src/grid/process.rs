@@ -1,5 +1,5 @@
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
 
 use anyhow::{Context, Result};
@@ -77,8 +77,8 @@ impl Process {
         Ok(Attempt::Made(Some(Self { tied, gpu, prepared })))
     }
 
-    /// Waits for the process; true if it was successful.
-    pub(crate) fn end(mut self) -> Result<std::process::ExitStatus> {
+    /// Waits for the process; how it ended.
+    pub(crate) fn end(mut self) -> Result<ExitStatus> {
         let status = self.tied.wait()?;
         self.prepared.close()?;
         Ok(status)

@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use nsmc_experiment::ExperimentConfig;
+use nsmc_experiment::{ExperimentConfig, write_durably};
 use serde::{Deserialize, Serialize};
 
 use crate::grid::{Plan, choose};
@@ -123,10 +123,8 @@ impl Submission {
     /// Adds an array that Slurm has taken.
     pub(super) fn add(&mut self, folder: &Path, job: u64, tasks: Vec<Task>) -> Result<()> {
         self.arrays.push(Array { job, tasks });
-        let path = folder.join(Self::FILE);
-        let partial = path.with_extension("json.partial");
-        fs_err::write(&partial, serde_json::to_string_pretty(self)? + "\n")?;
-        Ok(fs_err::rename(partial, path)?)
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        Ok(write_durably(&folder.join(Self::FILE), text)?)
     }
 
     /// Slurm's numbers of the arrays.
@@ -136,10 +134,8 @@ impl Submission {
 
     /// Every task, with its job and its place in it.
     pub(super) fn tasks(&self) -> impl Iterator<Item = (u64, usize, &Task)> {
-        let tasks = |array: &'_ Array| (array.job, array.tasks.len());
-        self.arrays.iter().flat_map(move |array| {
-            let (job, count) = tasks(array);
-            (0..count).map(move |task| (job, task, &array.tasks[task]))
+        self.arrays.iter().flat_map(|array| {
+            array.tasks.iter().enumerate().map(|(place, task)| (array.job, place, task))
         })
     }
 
