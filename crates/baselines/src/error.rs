@@ -25,7 +25,7 @@ pub enum BaselineError {
     /// The optimiser did not come near enough to the optimum.
     #[error(
         "the logistic regression did not converge in {iterations} iterations, to a gradient of norm \
-         {tol:e}; raise `max_iter`"
+         {tol:e}; raise `max_iter` or `tol`"
     )]
     NotConverged {
         /// Iterations made.

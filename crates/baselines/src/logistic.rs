@@ -8,8 +8,13 @@ pub struct Regression {
     /// Inverse strength of the penalty.
     pub c: f64,
     /// The fit is done when the Euclidean norm of the objective's gradient falls below this.
+    ///
+    /// Deviation: scikit-learn's `lbfgs` compares the largest component of the gradient, which is at
+    /// most the norm.
     pub tol: f64,
     /// Iterations in which it must be done.
+    ///
+    /// Deviation: scikit-learn warns after so many and takes what there is; here it is an error.
     pub max_iter: usize,
 }
 
@@ -18,7 +23,9 @@ pub struct Regression {
 /// Minimises `1/n Σ loss + 1/(2 C n) ‖w‖²` over the weights `w` and the intercepts, which are not
 /// penalised. The loss of a text is the cross-entropy of its class: of the logistic function of one
 /// output where there are two classes, of the softmax of one output per class where there are more.
-/// The optimum is the only one, so that it does not matter who finds it.
+/// Where every class has a text, the weights and the probabilities of the optimum are the only ones, so
+/// that it does not matter who finds it. The intercepts of more than two classes are so but for a
+/// constant that all have in common, and that changes no probability.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogisticRegression {
     /// Weights of each output, one output after the other, then the intercepts.
@@ -29,11 +36,11 @@ pub struct LogisticRegression {
 }
 
 impl LogisticRegression {
-    /// Fits the model to rows and their classes, each below `classes`.
+    /// Fits the model to rows and their classes.
     ///
     /// # Panics
     ///
-    /// Unless there is a class per row.
+    /// Unless there is a class per row, below `classes`.
     pub fn fit(
         rows: &SparseRows,
         labels: &[usize],
@@ -41,6 +48,7 @@ impl LogisticRegression {
         options: &Regression,
     ) -> Result<Self, BaselineError> {
         assert_eq!(rows.len(), labels.len(), "a class per row");
+        assert!(labels.iter().all(|&label| label < classes), "a class is below {classes}");
         let found = (0..classes).filter(|class| labels.contains(class)).count();
         if found < 2 {
             return Err(BaselineError::OneClass { found });
@@ -55,14 +63,20 @@ impl LogisticRegression {
             |parameters: &[f64], gradient: &mut [f64]| Ok(objective.evaluate(parameters, gradient));
         let mut state =
             optimiser.build(&mut parameters, evaluate).map_err(BaselineError::Optimiser)?;
+        // To the library a line search that failed is no error: it stays where it was, and its next step
+        // is NaN, as its weights and their gradient would then be.
+        let mut iterate = || match state.propagate() {
+            Ok(progress) => Ok((progress.gnorm < options.tol, progress.step.is_nan())),
+            Err(error) => Err(BaselineError::Optimiser(error)),
+        };
         // The first tells where it starts, and counts that.
-        let mut norm = state.propagate().map_err(BaselineError::Optimiser)?.gnorm;
+        let (mut is_done, mut failed) = iterate()?;
         let mut iterations = 0;
-        while norm >= options.tol && iterations < options.max_iter {
-            norm = state.propagate().map_err(BaselineError::Optimiser)?.gnorm;
+        while !is_done && !failed && iterations < options.max_iter {
+            (is_done, failed) = iterate()?;
             iterations += 1;
         }
-        if norm >= options.tol {
+        if !is_done {
             return Err(BaselineError::NotConverged { iterations, tol: options.tol });
         }
         Ok(Self { parameters, classes, width: rows.width(), iterations })
@@ -243,5 +257,33 @@ mod tests {
         assert!(message(fitted).contains("did not converge in 2 iterations"));
         let fitted = LogisticRegression::fit(&rows, &vec![1; 60], 3, &options);
         assert_eq!(message(fitted), "expected training texts of two or more classes, found 1");
+    }
+
+    #[test]
+    fn a_line_search_that_fails_is_no_convergence() {
+        let (rows, labels) = rows();
+        // Nearer to 0 than rounding lets the gradient come.
+        let options = Regression { c: 1.0, tol: 1e-18, max_iter: 10_000 };
+        let fitted = LogisticRegression::fit(&rows, &labels, 3, &options);
+        let Err(BaselineError::NotConverged { iterations, .. }) = fitted else {
+            panic!("{fitted:?}")
+        };
+        assert!(iterations < options.max_iter, "{iterations}");
+    }
+
+    #[test]
+    fn a_gradient_that_is_not_a_number_is_no_convergence() {
+        let rows = SparseRows::new(vec![vec![(0, f32::NAN)], vec![(0, 1.0)]], 1);
+        let options = Regression { c: 1.0, tol: 1e-6, max_iter: 100 };
+        let fitted = LogisticRegression::fit(&rows, &[0, 1], 2, &options);
+        assert!(matches!(fitted, Err(BaselineError::NotConverged { .. })), "{fitted:?}");
+    }
+
+    #[test]
+    #[should_panic(expected = "a class is below 2")]
+    fn a_class_that_is_none_of_them_is_refused() {
+        let (rows, labels) = rows();
+        let options = Regression { c: 1.0, tol: 1e-6, max_iter: 100 };
+        let _ = LogisticRegression::fit(&rows, &labels, 2, &options);
     }
 }

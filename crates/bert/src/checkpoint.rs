@@ -104,13 +104,7 @@ pub fn read_tensors(path: &Path) -> Result<Tensors, CheckpointError> {
     Ok(tensors
         .into_iter()
         .map(|(name, mut tensor)| {
-            let mut name = match name.strip_suffix(".gamma") {
-                Some(module) => format!("{module}.weight"),
-                None => match name.strip_suffix(".beta") {
-                    Some(module) => format!("{module}.bias"),
-                    None => name,
-                },
-            };
+            let mut name = without_gamma_and_beta(name);
             if bare && !prefixed {
                 let own = ["embeddings.", "encoder.", "pooler."];
                 if own.iter().any(|module| name.starts_with(module)) {
@@ -221,12 +215,17 @@ pub fn save_pretrained<M: Module>(
 /// LayerNorm's `gamma` and `beta` (see [`state_dict`]).
 pub fn torch_name(path: &str) -> String {
     let name = path.replace(".self_attention.", ".self.").replace(".layer_norm.", ".LayerNorm.");
-    match name.strip_suffix(".gamma") {
-        Some(module) => format!("{module}.weight"),
-        None => match name.strip_suffix(".beta") {
-            Some(module) => format!("{module}.bias"),
-            None => name,
-        },
+    without_gamma_and_beta(name)
+}
+
+/// LayerNorm's `gamma` is `weight` in transformers today, and its `beta` is `bias`.
+fn without_gamma_and_beta(name: String) -> String {
+    if let Some(module) = name.strip_suffix(".gamma") {
+        format!("{module}.weight")
+    } else if let Some(module) = name.strip_suffix(".beta") {
+        format!("{module}.bias")
+    } else {
+        name
     }
 }
 

@@ -6,6 +6,9 @@ const WIDTHS: usize = 16;
 
 /// The tokens of a batch as rows: its sequences laid end to end.
 ///
+/// Tokens, positions and segments must be below the model's `vocab_size`, `max_position_embeddings` and
+/// `type_vocab_size`: on `flex` its forward pass panics otherwise, and a GPU does not check.
+///
 /// # Shapes
 /// - all three tensors: `[rows]`, where `rows` is [`Sequences::rows`]
 #[derive(Clone, Debug)]
@@ -54,7 +57,8 @@ impl BertInput {
     }
 
     /// Sequences padded to `width` tokens each, as transformers lays a batch out: row `i · width + j`
-    /// is position `j` of sequence `i`. Gives the same results as [`Self::unpadded`].
+    /// is position `j` of sequence `i`. Gives the same results as [`Self::unpadded`]. Positions of padding
+    /// are looked up, too: `width` may not be beyond the model's `max_position_embeddings`.
     ///
     /// # Panics
     ///
@@ -129,7 +133,12 @@ impl BertInput {
     }
 }
 
-fn int_tensor(ids: impl Iterator<Item = u32>, device: &Device) -> Tensor<1, Int> {
+/// Ids of tokens, rows or classes as a tensor.
+///
+/// # Panics
+///
+/// If one is not below 2^31.
+pub fn int_tensor(ids: impl Iterator<Item = u32>, device: &Device) -> Tensor<1, Int> {
     let ids: Vec<i32> = ids.map(|id| i32::try_from(id).expect("ids are below 2^31")).collect();
     let length = ids.len();
     Tensor::from_data(TensorData::new(ids, [length]), device)

@@ -48,7 +48,7 @@ pub use encoder::BertEncoder;
 pub use error::CheckpointError;
 pub use hooks::{EmbeddingSite, Hooks, LinearSite, NoHooks, SublayerSite};
 pub use init::Init;
-pub use input::BertInput;
+pub use input::{BertInput, int_tensor};
 pub use layer::{BertIntermediate, BertLayer, BertOutput};
 pub use masked_lm::{
     BertForMaskedLm, BertLmHeads, BertLmPredictionHead, BertPredictionHeadTransform,

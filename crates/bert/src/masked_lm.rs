@@ -11,7 +11,7 @@ use crate::{Activation, BertConfig, BertInput, BertModel, CheckpointError, Hooks
 /// BERT with its masked-language-model head: transformers' `BertForMaskedLM`.
 #[derive(Module, Debug)]
 pub struct BertForMaskedLm {
-    /// The encoder, without a pooler.
+    /// BERT without a pooler.
     pub bert: BertModel,
     /// The head, `cls` in a checkpoint.
     pub cls: BertLmHeads,
@@ -71,8 +71,8 @@ impl BertForMaskedLm {
         }
     }
 
-    /// The model of a folder in Hugging Face layout. Every tensor of the encoder and of the head
-    /// must be there; a pooler and heads for other tasks are left out. A model with a decoder of its
+    /// The model of a folder in Hugging Face layout. Every tensor of BERT and of the head must
+    /// be there; a pooler and heads for other tasks are left out. A model with a decoder of its
     /// own (`tie_word_embeddings` is not true) is refused.
     pub fn from_pretrained(
         folder: &Path,
@@ -85,9 +85,9 @@ impl BertForMaskedLm {
         // Copies of the word embeddings and of the bias that some versions of transformers wrote.
         let tied = ["cls.predictions.decoder.weight", "cls.predictions.decoder.bias"];
         tensors.retain(|name, _| {
-            let encoder = name.starts_with("bert.") && !name.starts_with("bert.pooler.");
+            let bert = name.starts_with("bert.") && !name.starts_with("bert.pooler.");
             let head = name.starts_with("cls.predictions.") && !tied.contains(&name.as_str());
-            encoder || head
+            bert || head
         });
         load_state_dict(Self::new(config, 0, device), tensors, &path, |_| false)
     }

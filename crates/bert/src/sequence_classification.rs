@@ -11,7 +11,7 @@ use crate::{BertConfig, BertInput, BertModel, CheckpointError, Hooks, Init, Line
 /// BERT with a classifier on the pooled first token: transformers' class of the same name.
 #[derive(Module, Debug)]
 pub struct BertForSequenceClassification {
-    /// The encoder.
+    /// BERT with its pooler.
     pub bert: BertModel,
     dropout: Dropout,
     /// Pooled state to logits.

@@ -75,20 +75,23 @@ pub struct ReviewBatcher;
 impl Batcher<Example, Batch> for ReviewBatcher {
     fn batch(&self, examples: Vec<Example>, device: &Device) -> Batch {
         let lengths: Vec<usize> = examples.iter().map(|example| example.input_ids.len()).collect();
-        let ints = |values: Vec<i32>| {
-            let length = values.len();
-            Tensor::from_data(TensorData::new(values, [length]), device)
-        };
-        let tokens = examples.iter().flat_map(|example| example.input_ids.iter());
+        let tokens = examples.iter().flat_map(|example| &example.input_ids);
         Batch {
-            input_ids: ints(tokens.map(|&id| id as i32).collect()),
-            position_ids: ints(lengths.iter().flat_map(|&length| 0..length as i32).collect()),
-            token_type_ids: ints(vec![0; lengths.iter().sum()]),
-            labels: ints(examples.iter().map(|example| example.label as i32).collect()),
+            input_ids: int_tensor(tokens.map(|&id| id as usize), device),
+            position_ids: int_tensor(lengths.iter().flat_map(|&length| 0..length), device),
+            token_type_ids: int_tensor(std::iter::repeat_n(0, lengths.iter().sum()), device),
+            labels: int_tensor(examples.iter().map(|example| example.label), device),
             reviews: examples.iter().map(|example| example.review).collect(),
             lengths,
         }
     }
+}
+
+fn int_tensor(values: impl Iterator<Item = usize>, device: &Device) -> Tensor<1, Int> {
+    let checked = |value| i32::try_from(value).expect("ids and classes are below 2^31");
+    let values: Vec<i32> = values.map(checked).collect();
+    let length = values.len();
+    Tensor::from_data(TensorData::new(values, [length]), device)
 }
 
 #[cfg(test)]
@@ -111,6 +114,13 @@ mod tests {
         assert_eq!(ints(batch.token_type_ids), [0; 6]);
         assert_eq!((batch.lengths, batch.reviews), (vec![4, 2], vec![7, 3]));
         assert_eq!(ints(batch.labels), [1, 0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "below 2^31")]
+    fn an_id_beyond_what_a_tensor_holds_is_refused() {
+        let example = Example { review: 0, input_ids: vec![u32::MAX], label: 0 };
+        ReviewBatcher.batch(vec![example], &Device::flex());
     }
 
     #[test]

@@ -147,7 +147,9 @@ pub fn check_class_counts(
     reviews: &[Review],
     documented: &[usize],
 ) -> Result<(), DataError> {
-    let mut counts = vec![0; documented.len()];
+    // A class without a documented number differs, too.
+    let classes = reviews.iter().map(|review| review.label + 1).max().unwrap_or(0);
+    let mut counts = vec![0; classes.max(documented.len())];
     for review in reviews {
         counts[review.label] += 1;
     }
@@ -528,6 +530,8 @@ mod tests {
         check_class_counts(path, &reviews, &[1, 2]).unwrap();
         let message = check_class_counts(path, &reviews, &[2, 1]).unwrap_err().to_string();
         assert_eq!(message, "ratings.txt: expected [2, 1] reviews per class, found [1, 2]");
+        let message = check_class_counts(path, &reviews, &[1]).unwrap_err().to_string();
+        assert_eq!(message, "ratings.txt: expected [1] reviews per class, found [1, 2]");
     }
 
     #[test]

@@ -26,6 +26,10 @@ use crate::{OutputRows, Sequences};
 /// # Shapes
 /// - query, output: `[rows, hidden_size]`, or `[batch_size, hidden_size]` for the first rows alone
 /// - key, value: `[rows, hidden_size]`
+///
+/// # Panics
+///
+/// Unless the three have one width, of whole heads.
 pub fn attention(
     query: Tensor<2>,
     key: Tensor<2>,
@@ -128,7 +132,7 @@ fn spans(sequences: &Sequences, rows: OutputRows) -> Vec<Span> {
     let mut spans = Vec::with_capacity(sequences.batch_size());
     let mut first = 0;
     for (index, &length) in sequences.lengths().iter().enumerate() {
-        let next = first + if sequences.is_unpadded() { length } else { sequences.width() };
+        let next = first + if sequences.rows_are_positions() { sequences.width() } else { length };
         let (queries, output) = match rows {
             OutputRows::All => (first..first + length, first..next),
             OutputRows::First => (index..index + 1, index..index + 1),

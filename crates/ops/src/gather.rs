@@ -16,6 +16,10 @@ use crate::storage::{Elements, has_kernel, new, rows_and_width};
 /// - table: `[entries, width]`
 /// - ids: `[rows]`
 /// - output: `[rows, width]`
+///
+/// # Panics
+///
+/// On `flex`, if the table lacks a row. A GPU does not check that.
 pub fn gather(table: Tensor<2>, ids: Tensor<1, Int>, ignored: Option<usize>) -> Tensor<2> {
     if !has_kernel(&table) {
         return composed(table, ids, ignored);

@@ -8,8 +8,8 @@ static BF16: AtomicBool = AtomicBool::new(false);
 /// [`low_rank_linear`](crate::low_rank_linear) and [`attention`](crate::attention()) in this process,
 /// outside of the kernels for `flex`, round their factors to bfloat16, 7 bits behind the point, and add
 /// up in float32. Weights, gradients, moments and everything between the products stay float32.
-/// Otherwise, and in any other product (a masked language model's decoder, [`gather`](crate::gather())
-/// of a small table), burn computes in float32, which on a GPU with tensor cores is TF32, 10 bits.
+/// Otherwise, and in any other product (a masked language model's decoder), burn computes in float32,
+/// which on a GPU with tensor cores is TF32, 10 bits.
 pub fn set_bf16_products(on: bool) {
     BF16.store(on, Ordering::Relaxed);
 }

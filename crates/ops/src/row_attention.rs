@@ -25,12 +25,19 @@ use crate::storage::{Elements, has_kernel, new, rows_and_width};
 ///   alone
 /// - candidates: at least one `[rows, width]`
 /// - weights: `[rows, candidates]`
+///
+/// # Panics
+///
+/// If there is no candidate, or one is not of the query's shape.
 pub fn row_attention(
     query: Tensor<2>,
     offset: Option<Tensor<2>>,
     candidates: Vec<Tensor<2>>,
     dropout: &Dropout,
 ) -> (Tensor<2>, Tensor<2>) {
+    assert!(!candidates.is_empty(), "at least one candidate");
+    let shape = query.dims();
+    assert!(candidates.iter().all(|u| u.dims() == shape), "candidates of the query's shape");
     let dropout = probability(dropout, &query);
     if !has_kernel(&query) {
         return composed(&query, offset.as_ref(), &candidates, dropout);
@@ -46,8 +53,6 @@ fn kernel(
     dropout: f64,
     seed: u64,
 ) -> (Tensor<2>, Tensor<2>) {
-    let shape = query.dims();
-    assert!(candidates.iter().all(|u| u.dims() == shape), "candidates of the query's shape");
     let offset = offset.unwrap_or_else(|| Tensor::zeros([query.dims()[0], 1], &query.device()));
     let (output, weights) = <Dispatch as FlexKernels>::row_attention(
         query.into_dispatch(),
@@ -279,6 +284,23 @@ mod tests {
         let kernel = one(kernel(tensors[0].clone(), None, tensors[2..].to_vec(), 0.0, 0).1);
         let composed = one(composed(&tensors[0], None, &tensors[2..], 0.0).1);
         kernel.assert_approx_eq::<f32>(&composed, Tolerance::absolute(1e-6));
+    }
+
+    #[test]
+    #[should_panic(expected = "candidates of the query's shape")]
+    fn a_candidate_of_another_shape_is_refused() {
+        let [query, candidate] = [[2, 3], [1, 3]].map(|shape| {
+            // Without a kernel burn would spread the one row over both.
+            Tensor::<2>::ones(shape, &Device::flex()).cast(burn::tensor::DType::F64)
+        });
+        row_attention(query, None, vec![candidate], &burn::nn::DropoutConfig::new(0.0).init());
+    }
+
+    #[test]
+    #[should_panic(expected = "at least one candidate")]
+    fn no_candidate_is_refused() {
+        let query = Tensor::<2>::ones([2, 3], &Device::flex());
+        row_attention(query, None, Vec::new(), &burn::nn::DropoutConfig::new(0.0).init());
     }
 
     #[test]

@@ -121,10 +121,10 @@ impl Sequences {
         self.first_rows.clone()
     }
 
-    /// Whether rows are not positions: some sequence has fewer than `width` rows, and the next one
-    /// begins where it ends. Otherwise every sequence has `width`, be they padded or of one length.
-    pub fn is_unpadded(&self) -> bool {
-        self.unpadded.is_some()
+    /// Whether every sequence has `width` rows, be they padded or of one length; otherwise the next one
+    /// begins where it ends.
+    pub(crate) fn rows_are_positions(&self) -> bool {
+        self.unpadded.is_none()
     }
 
     /// For each of the `batch_size · width` positions its row; none where rows are positions
@@ -198,6 +198,7 @@ mod tests {
     fn sequences_of_one_length_need_no_padding() {
         let sequences = Sequences::unpadded(vec![3, 3], &Device::flex());
         assert!(sequences.padded_rows().is_none() && sequences.key_mask().is_none());
+        assert!(sequences.rows_are_positions());
     }
 
     #[test]

@@ -47,9 +47,9 @@ struct NamedFusion {
 
 impl PeftModel {
     /// Writes into `folder` what the model has beside its frozen base: `peft.json` says what that
-    /// is, `model.safetensors` holds every parameter outside the encoder, frozen adapters included,
-    /// and those of the encoder that train or came with a file. [`Self::load_checkpoint`] puts it on the same base
-    /// again.
+    /// is, `model.safetensors` holds what was added, frozen adapters included, the classifier, and of
+    /// the base beneath it (embeddings, encoder, pooler) what trains or came with a file.
+    /// [`Self::load_checkpoint`] puts it on the same base again.
     pub fn save_checkpoint(&self, folder: &Path) -> Result<(), PeftError> {
         let adapters = &self.adapters;
         let additions = Additions {

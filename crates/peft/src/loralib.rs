@@ -74,13 +74,7 @@ impl PeftModel {
             }
         }
         // A layer with LoRA keeps its own name in loralib; in PEFT it becomes a `base_layer`.
-        let own = |site: &str| name.strip_prefix(site).is_some_and(|rest| rest.starts_with('.'));
-        let lora = self.adapters.lora.as_ref();
-        let sites = lora.into_iter().flat_map(|lora| &lora.linear).map(|lora| lora.site().name());
-        match sites.into_iter().find(|site| own(site)) {
-            Some(site) => format!("{PREFIX}{site}.base_layer{}", &name[site.len()..]),
-            None => format!("{PREFIX}{name}"),
-        }
+        self.base_name(name)
     }
 }
 

@@ -3,7 +3,7 @@ use burn::tensor::{Int, Tensor};
 use nsmc_bert::{BertConfig, BertForMaskedLm, BertForSequenceClassification, BertInput, Init};
 
 use crate::adapters::ModelSize;
-use crate::model::paths;
+use crate::model::{paths, train_only};
 use crate::{Adapters, BottleneckConfig, Composition, LoadOptions, PeftError, PeftModel};
 
 /// A masked language model with a bottleneck adapter in it: how language adapters are trained
@@ -43,9 +43,7 @@ impl AdaptedMaskedLm {
         let model = Self { base, adapters, bert: config.clone() };
         let added = paths(&model).into_iter().filter(|path| path.starts_with("adapters."));
         let added = ParamGroup::from_paths(added.collect::<Vec<_>>());
-        Ok(model
-            .set_require_grad_group(ParamGroup::all(), false)
-            .set_require_grad_group(added, true))
+        Ok(train_only(model, added))
     }
 
     /// A model with the adapter of a folder or an archive.

@@ -30,7 +30,8 @@ pub struct PeftModel {
     pub(crate) head_name: String,
     #[module(skip)]
     trains: Trains,
-    /// Paths of the encoder's weights that are not the base's any more: a file brought others.
+    /// Paths of weights of the base beneath its classifier that are not the base's any more: a file
+    /// brought others.
     #[module(skip)]
     pub(crate) replaced: BTreeSet<String>,
 }
@@ -135,9 +136,7 @@ impl PeftModel {
     pub fn train_only(mut self, trains: Trains) -> Self {
         self.trains = trains;
         let trainable = self.trainable();
-        self.map(&mut OwnParameters)
-            .set_require_grad_group(ParamGroup::all(), false)
-            .set_require_grad_group(trainable, true)
+        train_only(self, trainable)
     }
 
     /// What trains.
@@ -155,7 +154,8 @@ impl PeftModel {
         paths(self).into_iter().filter(|path| self.trains.includes(path, self)).collect()
     }
 
-    /// Whether weights of the encoder train or came with a file, so that it is not the base's.
+    /// Whether weights of the base beneath its classifier (embeddings, encoder, pooler) train or came
+    /// with a file, so that they are not the base's.
     pub fn changes_base(&self) -> bool {
         let trained = self.trainable_paths();
         !self.replaced.is_empty() || trained.iter().any(|path| path.starts_with("base.bert."))
@@ -284,6 +284,14 @@ impl Hooks for Observed<'_> {
         };
         self.adapters.sublayer_output(site, hidden_states, residual, layer_norm, &mut observe)
     }
+}
+
+/// Freezes all of a module's parameters but these, and none of its clones'.
+pub(crate) fn train_only<M: Module>(module: M, trainable: ParamGroup) -> M {
+    module
+        .map(&mut OwnParameters)
+        .set_require_grad_group(ParamGroup::all(), false)
+        .set_require_grad_group(trainable, true)
 }
 
 /// Parts a model from its clones: until a parameter is first used, burn's clones of it share

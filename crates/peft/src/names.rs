@@ -12,7 +12,7 @@ impl PeftModel {
     pub fn library_name(&self, path: &str) -> String {
         let parts: Vec<&str> = path.split('.').collect();
         match parts.as_slice() {
-            ["base", rest @ ..] => self.base_name(path, &torch_name(&rest.join("."))),
+            ["base", rest @ ..] => self.base_name(&torch_name(&rest.join("."))),
             ["head", layer, rest] => {
                 let index = if *layer == "dense" { 1 } else { 4 };
                 format!("heads.{}.{index}.{rest}", self.head_name)
@@ -32,11 +32,12 @@ impl PeftModel {
         }
     }
 
-    fn base_name(&self, path: &str, name: &str) -> String {
+    /// The name in the library of the base's parameter of this name in transformers.
+    pub(crate) fn base_name(&self, name: &str) -> String {
         if self.adapters.lora.is_none() {
             return name.to_owned();
         }
-        match self.lora_base_name(path) {
+        match self.lora_layer_of(name) {
             Some(layer) => format!("base_model.model.{layer}.base_layer{}", &name[layer.len()..]),
             None => format!("base_model.model.{name}"),
         }

@@ -125,16 +125,18 @@ impl Trains {
                 && match self.bias {
                     Bias::None => false,
                     Bias::All => true,
-                    Bias::LoraOnly => model.lora_base_name(path).is_some(),
+                    Bias::LoraOnly => path.strip_prefix("base.").is_some_and(|path| {
+                        model.lora_layer_of(&nsmc_bert::torch_name(path)).is_some()
+                    }),
                 })
     }
 }
 
 impl PeftModel {
-    /// For a parameter of a base layer that LoRA is on, the layer's name in transformers.
-    pub(crate) fn lora_base_name(&self, path: &str) -> Option<String> {
+    /// For the name in transformers of a parameter of a base layer that LoRA is on, the layer's name
+    /// there.
+    pub(crate) fn lora_layer_of(&self, name: &str) -> Option<String> {
         let lora = self.adapters.lora.as_ref()?;
-        let name = nsmc_bert::torch_name(path.strip_prefix("base.")?);
         let linear = lora.linear.iter().map(|lora| LoraSite::Linear(lora.site()));
         let tables = lora.embeddings.iter().map(|lora| LoraSite::Embedding(lora.site()));
         let mut sites = linear.chain(tables).map(LoraSite::name);

@@ -10,9 +10,12 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::loss::cross_entropy_with_logits;
 use burn::tensor::{Device, Tensor, TensorData};
 use fixture::{Batch, Case, PARAMETER, assert_close, fixtures, floats, output};
-use nsmc_bert::{Activation, BertConfig, BertForSequenceClassification};
+use nsmc_bert::{Activation, BertConfig, BertForMaskedLm, BertForSequenceClassification};
 use nsmc_experiment::Optimizer;
-use nsmc_peft::{Bias, Composition, LoadOptions, LoraConfig, PeftModel, Trains};
+use nsmc_peft::{
+    AdaptedMaskedLm, Bias, BottleneckConfig, Composition, HeadKind, LoadOptions, LoraConfig,
+    PeftModel, Trains,
+};
 use nsmc_training::AdamW;
 
 /// The fixtures' base, with dropout off.
@@ -525,6 +528,35 @@ fn a_state_dict_of_loralib_holds_all_of_the_base_that_trained() {
         only.load_peft(&case.folder, None).unwrap();
         only.state_dict()
     });
+
+    // A table that LoRA is on can have trained, too.
+    let config = LoraConfig::new(4, 8.0, &["word_embeddings", "query"]);
+    let mut model = base(&device);
+    model.add_lora(&config, 3).unwrap();
+    let words = &mut model.base.bert.embeddings.word_embeddings;
+    words.weight = words.weight.clone().map(|weight| weight * 2.0);
+    let model = model.train_only(Trains { embeddings: true, ..Trains::lora() });
+    model.save_loralib(&path).unwrap();
+    let mut back = base(&device);
+    back.load_loralib(&path, &config).unwrap();
+    assert_eq!(back.state_dict(), model.state_dict());
+}
+
+#[test]
+fn a_loaded_classifier_takes_the_place_of_a_head() {
+    let device = Device::flex();
+    let input = Case::read("fusion").batch(0).unpadded(&device);
+    // Both forms of AdapterHub's: transformers' class, and a head of one layer on the pooler.
+    for folder in ["fusion/nsmc", "options/pooler_head/nsmc"] {
+        let folder = fixtures().join(folder);
+        let mut alone = base(&device);
+        assert_eq!(alone.load_head(&folder).unwrap(), HeadKind::Classifier);
+        let mut model = base(&device);
+        model.load_head(&fixtures().join("flex_fusion/nsmc")).unwrap();
+        assert_eq!(model.load_head(&folder).unwrap(), HeadKind::Classifier);
+        assert_eq!(model.state_dict(), alone.state_dict());
+        assert_eq!(floats(model.forward(&input)), floats(alone.forward(&input)));
+    }
 }
 
 #[test]
@@ -687,7 +719,7 @@ fn what_trains_in_a_clone_says_nothing_of_the_model() {
     // Weights that are drawn when they are used, and have not been.
     let base = BertForSequenceClassification::new(&config, 0, &device);
     let mut model = PeftModel::new(base, &config);
-    model.add_adapter("nsmc", &nsmc_peft::BottleneckConfig::pfeiffer(2.0), 0).unwrap();
+    model.add_adapter("nsmc", &BottleneckConfig::pfeiffer(2.0), 0).unwrap();
     model.set_active(Some(Composition::single("nsmc"))).unwrap();
     let model = model.train_only(Trains::adapters(["nsmc"]));
     drop(model.clone().train_only(Trains::nothing()));
@@ -696,4 +728,11 @@ fn what_trains_in_a_clone_says_nothing_of_the_model() {
     let (_, without) = fixture::as_gradients(model.clone(), &gradients);
     let with = model.trainable_paths().into_iter().filter(|path| !without.contains(path));
     assert_eq!(with.count(), model.trainable_paths().len());
+
+    // A language adapter freezes its own base alone.
+    let base = BertForMaskedLm::new(&config, 0, &device);
+    let adapter = BottleneckConfig::pfeiffer(2.0);
+    let adapted = AdaptedMaskedLm::new(base.clone(), &config, "ko", &adapter, 0).unwrap();
+    assert!(!adapted.base.cls.predictions.bias.val().is_require_grad());
+    assert!(base.cls.predictions.bias.val().is_require_grad());
 }

@@ -1,6 +1,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use burn::data::dataset::DatasetError;
+use burn::tensor::TensorReadError;
+
 /// Why a training did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainingError {
@@ -65,9 +68,12 @@ pub enum TrainingError {
     /// burn's training stopped with an error.
     #[error("{0}")]
     Burn(Arc<burn::train::TrainingError>),
-    /// A value cannot be read from the device.
-    #[error("cannot read a result from the device: {0}")]
-    Device(String),
+    /// The device failed, or a value cannot be read from it.
+    #[error("cannot read a result from the device")]
+    Device(#[from] TensorReadError),
+    /// A batch cannot be made.
+    #[error("cannot make a batch")]
+    Batch(#[from] DatasetError),
     /// The best model is asked for, but there is nothing to choose it by.
     #[error(
         "`training.selection = \"best\"` needs a validation split, and `data.validation_fraction` \

@@ -25,7 +25,7 @@ pub struct Fit {
     pub seed: u64,
     /// Trained on.
     pub train: ReviewLoader,
-    /// Held out to choose by.
+    /// Held out to choose by; without a review it is none.
     pub validation: Option<ReviewLoader>,
     /// Number of classes.
     pub num_labels: usize,
@@ -103,12 +103,13 @@ impl Finished {
 /// ends as one that was not: on the CPU to the last bit. One that is done is not done again.
 pub fn fit(
     model: PeftModel,
-    fit: Fit,
+    mut fit: Fit,
     save: impl Fn(&PeftModel, &Path) -> Result<(), TrainingError> + 'static,
 ) -> Result<Fitted, TrainingError> {
     if fit.train.num_items() == 0 {
         return Err(TrainingError::NoReviews);
     }
+    fit.validation = fit.validation.filter(|loader| loader.num_items() > 0);
     if fit.config.selection == Selection::Best && fit.validation.is_none() {
         return Err(TrainingError::NoBest);
     }

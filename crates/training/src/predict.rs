@@ -32,7 +32,7 @@ pub fn predict(
     let mut predicted = Predicted::default();
     let mut tokens = 0;
     for batch in loader.iter() {
-        let batch = batch.map_err(|error| TrainingError::Device(error.to_string()))?;
+        let batch = batch?;
         let ((input, token_rows), model) = (laid_out(&batch), model.clone());
         let logits = if fused {
             let first_rows = input.sequences.first_rows();
@@ -45,8 +45,7 @@ pub fn predict(
             among_the_threads(device, move || model.forward(&input))
         };
         let [_, num_labels] = logits.dims();
-        let logits: Vec<f32> =
-            logits.try_into_vec_as().map_err(|error| TrainingError::Device(error.to_string()))?;
+        let logits: Vec<f32> = logits.try_into_vec_as()?;
         predicted.logits.extend(
             batch.reviews.iter().copied().zip(logits.chunks(num_labels).map(<[f32]>::to_vec)),
         );
@@ -71,8 +70,7 @@ impl Predicted {
         token_rows: Option<&Tensor<1, Int>>,
     ) -> Result<(), TrainingError> {
         let sums = |weights: Tensor<2>| -> Result<Vec<f64>, TrainingError> {
-            let sums = weights.sum_dim(0).try_into_vec_as::<f32>();
-            let sums = sums.map_err(|error| TrainingError::Device(error.to_string()))?;
+            let sums = weights.sum_dim(0).try_into_vec_as::<f32>()?;
             Ok(sums.into_iter().map(f64::from).collect())
         };
         let add = |sums: &mut Vec<f64>, more: Vec<f64>| {

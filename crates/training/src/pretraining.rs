@@ -9,9 +9,9 @@ use burn::optim::decay::WeightDecayConfig;
 use burn::optim::{
     AdjustLrFn, GradientsAccumulator, GradientsParams, ModuleOptimizer, Muon, MuonConfig,
 };
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 use burn::train::Interrupter;
-use nsmc_bert::{BertForMaskedLm, BertInput, NoHooks, Sequences};
+use nsmc_bert::{BertForMaskedLm, BertInput, NoHooks, Sequences, int_tensor};
 use nsmc_data::pretraining::{PretrainingBatch, PretrainingLoader};
 use nsmc_experiment::{
     Optimizer, PretrainingConfig, PretrainingOptimizer, PretrainingRecipe, write_durably,
@@ -105,13 +105,13 @@ pub struct PretrainingMetrics {
 /// transformers' `get_wsd_schedule` with a linear decay to 0: the learning rate of step `step`, from
 /// 0, rises from 0 in `warmup_steps`, stays, and falls in the last `decay_steps`.
 pub fn warmup_stable_decay(recipe: &PretrainingRecipe, step: usize) -> f64 {
-    let decay_start = recipe.num_train_steps - recipe.decay_steps;
     let share = if step < recipe.warmup_steps {
         step as f64 / recipe.warmup_steps as f64
-    } else if step < decay_start {
+    } else if step + recipe.decay_steps < recipe.num_train_steps {
         1.0
     } else {
-        let decayed = (step - decay_start) as f64 / recipe.decay_steps.max(1) as f64;
+        let decayed = step + recipe.decay_steps - recipe.num_train_steps;
+        let decayed = decayed as f64 / recipe.decay_steps.max(1) as f64;
         (1.0 - decayed).max(0.0)
     };
     recipe.learning_rate * share
@@ -129,7 +129,7 @@ pub fn pretrain<M: MaskedLanguageModel>(
         return Err(TrainingError::NoCorpus);
     }
     let recipe = run.config.training;
-    let decay_start = recipe.num_train_steps - recipe.decay_steps;
+    let decay_start = recipe.num_train_steps.saturating_sub(recipe.decay_steps);
     let schedule = Schedule { num_train_steps: recipe.num_train_steps, decay_start };
     let folder = run.folder.join("checkpoint");
     let checkpoints = Checkpoints::new(folder.clone(), run.config.identity(), schedule);
@@ -144,7 +144,7 @@ pub fn pretrain<M: MaskedLanguageModel>(
         run.dashboard.say(&format!("resumed after step {}", state.step));
     }
     write_metrics(&run.folder, &state.metrics)?;
-    let pools = share_threads(recipe.gradient_accumulation_steps)?;
+    let pools = share_threads(run)?;
     let mut writer = Writer::default();
 
     std::thread::scope(|scope| {
@@ -160,9 +160,7 @@ pub fn pretrain<M: MaskedLanguageModel>(
             let (gradients, loss) = gradients(&model, &batches, run, state.step, &pools)?;
             let (gradients, norm) = clip_grad_norm(&model, gradients, recipe.max_grad_norm);
             let learning_rate = warmup_stable_decay(&recipe, state.step);
-            let grad_norm = norm
-                .try_into_scalar::<f32>()
-                .map_err(|error| TrainingError::Device(error.to_string()))?;
+            let grad_norm = norm.try_into_scalar::<f32>()?;
             if !loss.is_finite() || !grad_norm.is_finite() {
                 return Err(TrainingError::Diverged {
                     step: state.step + 1,
@@ -281,9 +279,9 @@ fn send_batches(
 
 /// The gradients and the loss of a step: the mean over the masked tokens of all of its batches.
 ///
-/// Without dropout nothing random is drawn, and on a CPU batches are computed side by side, each on its
-/// share of the threads: kernels of a small model are too short to be worth dividing. They are added up
-/// in their order, so that threads change nothing.
+/// Where there are `pools`, batches are computed side by side, each on one of them: kernels of a small
+/// model are too short to be worth dividing. They are added up in their order, so that threads change
+/// nothing.
 fn gradients<M: MaskedLanguageModel>(
     model: &M,
     batches: &[PretrainingBatch],
@@ -300,7 +298,7 @@ fn gradients<M: MaskedLanguageModel>(
         accumulator.accumulate(model, gradients);
         total += loss;
     };
-    if run.dropout || Sequences::prefer_padding(device) {
+    if pools.is_empty() {
         for (index, batch) in batches.iter().enumerate() {
             device.seed(step_seed(run.config.seed, step * batches.len() + index));
             add(batch_gradients(&inner.clone().train(), batch, masked, device)?);
@@ -327,10 +325,14 @@ fn gradients<M: MaskedLanguageModel>(
     Ok((accumulator.grads(), total))
 }
 
-/// A pool for each batch of a step, or for each thread if there are fewer: they share the threads.
-fn share_threads(batches: usize) -> Result<Vec<ThreadPool>, TrainingError> {
+/// A pool for each batch of a step, or for each thread if there are fewer: they share the threads. None
+/// where batches are computed one after the other: on a GPU, and with dropout, which draws in order.
+fn share_threads(run: &Pretraining) -> Result<Vec<ThreadPool>, TrainingError> {
+    if run.dropout || Sequences::prefer_padding(&run.device) {
+        return Ok(Vec::new());
+    }
     let threads = rayon::current_num_threads();
-    let pools = batches.clamp(1, threads);
+    let pools = run.config.training.gradient_accumulation_steps.clamp(1, threads);
     let pool = |_| ThreadPoolBuilder::new().num_threads(threads / pools).build();
     (0..pools)
         .map(pool)
@@ -347,9 +349,7 @@ fn batch_gradients<M: MaskedLanguageModel>(
     let loss = masked_losses(model, batch, device).sum() / masked as f64;
     let value = loss.clone().inner();
     let gradients = GradientsParams::from_grads(loss.backward(), model);
-    let value =
-        value.try_into_scalar::<f32>().map_err(|error| TrainingError::Device(error.to_string()))?;
-    Ok((gradients, f64::from(value)))
+    Ok((gradients, f64::from(value.try_into_scalar::<f32>()?)))
 }
 
 fn logits(
@@ -359,7 +359,7 @@ fn logits(
 ) -> Tensor<2> {
     let types = vec![0; batch.input_ids.len()];
     let input = BertInput::unpadded(&batch.input_ids, &types, batch.lengths.clone(), device);
-    let masked = ints(&batch.masked_rows, device);
+    let masked = int_tensor(batch.masked_rows.iter().copied(), device);
     match input.for_device() {
         (input, None) => model.logits(&input, masked),
         (input, Some(positions)) => model.logits(&input, positions.select(0, masked)),
@@ -372,13 +372,11 @@ fn masked_losses(
     batch: &PretrainingBatch,
     device: &Device,
 ) -> Tensor<1> {
-    losses(logits(model, batch, device), ints(&batch.masked_labels, device))
+    losses(logits(model, batch, device), labels(batch, device))
 }
 
-fn ints(values: &[u32], device: &Device) -> Tensor<1, Int> {
-    let values: Vec<i32> = values.iter().map(|&value| value as i32).collect();
-    let length = values.len();
-    Tensor::from_data(TensorData::new(values, [length]), device)
+fn labels(batch: &PretrainingBatch, device: &Device) -> Tensor<1, Int> {
+    int_tensor(batch.masked_labels.iter().copied(), device)
 }
 
 /// Mean loss and accuracy over the masked tokens of the held-out reviews.
@@ -391,12 +389,10 @@ fn evaluate(
     for batch in &run.held_out {
         let logits = logits(model, batch, device);
         let classes = logits.clone().argmax(1).flatten::<1>(0, 1);
-        let labels = ints(&batch.masked_labels, device);
+        let labels = labels(batch, device);
         let equal = classes.equal(labels.clone()).int().sum();
-        let read = |error: burn::tensor::TensorReadError| TrainingError::Device(error.to_string());
-        let loss = losses(logits, labels).sum().try_into_scalar::<f32>().map_err(read)?;
-        right += equal.try_into_scalar::<i64>().map_err(read)?;
-        loss_sum += f64::from(loss);
+        right += equal.try_into_scalar::<i64>()?;
+        loss_sum += f64::from(losses(logits, labels).sum().try_into_scalar::<f32>()?);
         masked += batch.masked_rows.len();
     }
     Ok((loss_sum / masked as f64, right as f64 / masked as f64))

@@ -5,7 +5,7 @@ use std::time::Instant;
 use burn::data::dataloader::DataLoader;
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorReadError};
 use burn::train::{
     EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent,
     SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents,
@@ -170,7 +170,7 @@ impl SupervisedLearningStrategy<ClassificationTask> for RecipeStrategy {
             writer: Writer::default(),
             kept: Arc::default(),
         };
-        let mut result = self.resume(&mut training);
+        let mut result = self.resume(&mut training).map(|()| true);
         training.replicas = Replicas::new(training.task(), &self.further_devices);
         let first = starting_epoch + training.state.epochs.len();
         if first > starting_epoch {
@@ -202,8 +202,8 @@ impl RecipeStrategy {
         locked(&self.outcome)
     }
 
-    /// Goes on from the last checkpoint, if there is one. Always true.
-    fn resume(&self, training: &mut Training) -> Result<bool, TrainingError> {
+    /// Goes on from the last checkpoint, if there is one.
+    fn resume(&self, training: &mut Training) -> Result<(), TrainingError> {
         let folder = self.folder.join("checkpoint");
         let usable = |state: &State| {
             let usable = state.kept.best_is_there(&folder)?;
@@ -214,7 +214,7 @@ impl RecipeStrategy {
             Ok(usable)
         };
         let Some(loaded) = self.checkpoints.load(&self.optimizer, usable)? else {
-            return Ok(true);
+            return Ok(());
         };
         // The frozen base is not in it.
         let weights = loaded.weights.allow_partial(true);
@@ -232,7 +232,7 @@ impl RecipeStrategy {
             index => format!("step {} of {steps}", index + 1),
         };
         self.dashboard.say(&format!("resumed: epoch {epoch}, {place}"));
-        Ok(true)
+        Ok(())
     }
 
     /// Copies what it takes to go on from here; the answer writes it.
@@ -329,8 +329,8 @@ impl RecipeStrategy {
         let mut iterator = loader.iter();
         let mut pending: Option<Pending> = None;
         let read = |pending: Pending| -> Result<f64, TrainingError> {
-            let losses = host(pending.losses.sum())?;
-            let grad_norm = host(pending.grad_norm)?;
+            let losses = pending.losses.sum().try_into_scalar::<f32>()?;
+            let grad_norm = pending.grad_norm.try_into_scalar::<f32>()?;
             if losses.is_finite() && grad_norm.is_finite() {
                 return Ok(f64::from(losses));
             }
@@ -348,8 +348,7 @@ impl RecipeStrategy {
         self.sync()?;
         let mut started = Instant::now();
         while training.state.index < steps {
-            let Some(batch) = iterator.next() else { break };
-            let batch: Batch = batch.map_err(|error| TrainingError::Device(error.to_string()))?;
+            let Some(batch) = iterator.next().transpose()? else { break };
             let step = (epoch - 1) * steps + training.state.index;
             let learning_rate = self.schedule.at(step);
             let reviews = batch.reviews.clone();
@@ -452,23 +451,20 @@ impl RecipeStrategy {
         let mut loss_sum = 0.0;
         let mut pairs = Vec::with_capacity(loader.num_items());
         let mut iteration = 0;
-        while let Some(batch) = iterator.next() {
+        while let Some(batch) = iterator.next().transpose()? {
             if self.should_stop(interrupter) {
                 return Ok(None);
             }
-            let batch: Batch = batch.map_err(|error| TrainingError::Device(error.to_string()))?;
             iteration += 1;
             let model = model.clone();
             let output =
                 among_the_threads(&self.device, move || InferenceStep::step(&model, batch));
-            loss_sum += f64::from(host(output.losses.clone().sum())?);
-            let classes = output.logits.clone().argmax(1).flatten::<1>(0, 1);
-            let indices = |tensor: Tensor<1, burn::tensor::Int>| {
-                let data = tensor.try_into_data();
-                data.map(|data| data.iter::<i64>().map(|class| class as usize).collect::<Vec<_>>())
-                    .map_err(|error| TrainingError::Device(error.to_string()))
-            };
-            pairs.extend(indices(output.labels.clone())?.into_iter().zip(indices(classes)?));
+            loss_sum += f64::from(output.losses.clone().sum().try_into_scalar::<f32>()?);
+            let labels = output.labels.clone().try_into_vec_as::<i64>()?;
+            let classes =
+                output.logits.clone().argmax(1).flatten::<1>(0, 1).try_into_vec_as::<i64>()?;
+            let labelled = labels.into_iter().zip(classes);
+            pairs.extend(labelled.map(|(label, class)| (label as usize, class as usize)));
             let item = TrainingItem::new(output, iterator.progress(), Some(iteration), None);
             interrupter.fail_on_error(processor.process_valid(LearnerEvent::ProcessedItem(item)));
         }
@@ -534,7 +530,7 @@ impl RecipeStrategy {
     }
 
     fn sync(&self) -> Result<(), TrainingError> {
-        self.device.sync().map_err(|error| TrainingError::Device(error.to_string()))
+        Ok(self.device.sync().map_err(TensorReadError::from)?)
     }
 }
 
@@ -562,11 +558,6 @@ fn summary(record: &EpochRecord, epochs: usize) -> String {
 
 fn locked<T>(value: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     value.lock().expect("no holder of the lock panics")
-}
-
-/// The value of a tensor of one element.
-fn host(tensor: Tensor<1>) -> Result<f32, TrainingError> {
-    tensor.try_into_scalar::<f32>().map_err(|error| TrainingError::Device(error.to_string()))
 }
 
 #[cfg(test)]

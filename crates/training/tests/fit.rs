@@ -118,7 +118,7 @@ fn train_in(
     stop: Stop,
     devices: usize,
 ) -> Trained {
-    train_with(folder, seed, recipe, stop, devices, 50)
+    train_with(folder, seed, recipe, stop, devices, Some(50))
 }
 
 fn train_with(
@@ -127,7 +127,7 @@ fn train_with(
     recipe: &TrainingConfig,
     stop: Stop,
     devices: usize,
-    validated: usize,
+    validated: Option<usize>,
 ) -> Trained {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let reviews = reviews();
@@ -163,7 +163,7 @@ fn train_with(
             config: recipe.clone(),
             seed,
             train: loader(0..100, Order::Shuffled { seed }),
-            validation: (validated > 0).then(|| loader(100..100 + validated, Order::ByLength)),
+            validation: validated.map(|reviews| loader(100..100 + reviews, Order::ByLength)),
             num_labels: 2,
             device: device.clone(),
             further_devices: vec![device.clone(); devices - 1],
@@ -335,22 +335,26 @@ fn a_training_on_several_devices_goes_on_where_it_was_stopped() {
 
 #[test]
 fn the_best_epoch_of_a_training_without_validation_is_refused_before_its_first_step() {
-    let train = |selection| {
-        let recipe = TrainingConfig { selection, ..recipe() };
-        train_with(tempfile::tempdir().unwrap(), 6, &recipe, Stop::Never, 1, 0)
-    };
-    let refused = train(Selection::Best);
-    let message = refused.fitted.unwrap_err().to_string();
-    assert!(message.contains("`data.validation_fraction`"), "{message}");
-    assert_eq!(fs_err::read_dir(refused.folder.path()).unwrap().count(), 0);
-    assert_eq!(train(Selection::Last).fitted.unwrap().best_epoch, None);
+    // A validation split without a review is none.
+    for validated in [None, Some(0)] {
+        let train = |selection| {
+            let recipe = TrainingConfig { selection, ..recipe() };
+            train_with(tempfile::tempdir().unwrap(), 6, &recipe, Stop::Never, 1, validated)
+        };
+        let refused = train(Selection::Best);
+        let message = refused.fitted.unwrap_err().to_string();
+        assert!(message.contains("`data.validation_fraction`"), "{message}");
+        assert_eq!(fs_err::read_dir(refused.folder.path()).unwrap().count(), 0);
+        let fitted = train(Selection::Last).fitted.unwrap();
+        assert_eq!((fitted.best_epoch, fitted.epochs[2].validation_loss), (None, None));
+    }
 }
 
 #[test]
 fn nothing_holds_the_weights_that_a_training_begins_with() {
     // Of weights that something else holds, a step makes others beside them.
     let recipe = TrainingConfig { num_train_epochs: 1, save_steps: 0, ..recipe() };
-    let trained = train_with(tempfile::tempdir().unwrap(), 7, &recipe, Stop::Never, 1, 0);
+    let trained = train_with(tempfile::tempdir().unwrap(), 7, &recipe, Stop::Never, 1, None);
     trained.fitted.unwrap();
     let [before, after] = trained.places.as_slice() else { panic!("{:?}", trained.places) };
     assert!(before.len() > 30 && before == after, "{before:?} {after:?}");

@@ -269,4 +269,12 @@ fn rates_are_those_of_transformers() {
         let rate = warmup_stable_decay(&recipe, step);
         assert!((rate - expected).abs() < 1e-12, "step {step}: {rate}");
     }
+    // A decay longer than the training has begun before it.
+    let recipe =
+        PretrainingRecipe { num_train_steps: 2, warmup_steps: 0, decay_steps: 4, ..recipe };
+    let rates = [0, 1, 2].map(|step| warmup_stable_decay(&recipe, step));
+    assert!(
+        rates.into_iter().zip([0.5, 0.25, 0.0]).all(|(a, b)| (a - b).abs() < 1e-12),
+        "{rates:?}"
+    );
 }

@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use nsmc_bert::Tensors;
 use serde_json::{Map, Value, json};
 
 use super::config::number_or_null;
@@ -26,7 +27,7 @@ pub enum HeadKind {
 
 impl PeftModel {
     /// Loads the head of a folder or a zip archive: a classifier on the pooler, or AdapterHub's own;
-    /// says which it was.
+    /// says which it was. It takes the place of the head that was there.
     pub fn load_head(&mut self, source: &Path) -> Result<HeadKind, PeftError> {
         let bundle = Bundle::open(source)?;
         let config = bundle.json(CONFIG)?;
@@ -44,8 +45,7 @@ impl PeftModel {
                 )));
             }
             self.check_label_order(&config["label2id"]).map_err(&refuse)?;
-            *self = self.clone().load_library_tensors(tensors, &path, is_classifier)?;
-            return Ok(HeadKind::Classifier);
+            return self.load_classifier(tensors, &path);
         }
         self.check_label_order(&head["label2id"]).map_err(&refuse)?;
         let name = config["name"].as_str().ok_or_else(|| refuse("no `name`".into()))?.to_owned();
@@ -78,9 +78,7 @@ impl PeftModel {
                 let tensors = tensors
                     .into_iter()
                     .map(|(key, tensor)| (key.replace(&prefix, "classifier."), tensor));
-                let tensors = tensors.collect();
-                *self = self.clone().load_library_tensors(tensors, &path, is_classifier)?;
-                Ok(HeadKind::Classifier)
+                self.load_classifier(tensors.collect(), &path)
             }
             ("classification", 2, false, "tanh", true) => {
                 check_name(&name)?;
@@ -94,6 +92,14 @@ impl PeftModel {
                      pooler or of two layers with tanh are"
             ))),
         }
+    }
+
+    fn load_classifier(&mut self, tensors: Tensors, path: &Path) -> Result<HeadKind, PeftError> {
+        let mut model = self.clone();
+        model.head = None;
+        model.head_name.clear();
+        *self = model.load_library_tensors(tensors, path, is_classifier)?;
+        Ok(HeadKind::Classifier)
     }
 
     /// Refuses a head with the model's classes in another order: each of its logits would be taken

@@ -65,6 +65,9 @@ impl PeftModel {
 
     /// Writes the active composition into `folder`, with a folder for each of its adapters and fusion
     /// layers. AdapterHub's head is in the folder of its name, a classifier beside the last adapter.
+    ///
+    /// What trained of the base beneath the head is not among it: where [`Self::changes_base`] says so,
+    /// the base must be written, too.
     pub fn save_setup(&self, folder: &Path) -> Result<(), PeftError> {
         let composition = self.adapters.active().ok_or_else(|| PeftError::Value {
             key: "setup",

@@ -81,7 +81,7 @@ impl LoraLinear {
         let update = self.lora_b.forward(self.lora_a.forward(dropped.clone())) * self.scaling;
 
         let weight = linear.weight.val();
-        let norm = column_norm(weight.clone().detach() + self.dense().detach());
+        let norm = column_norm(weight.clone().without_autodiff() + self.delta());
         let scale = magnitude.val().unsqueeze::<2>() / norm;
         // With dropout at work, PEFT drops the base's share of the change of scale, too.
         let unbiased = match (self.drops(input), &linear.bias) {
@@ -96,10 +96,6 @@ impl LoraLinear {
         self.dropout.prob > 0.0
             && self.dropout.training.is_enabled()
             && input.device().is_autodiff()
-    }
-
-    fn dense(&self) -> Tensor<2> {
-        self.lora_a.weight.val().matmul(self.lora_b.weight.val()) * self.scaling
     }
 
     /// `A · B · scaling`, off the tape.
