@@ -129,6 +129,7 @@ fn lora_is_trained_exported_and_taken_up_again() {
     let config: serde_json::Value = serde_json::from_str(&config).unwrap();
     assert_eq!((&config["r"], &config["use_rslora"]), (&4.into(), &true.into()));
     assert_eq!(config["bias"], "lora_only");
+    a_model_card_says_how_to_load_it_and_what_it_scored(&world);
 
     // The merged model is a whole one, and says what the run's model says.
     let frozen = World::with_model(&world.config(), &world.pretrained("merged"))
@@ -172,6 +173,36 @@ fn lora_is_trained_exported_and_taken_up_again() {
     assert!(!ran.success && ran.stderr.contains("peft, loralib, merged"), "{}", ran.stderr);
     let ran = world.nsmc(&["export", "--run", "run", "--format", "peft", "--out", "peft"]);
     assert!(!ran.success && ran.stderr.contains("is there already"), "{}", ran.stderr);
+}
+
+fn a_model_card_says_how_to_load_it_and_what_it_scored(world: &World) {
+    let card = world.read("peft/README.md");
+    let predictions = world.read("run/predictions.tsv");
+    let rows = predictions.lines().skip(1).map(|line| line.split('\t').collect::<Vec<_>>());
+    let right = |row: &Vec<&str>| {
+        let logit = |at: usize| row[at].parse::<f32>().unwrap();
+        (logit(4) > logit(3)) == (row[1] == "1")
+    };
+    let rights: Vec<bool> = rows.map(|row| right(&row)).collect();
+    let accuracy = rights.iter().filter(|right| **right).count() as f64 / rights.len() as f64;
+    let rounded = (accuracy * 1e4).round() / 1e4;
+    for said in [
+        "---\nlibrary_name: \"peft\"\npipeline_tag: \"text-classification\"\n",
+        &format!("{{\"type\":\"accuracy\",\"value\":{rounded}}}"),
+        "import PeftModel\nfrom transformers import BertForSequenceClassification\n\n\
+         PeftModel.from_pretrained(BertForSequenceClassification.from_pretrained(\"DIR/base\", \
+         num_labels=2), \"DIR\")\n",
+        &format!("On {} test texts", rights.len()),
+        "\nrank = 4\n",
+    ] {
+        assert!(card.contains(said), "{said}\n{card}");
+    }
+    // It is no part of the model, and says nothing of what is not there.
+    assert!(!card.contains(world.path("").to_str().unwrap()), "{card}");
+    fs_err::remove_file(world.path("run/predictions.tsv")).unwrap();
+    export(world, "run", "merged", "without-predictions");
+    assert!(!world.read("without-predictions/README.md").contains("accuracy"));
+    fs_err::write(world.path("run/predictions.tsv"), predictions).unwrap();
 }
 
 #[test]

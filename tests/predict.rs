@@ -154,10 +154,19 @@ fn a_reader_that_has_heard_enough_is_no_error() {
     let world = World::new();
     assert!(world.train(&world.config(), "run").success);
     world.write("many.txt", "정말 최고\n".repeat(5_000));
-    let (reader, output) = std::io::pipe().unwrap();
-    drop(reader);
-    let command = world.command(&["predict", "--run", "run", "--input", "many.txt"]);
-    let ran = Running::start_into(command, output.into()).end();
+    let unread = |arguments: &[&str]| {
+        let (reader, output) = std::io::pipe().unwrap();
+        drop(reader);
+        Running::start_into(world.command(arguments), output.into()).end()
+    };
+    let ran = unread(&["predict", "--run", "run", "--input", "many.txt"]);
     assert!(ran.success);
     assert_eq!(ran.stderr, "");
+
+    // What is wrong is so whether anybody reads it or not.
+    world.write("run/predictions.tsv", "id\tlabel\tin_training\tlogit_0\tlogit_1\n");
+    for arguments in [["verify", "run"].as_slice(), &["evaluate", "--run", "run"]] {
+        let ran = unread(arguments);
+        assert_eq!(ran.code, Some(1), "{arguments:?}: {}", ran.stderr);
+    }
 }

@@ -130,7 +130,7 @@ pub(crate) enum Bench {
 #[derive(clap::Args)]
 pub(crate) struct CheckDevice {
     /// The device to check: cuda, or cuda:N for the GPU with the index N.
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "cuda")]
     pub(crate) device: DeviceChoice,
     /// The size of the model.
     #[arg(long, value_enum, default_value = "mini")]

@@ -17,8 +17,6 @@ use crate::{device, logging, run_directory};
 /// prints one JSON line: the medians of several rounds.
 pub(crate) fn run(args: &BenchInference, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
-    let path = args.run.join("record.json");
-    ensure!(path.is_file(), "{}: no finished run: it has no record.json", args.run.display());
     let record = run_directory::record(&args.run, &args.moved.set)?;
     let config = &record.config;
     let named = device::choose(args.device)?;

@@ -9,7 +9,7 @@ use nsmc_peft::{LoraLayer, PeftModel};
 use crate::args::{Export, Layout};
 use crate::classifier::Classifier;
 use crate::output::print;
-use crate::{logging, provenance, run_directory};
+use crate::{logging, model_card, provenance, run_directory};
 
 /// Folder of the base model beside what was added to it.
 const BASE: &str = "base";
@@ -27,7 +27,16 @@ pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     // A temporary folder is closed to other users; one in it is not.
     let incoming = room.path().join("model");
     fs_err::create_dir(&incoming)?;
-    let base = write(layout, &args.out, &record, &classifier, &incoming)?;
+    let hub = on_hub(&record, &classifier.model);
+    let base =
+        |folder: &Path| hub.clone().unwrap_or_else(|| folder.join(BASE).display().to_string());
+    write(layout, &base(&args.out), hub.is_none(), &record, &classifier, &incoming)?;
+    let folder = Path::new(model_card::FOLDER);
+    let load = how_to_load(layout, folder, &base(folder), &classifier)?;
+    fs_err::write(
+        incoming.join("README.md"),
+        model_card::text(&args.run, &record, layout, &load)?,
+    )?;
     sync_folder(&incoming)?;
     if out.exists() {
         // It is empty.
@@ -35,7 +44,7 @@ pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     }
     fs_err::rename(&incoming, &out)?;
     print(args.out.display())?;
-    print(how_to_load(layout, &args.out, &base, &classifier)?)
+    print(how_to_load(layout, &args.out, &base(&args.out), &classifier)?)
 }
 
 /// The folder that will be put at `out`: behind a link, the one that it leads to. An empty folder makes
@@ -95,36 +104,40 @@ fn layout(asked: Option<Layout>, record: &RunRecord) -> Result<Layout> {
     Ok(layout)
 }
 
-/// Writes the model into `folder`, which will be `out`, and returns the name or the folder of the model
-/// beneath it.
+/// The hub's name of the model beneath a run's, where it need not be written again: one that is there
+/// as it is. One in a folder may lack a pooler, which was then made anew.
+fn on_hub(record: &RunRecord, model: &PeftModel) -> Option<String> {
+    from_hub(&record.config.model).filter(|_| !model.changes_base()).map(str::to_owned)
+}
+
+/// The name of a model that came from the hub.
+pub(crate) fn from_hub(model: &ModelConfig) -> Option<&str> {
+    match model {
+        // A commit: a folder's revision is a sha256.
+        ModelConfig::Pretrained { name, revision, .. } if provenance::is_hash(revision, 40) => {
+            Some(name)
+        }
+        _ => None,
+    }
+}
+
+/// Writes the model into `folder`; `base` is the name or the place of the model beneath it, which is
+/// written, too, if `with_base`.
 fn write(
     layout: Layout,
-    out: &Path,
+    base: &str,
+    with_base: bool,
     record: &RunRecord,
     classifier: &Classifier,
     folder: &Path,
-) -> Result<String> {
+) -> Result<()> {
     let Classifier { config, model, tokenizer } = classifier;
     let max_length = record.config.data.max_length;
     let whole = |model: &PeftModel, folder: &Path| -> Result<()> {
         model.base.save_pretrained(folder, config)?;
         Ok(tokenizer.save(folder, max_length)?)
     };
-    // A base that is on the hub as it is need not be written again. One in a folder may lack a
-    // pooler, which was then made anew.
-    let on_hub = match &record.config.model {
-        ModelConfig::Pretrained { name, revision, .. } => {
-            // A commit: a folder's revision is a sha256.
-            let on_hub = provenance::is_hash(revision, 40);
-            (!model.changes_base() && on_hub).then(|| name.clone())
-        }
-        ModelConfig::Scratch(_) => None,
-    };
-    let write_base = || match &on_hub {
-        None => whole(model, &folder.join(BASE)),
-        Some(_) => Ok(()),
-    };
-    let base = on_hub.clone().unwrap_or_else(|| out.join(BASE).display().to_string());
+    let write_base = || if with_base { whole(model, &folder.join(BASE)) } else { Ok(()) };
     match layout {
         Layout::Hf => whole(model, folder)?,
         Layout::Merged => {
@@ -132,7 +145,7 @@ fn write(
             whole(&merged, folder)?;
         }
         Layout::Peft => {
-            model.save_peft(&base, folder)?;
+            model.save_peft(base, folder)?;
             tokenizer.save(folder, max_length)?;
             write_base()?;
         }
@@ -146,7 +159,7 @@ fn write(
             write_base()?;
         }
     }
-    Ok(base)
+    Ok(())
 }
 
 fn how_to_load(layout: Layout, out: &Path, base: &str, classifier: &Classifier) -> Result<String> {

@@ -22,6 +22,7 @@ mod export;
 mod fill_mask;
 mod logging;
 mod method;
+mod model_card;
 mod output;
 mod predict;
 mod pretrain;
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
         Command::Pretrain(pretrain) => pretrain::run(&pretrain, args.verbose),
         Command::Stars(stars) => stars::run(&stars, args.verbose),
         Command::Evaluate(evaluate) => evaluate::run(&evaluate, args.verbose),
-        Command::Predict(predict) => predict::run(&predict, args.verbose),
+        Command::Predict(predict) => output::unless_unread(predict::run(&predict, args.verbose)),
         Command::FillMask(fill_mask) => fill_mask::run(&fill_mask, args.verbose),
         Command::Export(export) => export::run(&export, args.verbose),
         Command::Verify(verify) => verify::run(&verify, args.verbose),
@@ -60,7 +61,6 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);
             ExitCode::FAILURE

@@ -7,15 +7,19 @@ use anyhow::Result;
 use nsmc_eval::{EvaluatedRun, Table, paper_table, results_table};
 use nsmc_experiment::FusionAttention;
 
-/// Prints a line of results.
+/// Prints a line of results. A reader that has gone away (`| head`) wants no more of them; what else the
+/// command does, and its exit code, stay as they are.
 pub(crate) fn print(line: impl Display) -> Result<()> {
-    Ok(writeln!(std::io::stdout(), "{line}")?)
+    unless_unread(writeln!(std::io::stdout(), "{line}").map_err(Into::into))
 }
 
-/// Whether the reader of stdout has gone away (`| head`), which is no failure.
-pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let io = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
-    io.into_iter().any(|error| error.kind() == ErrorKind::BrokenPipe)
+/// No failure where the reader of stdout has gone away.
+pub(crate) fn unless_unread(written: Result<()>) -> Result<()> {
+    let closed = |cause: &(dyn std::error::Error + 'static)| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    };
+    written.or_else(|error| if error.chain().any(closed) { Ok(()) } else { Err(error) })
 }
 
 /// The table of runs, and the one beside the paper.

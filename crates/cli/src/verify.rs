@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use nsmc_eval::{ClassificationReport, Predictions};
 use nsmc_experiment::{
-    ExperimentConfig, MethodConfig, RunRecord, RunResults, RunStatus, Stretch, sha256_file,
+    ExperimentConfig, MethodConfig, RunRecord, RunResults, RunStatus, Stretch, is_of_pretraining,
+    sha256_file,
 };
 use serde::Serialize;
 
@@ -73,13 +74,6 @@ pub(crate) fn run(args: &Verify, verbosity: u8) -> Result<()> {
     Ok(())
 }
 
-/// Whether the record is that of a pre-training, which is another than a run's.
-fn is_of_pre_training(run: &Path) -> bool {
-    let text = fs_err::read_to_string(run.join("record.json")).unwrap_or_default();
-    serde_json::from_str::<serde_json::Value>(&text)
-        .is_ok_and(|record| record["metrics"].is_array() && record["run_id"].is_null())
-}
-
 impl Findings {
     fn of(run: &Path, moved: &[String]) -> Result<Self> {
         let mut findings = Self {
@@ -97,7 +91,7 @@ impl Findings {
         findings.checksums(run, record.as_ref().ok())?;
         match record {
             Ok(record) => findings.record(run, &record, moved)?,
-            Err(_) if is_of_pre_training(run) => findings.notes.push(
+            Err(_) if is_of_pretraining(&run.join("record.json")) => findings.notes.push(
                 "a pre-training: it has no predictions and no hashes to be held against".into(),
             ),
             Err(error) => findings.differs("record.json", "a run's record", error),

@@ -1,0 +1,130 @@
+//! `README.md` of an exported model: the Hugging Face hub's model card.
+
+use std::path::Path;
+
+use anyhow::Result;
+use nsmc_eval::{EvaluatedRun, results_table};
+use nsmc_experiment::{ModelConfig, RunRecord, sha256_hex};
+use serde_json::json;
+
+use crate::args::Layout;
+use crate::export::from_hub;
+
+/// The folder of the model in the lines that load it.
+pub(crate) const FOLDER: &str = "DIR";
+
+/// A model card: what the hub reads about the model, how it is loaded, what it scored, and the whole
+/// configuration that it was trained by. `load` is the line of Python that loads it from [`FOLDER`].
+pub(crate) fn text(run: &Path, record: &RunRecord, layout: Layout, load: &str) -> Result<String> {
+    let evaluated = evaluated(run, record)?;
+    let config = &record.config;
+    let (run_id, method) = (&record.run_id, config.method.label());
+    let beneath = match &config.model {
+        ModelConfig::Pretrained { name, .. } => format!("`{name}`"),
+        ModelConfig::Scratch(_) => "a BERT from random weights".into(),
+    };
+    let dataset = &config.data.dataset;
+    let labels = config.data.label_names.join(", ");
+    let mut card = front_matter(record, layout, evaluated.as_ref());
+    card += &format!("\n# {run_id}\n\n{method} of {beneath} on {dataset}: classes {labels}.\n");
+    card += &match layout {
+        // It takes more than a line.
+        Layout::Loralib => format!("\n## Use\n\n{load}.\n"),
+        _ => format!("\n## Use\n\n```python\n{}{load}\n```\n", imports(layout, load)),
+    };
+    card += &format!("\n`{FOLDER}` is this folder.\n");
+    if let Some(run) = &evaluated {
+        let reviews = run.report.as_ref().map_or(0, |report| report.confusion.total());
+        let average = match config.data.labels.len() {
+            2 => format!("of the class {}", config.data.label_names[1]),
+            _ => "averages over the classes (macro)".into(),
+        };
+        card += &format!(
+            "\n## Results\n\nOn {reviews} test texts; precision, recall and F1 are {average}.\n\n{}\n",
+            results_table(std::slice::from_ref(run)).markdown()
+        );
+    }
+    let commit = record.provenance.as_ref().and_then(|made| made.commit.as_deref());
+    let program = commit.map(|commit| format!(", commit {commit}")).unwrap_or_default();
+    card += &format!(
+        "\n## Training\n\nTrained by nsmc {}{program}, on {}, with this configuration:\n\n\
+         ```toml\n{}```\n",
+        record.version,
+        record.device,
+        config.without_paths().to_toml()
+    );
+    Ok(card)
+}
+
+/// The run with its metrics; none where its predictions are not there any more, or not those.
+fn evaluated(run: &Path, record: &RunRecord) -> Result<Option<EvaluatedRun>> {
+    let path = run.join("predictions.tsv");
+    let bytes = if path.is_file() { fs_err::read(&path)? } else { Vec::new() };
+    let saved = record.results.as_ref().map(|results| &results.predictions_sha256);
+    if saved != Some(&sha256_hex(&bytes)) {
+        let path = path.display();
+        tracing::warn!("{path}: not what the run wrote; the model card is without results");
+        return Ok(None);
+    }
+    Ok(Some(EvaluatedRun::read(run)?))
+}
+
+fn front_matter(record: &RunRecord, layout: Layout, evaluated: Option<&EvaluatedRun>) -> String {
+    let config = &record.config;
+    let (library, tags): (_, &[&str]) = match layout {
+        Layout::Hf | Layout::Merged => (Some("transformers"), &["bert"]),
+        Layout::Peft => (Some("peft"), &["bert", "lora"]),
+        Layout::Loralib => (None, &["bert", "lora"]),
+        // The hub's name of the library adapters.
+        Layout::Adapterhub => (Some("adapter-transformers"), &["bert", "adapter-transformers"]),
+    };
+    // A JSON value is one of YAML.
+    let mut lines = vec!["---".to_owned()];
+    let mut line = |key: &str, value: serde_json::Value| lines.push(format!("{key}: {value}"));
+    if let Some(library) = library {
+        line("library_name", json!(library));
+    }
+    if let Some(base) = from_hub(&config.model) {
+        line("base_model", json!(base));
+    }
+    line("pipeline_tag", json!("text-classification"));
+    line("tags", json!(tags));
+    if let Some(report) = evaluated.and_then(|run| run.report.as_ref()) {
+        let metrics = report.binary.unwrap_or(report.macro_average);
+        let rounded = |value: f64| (value * 1e4).round() / 1e4;
+        let metric = |kind: &str, value| json!({"type": kind, "value": rounded(value)});
+        let dataset = &config.data.dataset;
+        line("metrics", json!(["accuracy", "precision", "recall", "f1"]));
+        line(
+            "model-index",
+            json!([{
+                "name": record.run_id,
+                "results": [{
+                    "task": {"type": "text-classification"},
+                    "dataset": {"name": dataset, "type": dataset, "split": "test"},
+                    "metrics": [
+                        metric("accuracy", report.accuracy),
+                        metric("precision", metrics.precision),
+                        metric("recall", metrics.recall),
+                        metric("f1", metrics.f1),
+                    ],
+                }],
+            }]),
+        );
+    }
+    lines.push("---\n".into());
+    lines.join("\n")
+}
+
+fn imports(layout: Layout, load: &str) -> String {
+    let transformers = match load.contains("BertAdapterModel") {
+        true => "from adapters import BertAdapterModel\n",
+        false => "from transformers import BertForSequenceClassification\n",
+    };
+    let library = match layout {
+        Layout::Peft => "from peft import PeftModel\n",
+        Layout::Adapterhub if load.contains("adapters.init") => "import adapters\n",
+        _ => "",
+    };
+    format!("{library}{transformers}\n")
+}
