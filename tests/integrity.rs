@@ -266,6 +266,33 @@ fn a_run_whose_data_are_elsewhere_and_an_older_record_are_verified_as_far_as_the
 }
 
 #[test]
+fn a_run_is_used_from_any_folder_although_its_places_are_relative() {
+    let world = lora_on_a_pretrained_model();
+    let absolute = format!("{}/", world.path("").display().to_string().trim_end_matches('/'));
+    let config = world.read("run/config.toml").replace(&absolute, "");
+    trained(&world, &config, "runs/relative");
+    fs_err::create_dir(world.path("elsewhere")).unwrap();
+    let elsewhere = |arguments: &[&str]| {
+        let mut command = world.command(arguments);
+        command.current_dir(world.path("elsewhere"));
+        Running::start(command).end()
+    };
+    for arguments in [
+        ["predict", "--run", "../runs/relative", "--text", "최고", "--device", "cpu"].as_slice(),
+        &["evaluate", "--run", "../runs/relative", "--device", "cpu"],
+        &["verify", "../runs/relative"],
+        &["export", "--run", "../runs/relative", "--out", "exported"],
+    ] {
+        let ran = elsewhere(arguments);
+        assert!(ran.success && !ran.stdout.contains("not checked"), "{}{}", ran.stdout, ran.stderr);
+    }
+    // What is found is what the run read, or it is refused.
+    fs_err::write(world.path("runs/test.txt"), world.read("train.txt")).unwrap();
+    let ran = elsewhere(&["evaluate", "--run", "../runs/relative", "--device", "cpu"]);
+    assert!(!ran.success && ran.stderr.contains("expected sha256"), "{}", ran.stderr);
+}
+
+#[test]
 fn a_run_is_told_where_its_files_lie_by_now_if_they_are_the_same() {
     let world = lora_on_a_pretrained_model();
     fs_err::create_dir(world.path("moved")).unwrap();

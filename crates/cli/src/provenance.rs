@@ -55,13 +55,30 @@ fn weights(key: &str, kind: WeightsKind, source: &Source) -> Result<BTreeMap<Str
     Ok(files)
 }
 
-/// The configuration of a run with files where `moved` says that they lie by now, after a check that
-/// they are those that it read.
-pub(crate) fn relocated(config: &ExperimentConfig, moved: &[String]) -> Result<ExperimentConfig> {
-    if moved.is_empty() {
-        return Ok(config.clone());
+/// The configuration with relative places that lead nowhere from the current folder, but do from one
+/// above the run's, as that from which it was started often is.
+fn from_above(config: &ExperimentConfig, run: &Path) -> ExperimentConfig {
+    let mut config = config.clone();
+    let run = std::path::absolute(run).unwrap_or_default();
+    for path in config.paths_mut() {
+        if path.is_relative() && !path.as_os_str().is_empty() && !path.exists() {
+            let above = run.ancestors().skip(1).map(|folder| folder.join(&path));
+            if let Some(there) = above.into_iter().find(|place| place.exists()) {
+                *path = there;
+            }
+        }
     }
-    let now = config.relocated(moved)?;
+    config
+}
+
+/// The configuration of the run in a folder with files where `moved` says that they lie by now, or where
+/// relative places lead from that folder, after a check that they are those that it read.
+pub(crate) fn relocated(
+    config: &ExperimentConfig,
+    run: &Path,
+    moved: &[String],
+) -> Result<ExperimentConfig> {
+    let now = from_above(config, run).relocated(moved)?;
     let (before, data) = (&config.data, &now.data);
     for (key, before, file) in
         [("data.train", &before.train, &data.train), ("data.test", &before.test, &data.test)]

@@ -192,7 +192,7 @@ pub(crate) fn record(folder: &Path, moved: &[String]) -> Result<RunRecord> {
         );
         record.config = config;
     }
-    record.config = provenance::relocated(&record.config, moved)?;
+    record.config = provenance::relocated(&record.config, folder, moved)?;
     ensure!(
         has_places || record.config.data.train.path != PathBuf::new(),
         "{}: no such file; it says where the run's files lie",

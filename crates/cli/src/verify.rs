@@ -146,8 +146,8 @@ impl Findings {
 
     fn record(&mut self, run: &Path, record: &RunRecord, moved: &[String]) -> Result<()> {
         let config = self.config(run, record)?;
-        let config =
-            provenance::relocated(&config, moved).with_context(|| format!("{}", run.display()))?;
+        let config = provenance::relocated(&config, run, moved)
+            .with_context(|| format!("{}", run.display()))?;
         if let Some(provenance) = &record.provenance {
             for (place, expected) in &provenance.inputs {
                 self.input(&config, place, expected)?;

@@ -314,15 +314,20 @@ impl ExperimentConfig {
     #[must_use]
     pub fn without_paths(&self) -> Self {
         let mut config = self.clone();
-        config.data.train.path = PathBuf::new();
-        config.data.test.path = PathBuf::new();
-        if let ModelConfig::Pretrained { path, .. } = &mut config.model {
+        for path in config.paths_mut() {
             *path = PathBuf::new();
         }
-        for source in config.method.sources_mut() {
-            source.path = PathBuf::new();
-        }
         config
+    }
+
+    /// Where files lie.
+    pub fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
+        let mut paths = vec![&mut self.data.train.path, &mut self.data.test.path];
+        if let ModelConfig::Pretrained { path, .. } = &mut self.model {
+            paths.push(path);
+        }
+        paths.extend(self.method.sources_mut().into_iter().map(|source| &mut source.path));
+        paths
     }
 
     /// The same with files where `assignments` say that they lie: `data.train.path=FILE`, as `--set`
