@@ -35,7 +35,7 @@ use raw_cpuid::CpuId;
 use rayon::prelude::*;
 
 use crate::avx512::{load, mask, transpose};
-use crate::matrix::{Start, Target, Term, View, share};
+use crate::matrix::{Start, Target, Term, View, have_unit_strides, share};
 
 /// Rows or columns of a tile, and the pairs of bfloat16 in one of its rows.
 const TILE: usize = 16;
@@ -65,7 +65,7 @@ pub(crate) fn set_used(used: bool) {
 }
 
 /// The right to use AMX: there is none where the processor or the system does not have it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Amx(());
 
 impl Amx {
@@ -88,7 +88,6 @@ impl Amx {
         terms: &[Term<'_>],
         threads: usize,
     ) {
-        debug_assert!(pays(terms));
         let product = Products { terms, output, start };
         let [rows, columns] = [output.view.rows, output.view.columns].map(|n| n.div_ceil(PANEL));
         let [down, across] = grid([rows, columns], threads);
@@ -109,12 +108,11 @@ impl Amx {
 /// Whether the first term is large enough to be worth taking its factors apart, and AMX can take the
 /// others along.
 pub(crate) fn pays(terms: &[Term<'_>]) -> bool {
-    let unit_stride = |view: View| view.row == 1 || view.column == 1;
     let Some(Term { left: (_, left), right: (_, right), .. }) = terms.first() else { return false };
     let sizes = [left.rows, left.columns, right.columns];
     sizes.iter().all(|&size| size >= SMALLEST[0])
         && sizes.iter().product::<usize>() >= SMALLEST[1]
-        && terms.iter().all(|term| unit_stride(term.left.1) && unit_stride(term.right.1))
+        && have_unit_strides(terms)
 }
 
 /// Whether the processor multiplies tiles of bfloat16. All that do have AVX-512.
@@ -279,8 +277,12 @@ impl Tiles {
     }
 
     /// The sums over these blocks of a panel of each factor.
+    ///
+    /// # Safety
+    ///
+    /// Every line of both was written.
     #[expect(clippy::unused_self, reason = "it says that the tiles are set up")]
-    fn multiply(&self, [left, right]: [&[MaybeUninit<__m512i>]; 2], sums: &mut Sums) {
+    unsafe fn multiply(&self, [left, right]: [&[MaybeUninit<__m512i>]; 2], sums: &mut Sums) {
         assert!(left.len() == right.len() && !left.is_empty() && left.len().is_multiple_of(BLOCK));
         // A part of two tiles of rows goes to 4 and 5, of two tiles of columns to 6 and 7. Each part is
         // loaded as soon as the one before it has been multiplied by both others, and four lines of the
@@ -325,7 +327,7 @@ impl Tiles {
             };
         }
         // SAFETY: a `Tiles` says that there is AMX and that this thread's tiles are set up; both
-        // slices have this many blocks, whose every line was written by `Factor::split`; four tiles of
+        // slices have this many blocks, whose every line was written, as promised; four tiles of
         // 16 rows fill the sums. A prefetch beyond the last block reads nothing.
         unsafe {
             asm!(
@@ -416,9 +418,11 @@ impl Products<'_> {
                     let left_parts = &mut left_parts[..length];
                     left.split(row, blocks.clone(), left_parts);
                     for (column, right) in cached.clone().zip(right_parts.chunks_exact(length)) {
-                        tiles.multiply([left_parts, right], &mut sums);
-                        // SAFETY: as promised to this function.
-                        unsafe { self.write(&sums, factor, start, row * PANEL, column * PANEL) };
+                        // SAFETY: `split` has written every line; the rest as promised to this function.
+                        unsafe {
+                            tiles.multiply([left_parts, right], &mut sums);
+                            self.write(&sums, factor, start, row * PANEL, column * PANEL);
+                        }
                     }
                 }
                 start = Start::Output;

@@ -8,10 +8,7 @@
 //! a core's first cache, factors are transposed 16 by 16 in registers, and there is a kernel for narrow
 //! outputs.
 //!
-//! An element of the output is a chain of fused multiplications and additions in the order of what is
-//! summed over: as few chains as have at most [`DEPTH`] elements, of one length but the last. So it has
-//! the same bits on any number of threads, and those of `gemm` with AVX-512, which begins anew at the
-//! same places.
+//! An element of the output is added up as [`crate::chain`] says.
 #![expect(unsafe_code, reason = "a kernel takes pointers; every access is checked here first")]
 
 use std::arch::x86_64::{
@@ -25,17 +22,15 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::matrix::{Start, Target, Term, View, for_each, row_parts, share};
+use crate::chain::{DEPTH, are_chained, chains, fitting};
+use crate::matrix::{Start, Target, Term, View, for_each, have_unit_strides, row_parts, share};
 
 /// Elements of a vector.
 pub(crate) const LANES: usize = 16;
 /// Columns that are computed at once, at most.
 const PANEL: usize = 4 * LANES;
-/// Elements that are summed up before they are added to the output: chains of more would be less exact
-/// than `gemm`'s.
-const DEPTH: usize = 512;
-/// Rows of the right factor of which a panel, 272 KiB, stays in a core's second cache: two such chains'
-/// and a second term's of low rank.
+/// Rows of the right factor of which a panel, 272 KiB, stays in a core's second cache: those of
+/// two chains and of a second term of low rank.
 const CACHED: usize = 2 * DEPTH + 64;
 /// Rows of the smallest piece: each rearranges its panel of the right factor, which takes as long as
 /// multiplying a dozen rows.
@@ -46,7 +41,7 @@ const TILES_ROWS: usize = 12;
 const FEW_ROWS: usize = 16;
 
 /// The right to use AVX-512.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx512(());
 
 impl Avx512 {
@@ -111,24 +106,9 @@ impl Avx512 {
     }
 }
 
-/// The ranges of what is summed over that are summed up before they are added to the output.
-fn chains(depth: usize) -> impl Iterator<Item = Range<usize>> {
-    let length = depth.div_ceil(depth.div_ceil(DEPTH));
-    (0..depth).step_by(length).map(move |first| first..depth.min(first + length))
-}
-
-/// Whether the sum is one for AVX-512: the factors' rows or columns are elements beside each other, and
-/// neither the output nor what is summed over is so small that `gemm` adds up in another order.
+/// Whether the sum is one for this kernel.
 pub(crate) fn pays(terms: &[Term<'_>]) -> bool {
-    let unit_stride = |view: View| view.row == 1 || view.column == 1;
-    terms.iter().all(|Term { left: (_, left), right: (_, right), .. }| {
-        let (rows, columns, depth) = (left.rows, right.columns, left.columns);
-        unit_stride(*left)
-            && unit_stride(*right)
-            && rows.max(columns) > 64
-            && rows * columns > 256
-            && rows.min(columns).min(depth) > 2
-    })
+    have_unit_strides(terms) && are_chained(terms)
 }
 
 /// What is summed up in registers: a range of what a term's product is summed over.
@@ -204,7 +184,8 @@ impl Sum<'_> {
                 _ => (rest, columns),
             };
             let later = later[..cached(later)].iter();
-            let ahead: Vec<_> = later.map(|block| Ahead::new(block, columns_later)).collect();
+            let ahead: Vec<_> =
+                later.map(|block| Ahead::new(block.right, &block.depth, columns_later)).collect();
             let mut row = rows.start;
             while row < rows.end {
                 for ahead in &ahead {
@@ -288,8 +269,9 @@ impl Sum<'_> {
     }
 }
 
-/// Elements of a panel that comes next, which are brought nearer while another one is multiplied.
-struct Ahead<'a> {
+/// Elements of a panel that comes next, which are brought nearer while another one is multiplied: on AVX2,
+/// too, for a line of the caches has as many elements as a vector of AVX-512.
+pub(crate) struct Ahead<'a> {
     elements: &'a [f32],
     /// So many times so many elements beside each other, each `step` elements behind the one before.
     times: usize,
@@ -298,11 +280,15 @@ struct Ahead<'a> {
 }
 
 impl<'a> Ahead<'a> {
-    fn new(block: &Block<'a>, columns: &Range<usize>) -> Self {
-        let (elements, view) = block.right;
-        let first = view.offset + block.depth.start * view.row + columns.start * view.column;
+    /// Of these rows and columns of a right factor.
+    pub(crate) fn new(
+        (elements, view): (&'a [f32], View),
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+    ) -> Self {
+        let first = view.offset + rows.start * view.row + columns.start * view.column;
         let elements = &elements[first..];
-        let (depth, width) = (block.depth.len(), columns.len());
+        let (depth, width) = (rows.len(), columns.len());
         match view.column {
             1 => Self { elements, times: depth, length: width, step: view.row },
             step => Self { elements, times: width, length: depth, step },
@@ -310,7 +296,7 @@ impl<'a> Ahead<'a> {
     }
 
     /// Fetches the part that is due after `done` of `all` rows, until `more` are.
-    fn fetch(&self, done: usize, all: usize, more: usize) {
+    pub(crate) fn fetch(&self, done: usize, all: usize, more: usize) {
         let lines = self.length.div_ceil(LANES);
         let share = |rows: usize| self.times * lines * rows.min(all) / all;
         for line in share(done)..share(done + more) {
@@ -349,12 +335,7 @@ fn panels(
 
 /// How many of these blocks' panels are rearranged before they are multiplied.
 fn cached(blocks: &[Block<'_>]) -> usize {
-    let mut depth = 0;
-    let fitting = blocks.iter().take_while(|block| {
-        depth += block.depth.len();
-        depth <= CACHED
-    });
-    fitting.count()
+    fitting(blocks.iter().map(|block| block.depth.len()), CACHED)
 }
 
 /// Writes these columns of a block's right factor, each row's vectors beside each other, with zeros
@@ -490,98 +471,5 @@ pub(crate) fn transpose(rows: &mut [__m512; LANES]) {
     for at in 0..8 {
         rows[at] = _mm512_shuffle_f32x4::<0x88>(eights[at], eights[at + 8]);
         rows[at + 8] = _mm512_shuffle_f32x4::<0xdd>(eights[at], eights[at + 8]);
-    }
-}
-
-#[cfg(test)]
-#[expect(clippy::float_cmp, reason = "what is the same chain is the same number")]
-mod tests {
-    use super::*;
-    use crate::matrix::tests::{either_order, random};
-
-    /// The sum as the module's documentation defines it.
-    fn defined(terms: &[Term<'_>], start: Option<&[f32]>) -> Vec<f32> {
-        let (rows, columns) = (terms[0].left.1.rows, terms[0].right.1.columns);
-        let at = |(elements, view): (&[f32], View), row: usize, column: usize| {
-            elements[view.offset + row * view.row + column * view.column]
-        };
-        let element = |place: usize| {
-            let (row, column) = (place / columns, place % columns);
-            let mut element = start.map_or(0.0, |start| start[column]);
-            for term in terms {
-                for chain in chains(term.left.1.columns) {
-                    let sum = chain.fold(0.0f32, |sum, k| {
-                        at(term.left, row, k).mul_add(at(term.right, k, column), sum)
-                    });
-                    element = sum.mul_add(term.factor, element);
-                }
-            }
-            element
-        };
-        (0..rows * columns).map(element).collect()
-    }
-
-    #[test]
-    fn chains_are_of_one_length_but_the_last() {
-        assert_eq!(chains(512).count(), 1);
-        assert_eq!(chains(1100).collect::<Vec<_>>(), [0..367, 367..734, 734..1100]);
-    }
-
-    /// Every order in which the elements of the factors can lie; outputs of one to five vectors and of
-    /// every height of a tile; sums that are begun anew; any number of threads.
-    #[test]
-    fn an_element_is_a_chain_of_fused_multiplications() {
-        if Avx512::get().is_none() {
-            return;
-        }
-        let shapes = [
-            [1, 1, 1],
-            [16, 64, 700],
-            [17, 130, 1100],
-            [43, 16, 2100],
-            [47, 5, 33],
-            [29, 32, 300],
-            [15, 47, 1024],
-            [333, 201, 120],
-        ];
-        for [rows, columns, depth] in shapes {
-            let (left, right) = (random(rows * depth + 7, 1), random(depth * columns + 9, 2));
-            let (low, up) = (random(rows * 5, 3), random(5 * columns, 4));
-            let start = random(columns, 5);
-            let lefts = either_order(7, rows, depth);
-            let rights = either_order(9, depth, columns);
-            for (l, r) in lefts.into_iter().flat_map(|l| rights.map(|r| (l, r))) {
-                let terms = [
-                    Term { left: (&left, l), right: (&right, r), factor: 0.7 },
-                    Term {
-                        left: (&low, View::new(0, rows, 5, 5)),
-                        right: (&up, View::new(0, columns, 5, 5).transposed()),
-                        factor: -2.3,
-                    },
-                ];
-                for (terms, start) in [(&terms[..], Some(&*start)), (&terms[..1], None)] {
-                    let expected = defined(terms, start);
-                    for threads in [1, 2, 3, 16] {
-                        // Within wider rows, of which the sum is to leave the rest alone.
-                        let wide = columns + 3;
-                        let mut found = vec![2.0; 1 + rows * wide];
-                        let view = View::new(1, rows, columns, wide);
-                        let target = Target::new(&mut found, view);
-                        let start = start.map_or(Start::Zero, Start::Row);
-                        // SAFETY: all views lie within what they are of.
-                        unsafe { Avx512(()).multiply(&target, start, terms, threads) };
-                        assert_eq!(found[0], 2.0);
-                        let found = found[1..].chunks_exact(wide);
-                        for (found, expected) in found.zip(expected.chunks_exact(columns)) {
-                            assert!(
-                                found[..columns] == *expected,
-                                "{rows} {columns} {depth} {threads}"
-                            );
-                            assert_eq!(found[columns..], [2.0; 3]);
-                        }
-                    }
-                }
-            }
-        }
     }
 }

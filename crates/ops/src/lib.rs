@@ -24,7 +24,11 @@ mod adamw;
 mod amx;
 mod attention;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod chain;
 mod dropout;
 mod extension;
 mod gather;

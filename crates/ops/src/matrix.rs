@@ -1,5 +1,5 @@
-//! Sums of matrix products of views into slices: on AMX or AVX-512 where a processor has them and a sum is
-//! large enough, else by [`gemm::gemm`], the code behind burn's own. One of the `unsafe` modules.
+//! Sums of matrix products of views into slices: on AMX, AVX-512 or AVX2 where a processor has them and a sum
+//! is large enough, else by [`gemm::gemm`], the code behind burn's own. One of the `unsafe` modules.
 #![expect(unsafe_code, reason = "`gemm` takes pointers; every access is checked here first")]
 
 use std::ops::Range;
@@ -182,21 +182,41 @@ unsafe fn sum(unit: Unit, output: &Target, start: Start<'_>, terms: &[Term<'_>],
     unsafe {
         match unit {
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Unit::Amx(amx) => amx.multiply(output, start, terms, threads),
+            Unit::Amx(amx) => {
+                assert!(crate::amx::pays(terms));
+                amx.multiply(output, start, terms, threads);
+            }
             #[cfg(target_arch = "x86_64")]
-            Unit::Avx512(avx512) => avx512.multiply(output, start, terms, threads),
+            Unit::Avx512(avx512) => {
+                assert!(have_unit_strides(terms));
+                avx512.multiply(output, start, terms, threads);
+            }
+            #[cfg(target_arch = "x86_64")]
+            Unit::Avx2(avx2) => {
+                assert!(have_unit_strides(terms));
+                avx2.multiply(output, start, terms, threads);
+            }
             Unit::Any => sum_by_gemm(output, start, terms, threads),
         }
     }
 }
 
+/// Whether the rows or the columns of each factor are elements beside each other.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn have_unit_strides(terms: &[Term<'_>]) -> bool {
+    let unit_stride = |view: View| view.row == 1 || view.column == 1;
+    terms.iter().all(|Term { left, right, .. }| unit_stride(left.1) && unit_stride(right.1))
+}
+
 /// What computes a sum of products.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Unit {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     Amx(crate::amx::Amx),
     #[cfg(target_arch = "x86_64")]
     Avx512(crate::avx512::Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(crate::avx2::Avx2),
     /// `gemm`, on any processor.
     Any,
 }
@@ -215,6 +235,12 @@ impl Unit {
             && crate::avx512::pays(terms)
         {
             return Self::Avx512(avx512);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(avx2) = crate::avx2::Avx2::get()
+            && crate::avx2::pays(terms)
+        {
+            return Self::Avx2(avx2);
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = terms;
@@ -368,13 +394,19 @@ pub(crate) mod tests {
         assert_eq!(output, [8.5, 11.5, 9.0, 19.5, 26.5]);
     }
 
-    /// What there is for sums of all sizes.
-    fn units() -> Vec<Unit> {
-        vec![
-            #[cfg(target_arch = "x86_64")]
-            crate::avx512::Avx512::get().map_or(Unit::Any, Unit::Avx512),
-            Unit::Any,
-        ]
+    /// The kernels of this crate, beside AMX's, which this processor has the instructions for.
+    fn kernels() -> Vec<Unit> {
+        #[cfg(target_arch = "x86_64")]
+        let kernels = [
+            crate::avx512::Avx512::get().map(Unit::Avx512),
+            crate::avx2::Avx2::get().map(Unit::Avx2),
+        ];
+        #[cfg(not(target_arch = "x86_64"))]
+        let kernels: [Option<Unit>; 0] = [];
+        let there: Vec<Unit> = kernels.into_iter().flatten().collect();
+        // Not seen where tests pass: `cargo test -- --nocapture` shows it.
+        println!("{} of {} kernels are tested on this processor", there.len(), kernels.len());
+        there
     }
 
     /// Enough multiplications for all threads.
@@ -404,7 +436,8 @@ pub(crate) mod tests {
             (0..depth).map(|k| left[row * depth + k] * right[k * columns + column]).sum()
         };
         // Small integers: every sum is exact.
-        for sum in units().into_iter().map(|unit| sum_on(unit, &terms, Some(&start))) {
+        let units = kernels().into_iter().chain([Unit::Any]);
+        for sum in units.map(|unit| sum_on(unit, &terms, Some(&start))) {
             for (place, &found) in sum.iter().enumerate() {
                 let (row, column) = (place / columns, place % columns);
                 let products = 0.5 * dot(&left, &right, row, column, depth)
@@ -451,16 +484,25 @@ pub(crate) mod tests {
         }
     }
 
-    /// What AVX-512 takes over; committed results come out again on either.
+    /// What the kernels take over; committed results come out again on either. The longest sums are
+    /// left out where `gemm`'s chains are longer (`crate::chain`).
     #[cfg(target_arch = "x86_64")]
     #[test]
-    fn a_processor_with_avx512_gets_the_bits_of_gemm() {
-        let Some(avx512) = crate::avx512::Avx512::get() else { return };
+    fn kernels_have_the_bits_of_gemm() {
         let sizes =
             [2, 3, 16, 63, 65, 90, 130].map(|rows| [2, 3, 16, 65, 86, 200].map(|n| [rows, n]));
+        let kernels = kernels();
+        let (left, right) = (random(65 * 1100, 1), random(1100 * 65, 2));
+        let terms = [Term {
+            left: (&left, View::new(0, 65, 1100, 1100)),
+            right: (&right, View::new(0, 1100, 65, 65)),
+            factor: 1.0,
+        }];
+        let same = sum_on(Unit::Any, &terms, None) == crate::chain::tests::defined(&terms, None);
+        let depths: &[usize] = if same { &[2, 3, 16, 512, 717] } else { &[2, 3, 16, 512] };
         let mut taken = 0;
         for [rows, columns] in sizes.as_flattened().iter().copied() {
-            for depth in [2, 3, 16, 512, 717] {
+            for &depth in depths {
                 // Zeros too, whose sign counts.
                 let left: Vec<f32> =
                     random(rows * depth, 1).into_iter().map(|value| value.max(0.0)).collect();
@@ -469,18 +511,79 @@ pub(crate) mod tests {
                 for l in either_order(0, rows, depth) {
                     for r in either_order(0, depth, columns) {
                         let terms = [Term { left: (&left, l), right: (&right, r), factor: -0.7 }];
-                        if crate::avx512::pays(&terms) {
-                            let [a, b] = [Unit::Avx512(avx512), Unit::Any].map(|unit| {
-                                sum_on(unit, &terms, None).into_iter().map(f32::to_bits)
-                            });
-                            assert!(a.eq(b), "{rows} {columns} {depth} {l:?} {r:?}");
-                            taken += 1;
+                        if !crate::chain::are_chained(&terms) {
+                            continue;
+                        }
+                        taken += 1;
+                        let bits = |unit| sum_on(unit, &terms, None).into_iter().map(f32::to_bits);
+                        for &kernel in &kernels {
+                            let same = bits(kernel).eq(bits(Unit::Any));
+                            assert!(same, "{rows} {columns} {depth} {l:?} {r:?}");
                         }
                     }
                 }
             }
         }
         assert!(taken > 100, "{taken}");
+    }
+
+    /// Every order in which the elements of the factors can lie; outputs of one vector and of many, and
+    /// of every height of a tile; sums that are begun anew; any number of threads.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn an_element_is_a_chain_of_fused_multiplications() {
+        let shapes = [
+            [1, 1, 1],
+            [16, 64, 700],
+            [17, 130, 1100],
+            [43, 16, 2100],
+            [47, 5, 33],
+            [29, 32, 300],
+            [15, 47, 1024],
+            [333, 201, 120],
+        ];
+        let kernels = kernels();
+        for [rows, columns, depth] in shapes {
+            let (left, right) = (random(rows * depth + 7, 1), random(depth * columns + 9, 2));
+            let (low, up) = (random(rows * 5, 3), random(5 * columns, 4));
+            let start = random(columns, 5);
+            let lefts = either_order(7, rows, depth);
+            let rights = either_order(9, depth, columns);
+            for (l, r) in lefts.into_iter().flat_map(|l| rights.map(|r| (l, r))) {
+                let terms = [
+                    Term { left: (&left, l), right: (&right, r), factor: 0.7 },
+                    Term {
+                        left: (&low, View::new(0, rows, 5, 5)),
+                        right: (&up, View::new(0, columns, 5, 5).transposed()),
+                        factor: -2.3,
+                    },
+                ];
+                for (terms, start) in [(&terms[..], Some(&*start)), (&terms[..1], None)] {
+                    let expected = crate::chain::tests::defined(terms, start);
+                    let threads = [1, 2, 3, 16];
+                    let ways = kernels.iter().flat_map(|&unit| threads.map(|n| (unit, n)));
+                    for (unit, threads) in ways {
+                        // Within wider rows, of which the sum is to leave the rest alone.
+                        let wide = columns + 3;
+                        let mut found = vec![2.0; 1 + rows * wide];
+                        let view = View::new(1, rows, columns, wide);
+                        let target = Target::new(&mut found, view);
+                        let start = start.map_or(Start::Zero, Start::Row);
+                        // SAFETY: the slice's elements are all there, and borrowed.
+                        unsafe { sum(unit, &target, start, terms, threads) };
+                        assert_eq!(found[0], 2.0);
+                        let found = found[1..].chunks_exact(wide);
+                        for (found, expected) in found.zip(expected.chunks_exact(columns)) {
+                            assert!(
+                                found[..columns] == *expected,
+                                "{unit:?} {rows} {columns} {depth} {threads}"
+                            );
+                            assert_eq!(found[columns..], [2.0; 3]);
+                        }
+                    }
+                }
+            }
+        }
     }
 
     #[test]
