@@ -286,6 +286,7 @@ fn a_run_is_used_from_any_folder_although_its_places_are_relative() {
         let ran = elsewhere(arguments);
         assert!(ran.success && !ran.stdout.contains("not checked"), "{}{}", ran.stdout, ran.stderr);
     }
+    assert!(!world.read("elsewhere/exported/README.md").contains(&absolute));
     // What is found is what the run read, or it is refused.
     fs_err::write(world.path("runs/test.txt"), world.read("train.txt")).unwrap();
     let ran = elsewhere(&["evaluate", "--run", "../runs/relative", "--device", "cpu"]);

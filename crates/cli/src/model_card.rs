@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use nsmc_eval::{EvaluatedRun, results_table};
-use nsmc_experiment::{ModelConfig, RunRecord, sha256_hex};
+use nsmc_experiment::{ExperimentConfig, ModelConfig, Provenance, RunRecord, sha256_file};
 use serde_json::json;
 
 use crate::args::Layout;
@@ -16,8 +16,10 @@ pub(crate) const FOLDER: &str = "DIR";
 /// A model card: what the hub reads about the model, how it is loaded, what it scored, and the whole
 /// configuration that it was trained by. `load` is the line of Python that loads it from [`FOLDER`].
 pub(crate) fn text(run: &Path, record: &RunRecord, layout: Layout, load: &str) -> Result<String> {
-    let evaluated = evaluated(run, record)?;
+    let config = without_folders(&record.config);
+    let record = &RunRecord { config, ..record.clone() };
     let config = &record.config;
+    let evaluated = evaluated(run, record)?;
     let (run_id, method) = (&record.run_id, config.method.label());
     let beneath = match &config.model {
         ModelConfig::Pretrained { name, .. } => format!("`{name}`"),
@@ -44,29 +46,49 @@ pub(crate) fn text(run: &Path, record: &RunRecord, layout: Layout, load: &str) -
             results_table(std::slice::from_ref(run)).markdown()
         );
     }
-    let commit = record.provenance.as_ref().and_then(|made| made.commit.as_deref());
+    let commit = record.provenance.as_ref().and_then(Provenance::program);
     let program = commit.map(|commit| format!(", commit {commit}")).unwrap_or_default();
     card += &format!(
         "\n## Training\n\nTrained by nsmc {}{program}, on {}, with this configuration:\n\n\
          ```toml\n{}```\n",
         record.version,
         record.device,
-        config.without_paths().to_toml()
+        config.to_toml()
     );
     Ok(card)
+}
+
+/// The configuration without the machine's folders: what was given by its whole place is called as its
+/// folder is.
+fn without_folders(config: &ExperimentConfig) -> ExperimentConfig {
+    let mut config = config.without_paths();
+    let shorten = |place: &mut String| {
+        let path = Path::new(place.as_str());
+        if let (true, Some(name)) = (path.is_absolute(), path.file_name()) {
+            *place = name.to_string_lossy().into_owned();
+        }
+    };
+    if let ModelConfig::Pretrained { name, .. } = &mut config.model {
+        shorten(name);
+    }
+    config.method.sources_mut().into_iter().for_each(|source| shorten(&mut source.from));
+    config
 }
 
 /// The run with its metrics; none where its predictions are not there any more, or not those.
 fn evaluated(run: &Path, record: &RunRecord) -> Result<Option<EvaluatedRun>> {
     let path = run.join("predictions.tsv");
-    let bytes = if path.is_file() { fs_err::read(&path)? } else { Vec::new() };
+    let found = path.is_file().then(|| sha256_file(&path)).transpose()?;
     let saved = record.results.as_ref().map(|results| &results.predictions_sha256);
-    if saved != Some(&sha256_hex(&bytes)) {
+    if found.is_none() || found.as_ref() != saved {
         let path = path.display();
-        tracing::warn!("{path}: not what the run wrote; the model card is without results");
+        tracing::warn!(
+            "{path}: not there, or not what the run wrote; the model card is without results"
+        );
         return Ok(None);
     }
-    Ok(Some(EvaluatedRun::read(run)?))
+    let report = EvaluatedRun::read(run)?.report;
+    Ok(Some(EvaluatedRun { record: record.clone(), report }))
 }
 
 fn front_matter(record: &RunRecord, layout: Layout, evaluated: Option<&EvaluatedRun>) -> String {
@@ -93,6 +115,12 @@ fn front_matter(record: &RunRecord, layout: Layout, evaluated: Option<&Evaluated
         let metrics = report.binary.unwrap_or(report.macro_average);
         let rounded = |value: f64| (value * 1e4).round() / 1e4;
         let metric = |kind: &str, value| json!({"type": kind, "value": rounded(value)});
+        let average = |kind: &str, value| match report.binary {
+            Some(_) => metric(kind, value),
+            None => {
+                json!({"type": kind, "name": format!("{kind} (macro)"), "value": rounded(value)})
+            }
+        };
         let dataset = &config.data.dataset;
         line("metrics", json!(["accuracy", "precision", "recall", "f1"]));
         line(
@@ -104,9 +132,9 @@ fn front_matter(record: &RunRecord, layout: Layout, evaluated: Option<&Evaluated
                     "dataset": {"name": dataset, "type": dataset, "split": "test"},
                     "metrics": [
                         metric("accuracy", report.accuracy),
-                        metric("precision", metrics.precision),
-                        metric("recall", metrics.recall),
-                        metric("f1", metrics.f1),
+                        average("precision", metrics.precision),
+                        average("recall", metrics.recall),
+                        average("f1", metrics.f1),
                     ],
                 }],
             }]),

@@ -59,7 +59,7 @@ fn weights(key: &str, kind: WeightsKind, source: &Source) -> Result<BTreeMap<Str
 /// above the run's, as that from which it was started often is.
 fn from_above(config: &ExperimentConfig, run: &Path) -> ExperimentConfig {
     let mut config = config.clone();
-    let run = std::path::absolute(run).unwrap_or_default();
+    let Ok(run) = fs_err::canonicalize(run) else { return config };
     for path in config.paths_mut() {
         if path.is_relative() && !path.as_os_str().is_empty() && !path.exists() {
             let above = run.ancestors().skip(1).map(|folder| folder.join(&path));
@@ -71,14 +71,16 @@ fn from_above(config: &ExperimentConfig, run: &Path) -> ExperimentConfig {
     config
 }
 
-/// The configuration of the run in a folder with files where `moved` says that they lie by now, or where
-/// relative places lead from that folder, after a check that they are those that it read.
+/// The configuration of the run in a folder with files where `moved` says that they lie by now, after a
+/// check that they are those that it read.
 pub(crate) fn relocated(
     config: &ExperimentConfig,
     run: &Path,
     moved: &[String],
 ) -> Result<ExperimentConfig> {
-    let now = from_above(config, run).relocated(moved)?;
+    // What is found above is checked where it is read, as it is in its place.
+    let config = &from_above(config, run);
+    let now = config.relocated(moved)?;
     let (before, data) = (&config.data, &now.data);
     for (key, before, file) in
         [("data.train", &before.train, &data.train), ("data.test", &before.test, &data.test)]

@@ -293,7 +293,8 @@ impl MethodConfig {
         }
     }
 
-    pub(crate) fn sources_mut(&mut self) -> Vec<&mut Source> {
+    /// The trained weights that it starts from.
+    pub fn sources_mut(&mut self) -> Vec<&mut Source> {
         match self {
             Self::Vanilla | Self::HeadOnly(_) | Self::Majority | Self::Tfidf(_) => Vec::new(),
             Self::Lora(lora) => lora.start.iter_mut().collect(),
