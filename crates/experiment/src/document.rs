@@ -85,14 +85,18 @@ impl Document {
         };
         let node = parse(value)
             .unwrap_or_else(|| Node { value: Value::String(value.into()), origin: origin.clone() });
-        self.insert(key, node);
+        self.insert_at(parts(key), node);
         Ok(())
     }
 
     pub(crate) fn insert(&mut self, key: &str, node: Node) {
+        self.insert_at(key.split('.').map(str::to_owned).collect(), node);
+    }
+
+    fn insert_at(&mut self, key: Vec<String>, node: Node) {
         let origin = node.origin.clone();
-        let nested = key.rsplit('.').fold(node, |node, part| Node {
-            value: Value::Table(BTreeMap::from([(part.to_owned(), node)])),
+        let nested = key.into_iter().rev().fold(node, |node, part| Node {
+            value: Value::Table(BTreeMap::from([(part, node)])),
             origin: origin.clone(),
         });
         self.root.overlay(nested);
@@ -245,6 +249,24 @@ impl Node {
     }
 }
 
+/// The parts of a dotted key: of one as TOML has them, quoted where it must be, or of one like
+/// `method.sources.ko,nsmc`, which TOML would want quoted.
+fn parts(key: &str) -> Vec<String> {
+    let Ok(table) = format!("{key} = 0").parse::<toml::Table>() else {
+        return key.split('.').map(str::to_owned).collect();
+    };
+    let mut parts = Vec::new();
+    let mut next = Some(table);
+    while let Some((part, value)) = next.and_then(|table| table.into_iter().next()) {
+        parts.push(part);
+        next = match value {
+            toml::Value::Table(table) => Some(table),
+            _ => None,
+        };
+    }
+    parts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,6 +290,25 @@ mod tests {
             origin => panic!("{origin:?}"),
         };
         assert_eq!((line("a.x"), line("a.b"), line("a.b.y")), (3, 5, 6));
+    }
+
+    #[test]
+    fn a_key_may_be_quoted_where_toml_has_it_quoted_and_need_not_be() {
+        for (assignment, expected) in [
+            ("a.b = 2", ["a", "b"].as_slice()),
+            ("sources.\"ko,nsmc\".from=2", &["sources", "ko,nsmc", "from"]),
+            ("sources.ko,nsmc.from=2", &["sources", "ko,nsmc", "from"]),
+            ("rank_pattern.\"layer.0.query\"=2", &["rank_pattern", "layer.0.query"]),
+        ] {
+            let mut document = document("[a]\nx = 1\n");
+            document.set(assignment).unwrap();
+            let found = expected.iter().fold(&document.root, |node, &part| match &node.value {
+                Value::Table(table) => &table[part],
+                value => panic!("{assignment}: {value:?} is no table"),
+            });
+            assert_eq!(found.value, Value::Integer(2), "{assignment}");
+            assert_eq!(lookup(&document, "a.x").value, Value::Integer(1));
+        }
     }
 
     #[test]
