@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use nsmc_eval::Table;
+use nsmc_eval::statistics::median;
 use nsmc_experiment::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::args::{Bench, Shape};
-use crate::median::median;
 use crate::nsmc::Nsmc;
 use crate::workspace::Workspace;
 use crate::{print, say};

@@ -10,7 +10,6 @@ mod fabricated;
 mod grid;
 mod holder;
 mod hub;
-mod median;
 mod nsmc;
 mod offline;
 mod pretrain;

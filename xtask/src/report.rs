@@ -58,7 +58,7 @@ fn texts(workspace: &Workspace, study: &Study, runs: &Path) -> Result<BTreeMap<S
         return Ok(BTreeMap::new());
     };
     let wanted: BTreeSet<String> = wanted.into_iter().collect();
-    if data.id_column.is_empty() || data.quoting {
+    if data.id_column.is_empty() {
         return Ok(BTreeMap::new());
     }
     let Some(path) = test_file(workspace, study, runs, data)? else {
@@ -68,20 +68,26 @@ fn texts(workspace: &Workspace, study: &Study, runs: &Path) -> Result<BTreeMap<S
         ));
         return Ok(BTreeMap::new());
     };
-    let content = fs_err::read_to_string(&path)?;
-    let mut lines = content.trim_start_matches('\u{feff}').lines();
-    let header: Vec<&str> = lines.next().unwrap_or_default().split(&data.delimiter).collect();
-    let column = |name: &str| header.iter().position(|found| *found == name);
+    let content = fs_err::read(&path)?;
+    // As a run reads it; what was tested is known to be well formed.
+    let delimiter = data.delimiter.as_bytes().first().copied().unwrap_or_default();
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter)
+        .quoting(data.quoting)
+        .flexible(true)
+        .from_reader(content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&content));
+    let header = reader.headers()?;
+    let column = |name: &str| header.iter().position(|found| found == name);
     let (Some(id), Some(text)) = (column(&data.id_column), column(&data.text_column)) else {
         return Ok(BTreeMap::new());
     };
     let mut texts = BTreeMap::new();
-    for line in lines {
-        let fields: Vec<&str> = line.split(&data.delimiter).collect();
-        if let (Some(id), Some(text)) = (fields.get(id), fields.get(text))
-            && wanted.contains(*id)
+    for row in reader.records() {
+        let row = row?;
+        if let (Some(id), Some(text)) = (row.get(id), row.get(text))
+            && wanted.contains(id)
         {
-            texts.insert((*id).to_owned(), (*text).to_owned());
+            texts.insert(id.to_owned(), text.to_owned());
         }
     }
     Ok(texts)
@@ -150,11 +156,12 @@ mod tests {
     fn texts_are_quoted_from_the_file_that_was_tested_wherever_it_lies() {
         let world = World::new();
         let lines = (0..fabricated::REVIEWS)
-            .map(|review| format!("{},{},text {review}\n", 9_000_000 + review, review % 2));
+            .map(|review| format!("{},{},\"text, {review}\"\n", 9_000_000 + review, review % 2));
         let tested = format!("\u{feff}id,label,document\n{}", lines.collect::<String>());
         let mut vanilla = fabricated::config("plain", 1000, 0).without_paths();
         vanilla.data.dataset = "mine".into();
         vanilla.data.delimiter = ",".into();
+        vanilla.data.quoting = true;
         vanilla.data.test.sha256 = sha256_hex(tested.as_bytes());
         let lora = fabricated::lora(vanilla.clone(), 64, 1.0);
         let runs = world.path("runs");
@@ -169,7 +176,7 @@ mod tests {
             fs_err::remove_file(world.path(place)).unwrap();
             let is_its_text = |(id, text): (&String, &String)| {
                 id.parse::<usize>().unwrap()
-                    == 9_000_000 + text["text ".len()..].parse::<usize>().unwrap()
+                    == 9_000_000 + text["text, ".len()..].parse::<usize>().unwrap()
             };
             assert!(texts.iter().all(is_its_text), "{texts:?}");
             !texts.is_empty()
@@ -189,7 +196,7 @@ mod tests {
         let toy = read("datasets/manifest.toml");
         world.write("datasets/manifest.toml", &format!("{toy}{}", toy.replace("[toy", "[mine")));
         assert_eq!(places.map(|place| quoted(&tested, place)), [true; 3]);
-        let changed = tested.replace("text 1", "text 2");
+        let changed = tested.replace("text, 1", "text, 2");
         assert_eq!(places.map(|place| quoted(&changed, place)), [false; 3]);
     }
 }

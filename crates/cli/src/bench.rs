@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use nsmc_bert::{BertConfig, BertForSequenceClassification, BertInput};
+use nsmc_eval::statistics::median;
 use nsmc_experiment::Optimizer;
 use nsmc_peft::{
     BottleneckConfig, Composition, FusionConfig, LoraConfig, PeftModel, TargetModules, Trains,
@@ -69,8 +70,6 @@ pub(crate) fn train(args: &BenchTrain, verbosity: u8) -> Result<()> {
         ensure!(loss.is_finite(), "the loss of step {step} is {loss}");
     }
     let total: f64 = times.iter().sum();
-    times.sort_by(f64::total_cmp);
-    let median = f64::midpoint(times[(times.len() - 1) / 2], times[times.len() / 2]);
     let line = serde_json::json!({
         "method": args.method,
         "padding": args.layout,
@@ -81,7 +80,7 @@ pub(crate) fn train(args: &BenchTrain, verbosity: u8) -> Result<()> {
         "trainable": trainable,
         "samples_per_s": round(samples as f64 / total, 3),
         "tokens_per_s": round(tokens as f64 / total, 1),
-        "step_s": round(median, 4),
+        "step_s": round(median(&times), 4),
         "peak_rss_mib": memory.map(f64::round),
         "nsmc": env!("CARGO_PKG_VERSION"),
     });

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use nsmc_data::{EncodedReviews, Order, ReviewLoader};
+use nsmc_eval::statistics::median;
 use nsmc_training::{peak_memory_mib, predict};
 
 use crate::args::BenchInference;
@@ -46,7 +47,7 @@ pub(crate) fn run(args: &BenchInference, verbosity: u8) -> Result<()> {
         forward.push(started.elapsed().as_secs_f64());
         ensure!(predicted.logits.len() == corpus.test.len(), "a review was not predicted");
     }
-    let (encode, forward) = (median(&mut encode), median(&mut forward));
+    let (encode, forward) = (median(&encode), median(&forward));
     print(serde_json::json!({
         "run": record.run_id,
         "device": named.name,
@@ -61,9 +62,4 @@ pub(crate) fn run(args: &BenchInference, verbosity: u8) -> Result<()> {
         "peak_rss_mib": peak_memory_mib(&named.device).map(f64::round),
         "nsmc": env!("CARGO_PKG_VERSION"),
     }))
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2])
 }

@@ -33,10 +33,8 @@ pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     write(layout, &base(&args.out), hub.is_none(), &record, &classifier, &incoming)?;
     let folder = Path::new(model_card::FOLDER);
     let load = how_to_load(layout, folder, &base(folder), &classifier)?;
-    fs_err::write(
-        incoming.join("README.md"),
-        model_card::text(&args.run, &record, layout, &load)?,
-    )?;
+    let card = model_card::text(&args.run, &record, layout, &load)?;
+    fs_err::write(incoming.join("README.md"), card)?;
     sync_folder(&incoming)?;
     if out.exists() {
         // It is empty.
@@ -44,7 +42,8 @@ pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     }
     fs_err::rename(&incoming, &out)?;
     print(args.out.display())?;
-    print(how_to_load(layout, &args.out, &base(&args.out), &classifier)?)
+    let (_, load) = how_to_load(layout, &args.out, &base(&args.out), &classifier)?;
+    print(load)
 }
 
 /// The folder that will be put at `out`: behind a link, the one that it leads to. An empty folder makes
@@ -162,29 +161,48 @@ fn write(
     Ok(())
 }
 
-fn how_to_load(layout: Layout, out: &Path, base: &str, classifier: &Classifier) -> Result<String> {
+/// What Python imports to load a model, and the line that loads it; with loralib, words.
+fn how_to_load(
+    layout: Layout,
+    out: &Path,
+    base: &str,
+    classifier: &Classifier,
+) -> Result<(&'static str, String)> {
     let out = out.display();
     let labels = classifier.config.num_labels();
     let model =
         format!("BertForSequenceClassification.from_pretrained(\"{base}\", num_labels={labels})");
+    let transformers = "from transformers import BertForSequenceClassification";
     Ok(match layout {
         Layout::Hf | Layout::Merged => {
-            format!("BertForSequenceClassification.from_pretrained(\"{out}\")")
+            (transformers, format!("BertForSequenceClassification.from_pretrained(\"{out}\")"))
         }
-        Layout::Peft => format!("PeftModel.from_pretrained({model}, \"{out}\")"),
-        Layout::Loralib => format!(
-            "model.load_state_dict(torch.load(\"{out}/lora.bin\"), strict=False), where model is \
-             {model} with its targeted layers replaced by loralib's, each with the weight and bias of \
-             the layer it replaces, {}",
-            loralib_arguments(&lora_layers(&classifier.model)?)
+        Layout::Peft => (
+            "from peft import PeftModel\nfrom transformers import BertForSequenceClassification",
+            format!("PeftModel.from_pretrained({model}, \"{out}\")"),
         ),
-        Layout::Adapterhub if classifier.model.head.is_some() => format!(
-            "model = BertAdapterModel.from_pretrained(\"{base}\"); \
-             model.load_adapter_setup(\"{out}\", set_active=True)"
+        Layout::Loralib => (
+            "",
+            format!(
+                "model.load_state_dict(torch.load(\"{out}/lora.bin\"), strict=False), where model is \
+                 {model} with its targeted layers replaced by loralib's, each with the weight and bias \
+                 of the layer it replaces, {}",
+                loralib_arguments(&lora_layers(&classifier.model)?)
+            ),
         ),
-        Layout::Adapterhub => format!(
-            "model = {model}; adapters.init(model); \
-             model.load_adapter_setup(\"{out}\", set_active=True)"
+        Layout::Adapterhub if classifier.model.head.is_some() => (
+            "from adapters import BertAdapterModel",
+            format!(
+                "model = BertAdapterModel.from_pretrained(\"{base}\"); \
+                 model.load_adapter_setup(\"{out}\", set_active=True)"
+            ),
+        ),
+        Layout::Adapterhub => (
+            "import adapters\nfrom transformers import BertForSequenceClassification",
+            format!(
+                "model = {model}; adapters.init(model); \
+                 model.load_adapter_setup(\"{out}\", set_active=True)"
+            ),
         ),
     })
 }

@@ -14,8 +14,14 @@ use crate::export::from_hub;
 pub(crate) const FOLDER: &str = "DIR";
 
 /// A model card: what the hub reads about the model, how it is loaded, what it scored, and the whole
-/// configuration that it was trained by. `load` is the line of Python that loads it from [`FOLDER`].
-pub(crate) fn text(run: &Path, record: &RunRecord, layout: Layout, load: &str) -> Result<String> {
+/// configuration that it was trained by. `load` is what Python imports, and the line that loads it from
+/// [`FOLDER`].
+pub(crate) fn text(
+    run: &Path,
+    record: &RunRecord,
+    layout: Layout,
+    (imports, load): &(&str, String),
+) -> Result<String> {
     let config = without_folders(&record.config);
     let record = &RunRecord { config, ..record.clone() };
     let config = &record.config;
@@ -32,7 +38,7 @@ pub(crate) fn text(run: &Path, record: &RunRecord, layout: Layout, load: &str) -
     card += &match layout {
         // It takes more than a line.
         Layout::Loralib => format!("\n## Use\n\n{load}.\n"),
-        _ => format!("\n## Use\n\n```python\n{}{load}\n```\n", imports(layout, load)),
+        _ => format!("\n## Use\n\n```python\n{imports}\n\n{load}\n```\n"),
     };
     card += &format!("\n`{FOLDER}` is this folder.\n");
     if let Some(run) = &evaluated {
@@ -142,17 +148,4 @@ fn front_matter(record: &RunRecord, layout: Layout, evaluated: Option<&Evaluated
     }
     lines.push("---\n".into());
     lines.join("\n")
-}
-
-fn imports(layout: Layout, load: &str) -> String {
-    let transformers = match load.contains("BertAdapterModel") {
-        true => "from adapters import BertAdapterModel\n",
-        false => "from transformers import BertForSequenceClassification\n",
-    };
-    let library = match layout {
-        Layout::Peft => "from peft import PeftModel\n",
-        Layout::Adapterhub if load.contains("adapters.init") => "import adapters\n",
-        _ => "",
-    };
-    format!("{library}{transformers}\n")
 }

@@ -21,7 +21,7 @@ use rayon::prelude::*;
 
 use crate::avx512::Ahead;
 use crate::chain::{DEPTH, are_chained, chains, fitting};
-use crate::matrix::{Start, Target, Term, View, for_each, have_unit_strides, row_parts, share};
+use crate::matrix::{Start, Target, Term, View, for_each_panel, have_unit_strides};
 
 /// Elements of a vector.
 const LANES: usize = 8;
@@ -34,9 +34,6 @@ const STRIP: usize = 4 * COLUMNS;
 /// Rows of the right factor of which a strip is rearranged at once: those of the longest chain and of a
 /// second term of low rank.
 const CACHED: usize = DEPTH + 64;
-/// Rows of the smallest piece: each rearranges its strip of the right factor, which takes as long as
-/// multiplying a dozen rows.
-const SMALLEST: usize = 96;
 /// Rows, columns and depth of the smallest sum's first term.
 const LEAST: usize = 64;
 
@@ -79,17 +76,10 @@ impl Avx2 {
             })
         });
         let sum = Sum { output, start, blocks: blocks.collect() };
-        let View { rows, columns, .. } = output.view;
-        let strips = columns.div_ceil(STRIP);
-        let down = row_parts(rows, strips, threads, SMALLEST);
-        for_each(down * strips, threads, |piece| {
-            let rows = share(rows, piece / strips, down, ROWS);
-            let index = piece % strips;
-            let strip = |index: usize| index * STRIP..columns.min((index + 1) * STRIP);
-            let next = (index + 1 < strips).then(|| strip(index + 1));
+        for_each_panel(output.view, (ROWS, STRIP), threads, |rows, columns, next| {
             // SAFETY: there is AVX2; the output is as promised, and no other piece has both these rows
             // and these columns.
-            unsafe { sum.piece(rows, strip(index), next.as_ref()) };
+            unsafe { sum.piece(rows, columns, next) };
         });
     }
 }
@@ -125,7 +115,12 @@ impl Sum<'_> {
     /// There is AVX2; the output is as [`Avx2::multiply`] wants it, and nothing else reads or writes this
     /// piece of it meanwhile.
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn piece(&self, rows: Range<usize>, columns: Range<usize>, next: Option<&Range<usize>>) {
+    unsafe fn piece(
+        &self,
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+        next: Option<&Range<usize>>,
+    ) {
         let tiles = columns.len().div_ceil(COLUMNS);
         let depth: usize = self.blocks.iter().map(|block| block.depth.len()).sum();
         let mut memory = Box::new_uninit_slice(depth.min(CACHED) * tiles * COLUMNS);
@@ -148,7 +143,7 @@ impl Sum<'_> {
             let rights: Vec<*const f32> = rights.collect();
             let (later, columns_later) = match next {
                 Some(next) if rest.is_empty() => (&self.blocks[..], next),
-                _ => (rest, &columns),
+                _ => (rest, columns),
             };
             let later = later[..cached(later)].iter();
             let ahead: Vec<Ahead<'_>> =

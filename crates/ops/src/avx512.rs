@@ -23,7 +23,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::chain::{DEPTH, are_chained, chains, fitting};
-use crate::matrix::{Start, Target, Term, View, for_each, have_unit_strides, row_parts, share};
+use crate::matrix::{Start, Target, Term, View, for_each_panel, have_unit_strides};
 
 /// Elements of a vector.
 pub(crate) const LANES: usize = 16;
@@ -32,9 +32,6 @@ const PANEL: usize = 4 * LANES;
 /// Rows of the right factor of which a panel, 272 KiB, stays in a core's second cache: those of
 /// two chains and of a second term of low rank.
 const CACHED: usize = 2 * DEPTH + 64;
-/// Rows of the smallest piece: each rearranges its panel of the right factor, which takes as long as
-/// multiplying a dozen rows.
-const SMALLEST: usize = 96;
 /// Rows of a piece are a multiple of this, but for the last piece's: of most tiles' heights.
 const TILES_ROWS: usize = 12;
 /// Up to so many rows of the left factor, the right one is read where it lies.
@@ -91,17 +88,10 @@ impl Avx512 {
             })
             .collect();
         let sum = Sum { output, start, blocks };
-        let View { rows, columns, .. } = output.view;
-        let panels = columns.div_ceil(PANEL);
-        let down = row_parts(rows, panels, threads, SMALLEST);
-        let panel = |index: usize| index * PANEL..columns.min((index + 1) * PANEL);
-        for_each(down * panels, threads, |piece| {
-            let rows = share(rows, piece / panels, down, TILES_ROWS);
-            let index = piece % panels;
-            let next = (index + 1 < panels).then(|| panel(index + 1));
-            // SAFETY: there is AVX-512; the output is as promised, and no other piece has both these
-            // rows and these columns.
-            unsafe { sum.piece(&rows, &panel(index), next.as_ref()) };
+        for_each_panel(output.view, (TILES_ROWS, PANEL), threads, |rows, columns, next| {
+            // SAFETY: there is AVX-512; the output is as promised, and no other piece has both these rows
+            // and these columns.
+            unsafe { sum.piece(rows, columns, next) };
         });
     }
 }

@@ -302,6 +302,29 @@ pub(crate) fn for_each(pieces: usize, threads: usize, compute: impl Fn(usize) + 
     }
 }
 
+/// Computes an output by panels of `width` columns and, where there are few of them, parts of the rows that
+/// end with a multiple of `tile`. `compute` is given rows, columns, and those of the panel that the same
+/// thread is likely to compute next.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn for_each_panel(
+    View { rows, columns, .. }: View,
+    (tile, width): (usize, usize),
+    threads: usize,
+    compute: impl Fn(&Range<usize>, &Range<usize>, Option<&Range<usize>>) + Send + Sync,
+) {
+    /// Rows of the smallest part: each rearranges its panel of the right factor, which takes as long as
+    /// multiplying a dozen rows.
+    const SMALLEST: usize = 96;
+    let panels = columns.div_ceil(width);
+    let down = row_parts(rows, panels, threads, SMALLEST);
+    let panel = |index: usize| index * width..columns.min((index + 1) * width);
+    for_each(down * panels, threads, |piece| {
+        let index = piece % panels;
+        let next = (index + 1 < panels).then(|| panel(index + 1));
+        compute(&share(rows, piece / panels, down, tile), &panel(index), next.as_ref());
+    });
+}
+
 /// The part of `count` things that is one of `parts`' in turn; all but the last end with a multiple of
 /// `tile`.
 pub(crate) fn share(count: usize, part: usize, parts: usize, tile: usize) -> Range<usize> {

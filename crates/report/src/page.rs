@@ -419,8 +419,8 @@ fn disagreements_caption(report: &Report<'_>, cell: &Cell) -> Words {
     };
     let absent = if report.texts.is_empty() {
         words(
-            " Texts are shown where the test file is at hand, with ids and without quoting.",
-            " 테스트 파일이 있고 id 열이 있으며 따옴표 처리가 없는 형식이면 리뷰 본문도 표시됩니다.",
+            " Texts are shown where the test file is at hand, with ids.",
+            " 테스트 파일이 있고 id 열이 있으면 리뷰 본문도 표시됩니다.",
         )
     } else {
         words("", "")

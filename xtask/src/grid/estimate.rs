@@ -2,13 +2,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
+use nsmc_eval::statistics::median;
 use nsmc_experiment::{
     DataFile, DatasetManifest, EpochRecord, ExperimentConfig, MethodConfig, ModelConfig, Rows,
     RunRecord,
 };
 
 use crate::grid::room::Shape;
-use crate::median::median;
 
 /// How long a run takes, and where that is known from.
 #[derive(Clone, Copy, Debug, PartialEq)]

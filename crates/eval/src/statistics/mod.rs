@@ -14,6 +14,8 @@
 //! hold [`CONFIDENCE`]; p-values are two-sided. Dror et al. (2018, "The Hitchhiker's Guide to
 //! Testing Statistical Significance in Natural Language Processing") discuss the choice of tests.
 
+use statrs::statistics::{Data, OrderStatistics};
+
 mod bootstrap;
 mod error;
 mod holm;
@@ -31,6 +33,11 @@ pub use mcnemar::{Agreement, McNemar, McNemarTest};
 pub use seeds::{SeedSummary, Spread};
 pub use sign_flip::sign_flip_p;
 pub use wilson::wilson_interval;
+
+/// The middle of these values, or the mean of the two in the middle.
+pub fn median(values: &[f64]) -> f64 {
+    OrderStatistics::median(&mut Data::new(values.to_vec()))
+}
 
 /// The confidence of every interval.
 pub const CONFIDENCE: f64 = 0.95;
