@@ -1,5 +1,5 @@
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use nsmc_ops::Sequences;
+use burn::tensor::{Device, Int, Tensor};
+use nsmc_ops::{Sequences, int_tensor};
 
 /// Padded widths are multiples of it, so that few kernels are compiled and tuned.
 const WIDTHS: usize = 16;
@@ -131,17 +131,6 @@ impl BertInput {
         }
         Self { input_ids, position_ids, token_type_ids, sequences }
     }
-}
-
-/// Ids of tokens, rows or classes as a tensor.
-///
-/// # Panics
-///
-/// If one is not below 2^31.
-pub fn int_tensor(ids: impl Iterator<Item = u32>, device: &Device) -> Tensor<1, Int> {
-    let ids: Vec<i32> = ids.map(|id| i32::try_from(id).expect("ids are below 2^31")).collect();
-    let length = ids.len();
-    Tensor::from_data(TensorData::new(ids, [length]), device)
 }
 
 #[cfg(test)]

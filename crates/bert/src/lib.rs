@@ -48,11 +48,11 @@ pub use encoder::BertEncoder;
 pub use error::CheckpointError;
 pub use hooks::{EmbeddingSite, Hooks, LinearSite, NoHooks, SublayerSite};
 pub use init::Init;
-pub use input::{BertInput, int_tensor};
+pub use input::BertInput;
 pub use layer::{BertIntermediate, BertLayer, BertOutput};
 pub use masked_lm::{
     BertForMaskedLm, BertLmHeads, BertLmPredictionHead, BertPredictionHeadTransform,
 };
 pub use model::{BertModel, BertPooler};
-pub use nsmc_ops::{LayerNorm, Sequences};
+pub use nsmc_ops::{LayerNorm, Sequences, int_tensor};
 pub use sequence_classification::BertForSequenceClassification;

@@ -36,7 +36,7 @@ pub(crate) fn run(args: &BenchInference, verbosity: u8) -> Result<()> {
         let loader = ReviewLoader::new(
             corpus.test.clone(),
             Arc::new(encoded),
-            (0..corpus.test.len()).collect(),
+            corpus.tested.clone(),
             args.batch_size,
             Order::ByLength,
             named.device.clone(),
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &BenchInference, verbosity: u8) -> Result<()> {
         let started = Instant::now();
         let predicted = predict(&classifier.model, &loader, &named.device, |_| ())?;
         forward.push(started.elapsed().as_secs_f64());
-        ensure!(predicted.logits.len() == corpus.test.len(), "a review was not predicted");
+        ensure!(predicted.logits.len() == corpus.tested.len(), "a review was not predicted");
     }
     let (encode, forward) = (median(&encode), median(&forward));
     print(serde_json::json!({
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &BenchInference, verbosity: u8) -> Result<()> {
         "rounds": args.rounds,
         "encoded_reviews": corpus.train.len() + corpus.test.len(),
         "encode_s": encode,
-        "test_reviews": corpus.test.len(),
+        "test_reviews": corpus.tested.len(),
         "tokens": tokens,
         "predict_s": forward,
         "tokens_per_s": tokens as f64 / forward,

@@ -55,4 +55,4 @@ pub use matrix::{has_amx, set_amx};
 pub use norm::{scale, sum_of_squares};
 pub use precision::set_bf16_products;
 pub use row_attention::row_attention;
-pub use sequences::{OutputRows, Sequences};
+pub use sequences::{OutputRows, Sequences, int_tensor};

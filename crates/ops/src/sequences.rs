@@ -163,7 +163,12 @@ fn key_mask(lengths: &[usize], width: usize, device: &Device) -> Option<Tensor<2
     Some(Tensor::from_data(TensorData::new(mask, [lengths.len(), width]), device))
 }
 
-fn int_tensor(ids: impl Iterator<Item = u32>, device: &Device) -> Tensor<1, Int> {
+/// Ids of tokens, rows or classes as a tensor.
+///
+/// # Panics
+///
+/// If one is not below 2^31.
+pub fn int_tensor(ids: impl Iterator<Item = u32>, device: &Device) -> Tensor<1, Int> {
     let ids: Vec<i32> = ids.map(|id| i32::try_from(id).expect("ids are below 2^31")).collect();
     let length = ids.len();
     Tensor::from_data(TensorData::new(ids, [length]), device)
