@@ -1,9 +1,9 @@
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, IsTerminal, Read, Write};
 
 use anyhow::{Context, Result};
 use burn::tensor::{Device, activation};
 use nsmc_bert::BertInput;
-use nsmc_training::among_the_threads;
+use nsmc_training::{Dashboard, Progress, among_the_threads};
 
 use crate::args::{Form, Predict};
 use crate::classifier::Classifier;
@@ -19,19 +19,39 @@ pub(crate) fn run(args: &Predict, verbosity: u8) -> Result<()> {
     let classifier = Classifier::of_run(&args.run, &record, &device)?;
     let mut answers = Answers::start(args.output, &classifier, std::io::stdout().lock())?;
     let max_length = record.config.data.max_length;
+    let mut progress = progress(args)?;
     let mut batch = Vec::with_capacity(BATCH);
+    let mut done = 0;
     for text in texts(args)? {
         batch.push(text?);
         if batch.len() == BATCH {
             answers.write(&batch, &classifier, max_length, &device)?;
             batch.clear();
+            done += BATCH;
+            progress.update(done, None);
         }
     }
     answers.write(&batch, &classifier, max_length, &device)?;
+    progress.update(done + batch.len(), None);
+    progress.finish();
     if answers.cut > 0 {
         tracing::warn!("texts that were cut to {max_length} tokens: {}", answers.cut);
     }
     Ok(answers.out.flush()?)
+}
+
+/// A bar on the screen for a file whose answers go elsewhere.
+fn progress(args: &Predict) -> Result<Progress> {
+    let bar = !std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+    let Some(path) = args.input.as_ref().filter(|path| bar && path.is_file()) else {
+        return Ok(Progress::start(Dashboard::Silent, "predict", 0));
+    };
+    let mut texts = 0;
+    for line in BufReader::new(fs_err::File::open(path)?).split(b'\n') {
+        line?;
+        texts += 1;
+    }
+    Ok(Progress::start(Dashboard::Bar, "predict", texts))
 }
 
 /// The texts to classify; a file is read as it is needed.
