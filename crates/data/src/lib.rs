@@ -10,6 +10,7 @@
 //! - [`pretraining`] makes a corpus of NSMC's raw crawl and masked batches of it.
 
 mod batch;
+mod diagnosis;
 mod encoding;
 mod error;
 mod incoming;

@@ -4,6 +4,10 @@ use std::path::Path;
 use polars::prelude::{CsvReadOptions, DataFrame, SerReader};
 
 use crate::DataError;
+use crate::diagnosis::{
+    BYTE_ORDER_MARK, MisquoteKind, misquote, no_column, not_utf8, shown, strip_bom, utf16,
+};
+use crate::error::BadLines;
 use crate::split::hash;
 
 /// One review.
@@ -45,46 +49,74 @@ const CARRIAGE_RETURN: &str = "expected a carriage return at the end of a line a
 /// A blank line is a row to one reader and nothing to the other.
 const BLANK_LINE: &str = "blank line; remove it";
 
-/// Where the rows of a file start, after every row was found to have as many fields as the header.
+/// The rows of a file that have as many fields as the header.
 struct Structure {
     columns: Vec<String>,
+    /// Where each row starts.
     lines: Vec<usize>,
     /// The fields of each row.
     rows: Vec<csv::StringRecord>,
 }
 
+/// Where a review's parts stand in a row.
+struct Places {
+    id: Option<usize>,
+    text: usize,
+    label: usize,
+}
+
 /// Reads every row of a file with a header, in its order.
 ///
 /// A row with another number of fields than the header, a label that is not among
-/// [`Format::labels`], an id that occurs twice, bytes that are not UTF-8, a blank line and a missing
-/// column are errors that name the line.
+/// [`Format::labels`], an id that occurs twice or begins with a byte order mark, bytes that are not
+/// UTF-8, a blank line and a missing column are errors that name the line. One error is of all such
+/// lines: it tells the first, how many more there are, and where. If a quote in the wrong place made
+/// the first wrong, it tells the quote.
 pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataError> {
     let bytes = fs_err::read(path)?;
+    check_text(path, &bytes)?;
+    let mut wrong = BadLines::default();
     let structure = if format.quoting {
-        quoted_structure(path, &bytes, format)?
+        quoted_structure(path, &bytes, format, &mut wrong)?
     } else {
-        plain_structure(path, &bytes, format.delimiter)?
+        plain_structure(path, &bytes, format.delimiter, &mut wrong)?
+    };
+    let misquote = || misquote(&bytes, format.delimiter).filter(|_| format.quoting);
+    let surely = || misquote().filter(|misquote| misquote.kind != MisquoteKind::Within);
+    let check = |mut wrong: BadLines| {
+        if let Some(misquote) = surely() {
+            wrong.explain(misquote.row, misquote.line, || misquote.message());
+        }
+        wrong.check(path)
     };
     let place = |name: &String| {
         let place = structure.columns.iter().position(|column| column == name);
-        place.ok_or_else(|| DataError::Line {
-            path: path.into(),
-            line: 1,
-            message: format!("expected a column `{name}`, found {}", structure.columns.join(", ")),
+        place.ok_or_else(|| {
+            let (line, message) = no_column(name, &structure.columns, format.delimiter, surely());
+            DataError::Line { path: path.into(), line, message }
         })
     };
-    let wanted = [Some(&format.text_column), Some(&format.label_column), format.id_column.as_ref()];
-    for name in wanted.into_iter().flatten() {
-        place(name)?;
-    }
-    let misquoted = || {
-        let line = misquoted_line(&bytes, format.delimiter).filter(|_| format.quoting)?;
-        Some(DataError::Line { path: path.into(), line, message: QUOTES.into() })
+    let places = Places {
+        text: place(&format.text_column)?,
+        label: place(&format.label_column)?,
+        id: format.id_column.as_ref().map(place).transpose()?,
     };
-    // Its structure was found good: what is left are quotes in the wrong place.
-    let frame = read_frame(&bytes, format).map_err(|reason| {
-        misquoted().unwrap_or_else(|| DataError::Polars { path: path.into(), reason })
-    })?;
+    let reviews = reviews_of(&structure, &places, &format.labels, &mut wrong);
+    check(wrong)?;
+    if reviews.is_empty() {
+        return Err(DataError::File { path: path.into(), message: "no reviews".into() });
+    }
+
+    // Its rows were found good: what is left are quotes in the wrong place.
+    let misquoted = || {
+        misquote().map(|misquote| {
+            let message = misquote.message();
+            DataError::Line { path: path.into(), line: misquote.line, message }
+        })
+    };
+    let failed = |reason| DataError::Polars { path: path.into(), reason };
+    let frame = read_frame(&bytes, format)
+        .map_err(|reason| misquoted().unwrap_or_else(|| failed(reason)))?;
     let suspect = if format.quoting { QUOTES } else { CARRIAGE_RETURN };
     let (rows, read) = (structure.rows.len(), frame.height());
     if rows != read {
@@ -93,52 +125,60 @@ pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataErr
             DataError::File { path: path.into(), message }
         }));
     }
-    let texts = |name: &String| -> Result<Vec<String>, DataError> {
-        let column = frame.column(name).and_then(|column| column.str().cloned());
-        let column = column.map_err(|reason| DataError::Polars { path: path.into(), reason })?;
-        let texts: Vec<String> =
-            column.iter().map(|text| text.unwrap_or_default().to_owned()).collect();
+    let mut wrong = BadLines::default();
+    let wanted = [Some(&format.text_column), Some(&format.label_column), format.id_column.as_ref()];
+    for name in wanted.into_iter().flatten() {
+        let place = place(name)?;
+        let column = frame.column(name).and_then(|column| column.str()).map_err(failed)?;
         // Of quotes in the wrong place, and of a carriage return at the end of a field, each reader makes
         // something else.
-        let place = place(name)?;
-        let differs =
-            structure.rows.iter().zip(&texts).position(|(row, text)| row[place] != **text);
-        match differs {
-            None => Ok(texts),
-            Some(row) => Err(DataError::Line {
-                path: path.into(),
-                line: structure.lines[row],
-                message: suspect.into(),
-            }),
+        for ((row, &line), text) in structure.rows.iter().zip(&structure.lines).zip(column.iter()) {
+            if row[place] != *text.unwrap_or_default() {
+                wrong.add(line, || suspect.into());
+            }
         }
-    };
-
-    let documents = texts(&format.text_column)?;
-    let labels = texts(&format.label_column)?;
-    let ids = match &format.id_column {
-        Some(column) => texts(column)?,
-        None => ids_of(&documents),
-    };
-    let mut seen: HashMap<String, usize> = HashMap::with_capacity(ids.len());
-    let mut reviews = Vec::with_capacity(ids.len());
-    for ((id, document), (label, &line)) in
-        ids.into_iter().zip(documents).zip(labels.iter().zip(&structure.lines))
-    {
-        let error = |message| DataError::Line { path: path.into(), line, message };
-        if let Some(first) = seen.insert(id.clone(), line) {
-            return Err(error(format!("the id \"{id}\" stands on line {first} already")));
-        }
-        let label = format.labels.iter().position(|known| known == label).ok_or_else(|| {
-            let known: Vec<String> =
-                format.labels.iter().map(|label| format!("\"{label}\"")).collect();
-            error(format!("expected a label of {}, found \"{label}\"", known.join(", ")))
-        })?;
-        reviews.push(Review { id, document, label });
     }
-    if reviews.is_empty() {
-        return Err(DataError::File { path: path.into(), message: "no reviews".into() });
-    }
+    check(wrong)?;
     Ok(reviews)
+}
+
+/// The reviews of the rows; those of which no review can be made are added to `wrong`.
+fn reviews_of(
+    structure: &Structure,
+    places: &Places,
+    labels: &[String],
+    wrong: &mut BadLines,
+) -> Vec<Review> {
+    let Structure { lines, rows, .. } = structure;
+    let ids: Vec<String> = match places.id {
+        Some(id) => rows.iter().map(|row| row[id].to_owned()).collect(),
+        None => ids_of(rows.iter().map(|row| &row[places.text])),
+    };
+    let mut seen: HashMap<String, usize> = HashMap::with_capacity(rows.len());
+    let mut reviews = Vec::with_capacity(rows.len());
+    for ((id, row), &line) in ids.into_iter().zip(rows).zip(lines) {
+        if let Some(first) = seen.get(&id) {
+            wrong.add(line, || format!("the id \"{}\" stands on line {first} already", shown(&id)));
+            continue;
+        }
+        seen.insert(id.clone(), line);
+        let label = labels.iter().position(|label| *label == row[places.label]);
+        if id.starts_with(BYTE_ORDER_MARK) {
+            let message = "the id begins with a byte order mark; remove it, and the header that may \
+                           follow it if files were joined here";
+            wrong.add(line, || message.into());
+        } else if let Some(label) = label {
+            reviews.push(Review { id, document: row[places.text].to_owned(), label });
+        } else {
+            wrong.add(line, || {
+                let known: Vec<String> =
+                    labels.iter().map(|label| format!("\"{label}\"")).collect();
+                let found = shown(&row[places.label]);
+                format!("expected a label of {}, found \"{found}\"", known.join(", "))
+            });
+        }
+    }
+    reviews
 }
 
 /// Checks the number of reviews of each class against what is documented for the file.
@@ -184,35 +224,72 @@ fn read_frame(bytes: &[u8], format: &Format) -> polars::error::PolarsResult<Data
         .finish()
 }
 
-/// Without quoting a line is a row and a delimiter ends a field.
-fn plain_structure(path: &Path, bytes: &[u8], delimiter: u8) -> Result<Structure, DataError> {
+/// Refuses a file of which no line can be told from the next.
+fn check_text(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
     let text = strip_bom(bytes);
+    if utf16(bytes).is_some() {
+        return Err(DataError::Line { path: path.into(), line: 1, message: not_utf8(path, bytes) });
+    }
+    let message = if text.trim_ascii().is_empty() {
+        "the file is empty".into()
+    } else if text.contains(&b'\r') && !text.contains(&b'\n') {
+        format!(
+            "its lines end in a carriage return alone; write line feeds: `tr '\\r' '\\n' < {} > NEW`",
+            path.display()
+        )
+    } else {
+        return Ok(());
+    };
+    Err(DataError::File { path: path.into(), message })
+}
+
+/// Without quoting a line is a row and a delimiter ends a field.
+fn plain_structure(
+    path: &Path,
+    bytes: &[u8],
+    delimiter: u8,
+    wrong: &mut BadLines,
+) -> Result<Structure, DataError> {
+    let text = strip_bom(bytes);
+    let error = |line, message| DataError::Line { path: path.into(), line, message };
     let mut columns: Vec<String> = Vec::new();
     let (mut lines, mut rows) = (Vec::new(), Vec::new());
     for (index, line) in text.strip_suffix(b"\n").unwrap_or(text).split(|&b| b == b'\n').enumerate()
     {
-        let line_number = index + 1;
-        let error = |message| DataError::Line { path: path.into(), line: line_number, message };
-        let line = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line))
-            .map_err(|_| error(not_utf8(path, bytes)))?;
-        let fields = line.split(char::from(delimiter)).count();
-        if index == 0 {
+        let number = index + 1;
+        let line = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line));
+        let (line, fields) = match line {
+            Ok(line) => (line, line.split(char::from(delimiter)).count()),
+            Err(_) if index == 0 => return Err(error(1, not_utf8(path, bytes))),
+            Err(_) => {
+                wrong.add(number, || not_utf8(path, bytes));
+                continue;
+            }
+        };
+        if index == 0 && line.is_empty() {
+            return Err(error(1, BLANK_LINE.into()));
+        } else if index == 0 {
             columns = line.split(char::from(delimiter)).map(str::to_owned).collect();
         } else if fields == columns.len() {
-            lines.push(line_number);
+            lines.push(number);
             rows.push(line.split(char::from(delimiter)).collect());
         } else if line.is_empty() {
-            return Err(error(BLANK_LINE.into()));
+            wrong.add(number, || BLANK_LINE.into());
         } else {
-            return Err(error(fields_message(columns.len(), fields)));
+            wrong.add(number, || fields_message(columns.len(), fields));
         }
     }
     Ok(Structure { columns, lines, rows })
 }
 
 /// With quoting a field may hold delimiters and line breaks.
-fn quoted_structure(path: &Path, bytes: &[u8], format: &Format) -> Result<Structure, DataError> {
-    let bytes = strip_bom(bytes);
+fn quoted_structure(
+    path: &Path,
+    file: &[u8],
+    format: &Format,
+    wrong: &mut BadLines,
+) -> Result<Structure, DataError> {
+    let bytes = strip_bom(file);
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(format.delimiter)
         .flexible(true)
@@ -222,103 +299,53 @@ fn quoted_structure(path: &Path, bytes: &[u8], format: &Format) -> Result<Struct
     let (mut lines, mut rows) = (Vec::new(), Vec::new());
     let mut record = csv::StringRecord::new();
     loop {
-        let error = |line, message| DataError::Line { path: path.into(), line, message };
-        let line = row_line(bytes, reader.position())
-            .map_err(|blank| error(blank, BLANK_LINE.to_owned()))?;
-        let read = reader.read_record(&mut record).map_err(|source| {
-            let message = match source.kind() {
-                csv::ErrorKind::Utf8 { .. } => not_utf8(path, bytes),
-                _ => source.to_string(),
-            };
-            error(line, message)
-        })?;
-        if !read {
-            return Ok(Structure { columns, lines, rows });
+        let (blank, line) = row_line(bytes, reader.position());
+        for blank in blank..line {
+            wrong.add(blank, || BLANK_LINE.into());
         }
-        if columns.is_empty() {
-            columns = record.iter().map(str::to_owned).collect();
-        } else if record.len() == columns.len() {
-            lines.push(line);
-            rows.push(record.clone());
-        } else {
-            return Err(error(line, fields_message(columns.len(), record.len())));
+        match reader.read_record(&mut record) {
+            Ok(false) => return Ok(Structure { columns, lines, rows }),
+            Ok(true) if columns.is_empty() => {
+                columns = record.iter().map(str::to_owned).collect();
+            }
+            Ok(true) if record.len() == columns.len() => {
+                lines.push(line);
+                rows.push(record.clone());
+            }
+            Ok(true) => wrong.add(line, || fields_message(columns.len(), record.len())),
+            Err(source) => {
+                let message = || match source.kind() {
+                    csv::ErrorKind::Utf8 { .. } => not_utf8(path, file),
+                    _ => source.to_string(),
+                };
+                if columns.is_empty() {
+                    return Err(DataError::Line { path: path.into(), line, message: message() });
+                }
+                // The reader goes on behind the row.
+                wrong.add(line, message);
+            }
         }
     }
 }
 
-/// The line of the row that the reader comes to next, or of a blank line before it.
-fn row_line(bytes: &[u8], position: &csv::Position) -> Result<usize, usize> {
+/// The first of the blank lines before the row that the reader comes to next, and that row's line.
+fn row_line(bytes: &[u8], position: &csv::Position) -> (usize, usize) {
     let (line, start) = (position.line() as usize, position.byte() as usize);
     let skipped = bytes[start..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
     let breaks = skipped.filter(|&&byte| byte == b'\n').count();
     // A row ends for the reader at its carriage return, before the line break.
     let own = usize::from(bytes[..start].ends_with(b"\r"));
-    if breaks > own { Err(line + own) } else { Ok(line + breaks) }
-}
-
-/// The line of the first quote that stands where none may, of the first carriage return alone, or of a
-/// quote that is never closed. A quote within a field that does not begin with one comes last: most
-/// readers take it as it is.
-fn misquoted_line(bytes: &[u8], delimiter: u8) -> Option<usize> {
-    enum State {
-        Start,
-        Plain,
-        Quoted,
-        Closed,
-    }
-    let (mut state, mut line, mut opened, mut within) = (State::Start, 1, 1, None);
-    let mut bytes = strip_bom(bytes).iter().copied().peekable();
-    while let Some(byte) = bytes.next() {
-        let ends = byte == delimiter || byte == b'\n' || byte == b'\r';
-        if byte == b'\r' && !matches!(state, State::Quoted) && bytes.peek() != Some(&b'\n') {
-            return Some(line);
-        }
-        state = match state {
-            State::Quoted if byte == b'"' => State::Closed,
-            State::Quoted => State::Quoted,
-            State::Closed if byte == b'"' => State::Quoted,
-            State::Closed if !ends => return Some(line),
-            State::Start if byte == b'"' => {
-                opened = line;
-                State::Quoted
-            }
-            _ if ends => State::Start,
-            _ => {
-                if byte == b'"' {
-                    within.get_or_insert(line);
-                }
-                State::Plain
-            }
-        };
-        line += usize::from(byte == b'\n');
-    }
-    if matches!(state, State::Quoted) { Some(opened) } else { within }
-}
-
-/// What is wrong with a file that is not UTF-8, and what to do. Of encodings it may be in, those that
-/// spreadsheets write in Korea.
-fn not_utf8(path: &Path, bytes: &[u8]) -> String {
-    let utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
-    let (is, encoding) = match utf16 {
-        true => ("it is UTF-16", "UTF-16"),
-        false => ("it may be CP949 (EUC-KR)", "CP949"),
-    };
-    format!("not valid UTF-8; {is}: `iconv -f {encoding} -t UTF-8 {} > NEW`", path.display())
+    (line + own, line + breaks)
 }
 
 fn fields_message(expected: usize, found: usize) -> String {
     format!("expected {expected} fields, as in the header, found {found}")
 }
 
-fn strip_bom(bytes: &[u8]) -> &[u8] {
-    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
-}
-
 /// Ids for reviews without any: a hash of the text, and which of its occurrences it is.
-fn ids_of(documents: &[String]) -> Vec<String> {
+fn ids_of<'a>(documents: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut occurrences: HashMap<u64, usize> = HashMap::new();
     documents
-        .iter()
         .map(|document| {
             let text = hash("document", document);
             let occurrence = occurrences.entry(text).and_modify(|count| *count += 1).or_insert(1);
@@ -330,6 +357,7 @@ fn ids_of(documents: &[String]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diagnosis::UNQUOTE;
 
     fn nsmc() -> Format {
         Format {
@@ -402,10 +430,12 @@ mod tests {
         let with_id = Format { id_column: Some("별점".into()), ..format.clone() };
         let stray = "별점,리뷰,감정\n10,좋다,긍정\n1,\" 별 \"로 \",부정\n";
         let message = read(stray, &format).unwrap_err().to_string();
-        assert!(message.ends_with(&format!("reviews.txt:3: {QUOTES}")), "{message}");
+        let on = "a quoted field goes on after its closing quote";
+        assert!(message.ends_with(&format!("reviews.txt:3: {on}; {UNQUOTE}")), "{message}");
         let stray = "별점,리뷰,감정\n1,가,긍정\n2,\" 나,긍정\n3,\" 다 \"라 \",부정\n";
         let message = read(stray, &format).unwrap_err().to_string();
-        assert!(message.contains("reviews.txt:3: expected a quoted field to end"), "{message}");
+        let on = "the field that a quote opens here has its closing quote on line 4, and goes on";
+        assert!(message.contains(&format!("reviews.txt:3: {on}")), "{message}");
         // A carriage return by itself: for one reader the end of a row, for the other a character.
         for stray in ["\r2,나,부정", "2,나\r,부정", "2,나,부정\r3,다,부정"] {
             let stray = format!("별점,리뷰,감정\r\n1,\"가\r\",긍정\r\n{stray}\r\n");
@@ -436,17 +466,169 @@ mod tests {
             let message = read(format!("{good}{tail}"), &nsmc()).unwrap_err().to_string();
             assert!(message.ends_with(expected), "{expected} is not in {message}");
         }
-        let mut bytes = good.as_bytes().to_vec();
-        bytes.extend(b"2\t\xec\xa2\t1\n");
-        let message = read(bytes, &nsmc()).unwrap_err().to_string();
-        let remedy = "reviews.txt > NEW`";
-        assert!(message.contains(":3: not valid UTF-8; it may be CP949"), "{message}");
-        assert!(message.ends_with(remedy), "{message}");
-        let utf16: Vec<u8> =
-            format!("\u{feff}{good}").encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let message = read(utf16, &nsmc()).unwrap_err().to_string();
-        assert!(message.contains(":1: not valid UTF-8; it is UTF-16: `iconv"), "{message}");
-        assert!(message.ends_with(remedy), "{message}");
+    }
+
+    #[test]
+    fn every_bad_row_is_told_at_once() {
+        let text = "1\t가\t\n2\t나\t1\n3\t다\n1\t라\t1\n\n5\t마\t9\n\u{feff}6\t바\t0\n7\t사\tx\n\
+                    8\t아\t0\n";
+        let expected = "reviews.txt:2: expected a label of \"0\", \"1\", found \"\" (6 more lines are wrong: 4, \
+                        5, 6, 7, 8, …)";
+        for (delimiter, quoting) in [(b'\t', false), (b'\t', true), (b',', true)] {
+            let format = Format { delimiter, quoting, ..nsmc() };
+            let text = format!("id\tdocument\tlabel\n{text}");
+            let text = text.replace('\t', &char::from(delimiter).to_string());
+            for text in [text.replace('\n', "\r\n"), format!("\u{feff}{text}"), text] {
+                let message = read(&text, &format).unwrap_err().to_string();
+                assert!(message.ends_with(expected), "{message}: {text:?}");
+            }
+        }
+        // The first of an id is on line 2 for each of the others; bytes that are not UTF-8 hide no line.
+        let text = b"id\tdocument\tlabel\n1\ta\t1\n1\tb\t1\n2\t\xff\t1\n1\tc\t1\n3\t\xff\t1\n";
+        for quoting in [false, true] {
+            let message = read(text, &Format { quoting, ..nsmc() }).unwrap_err().to_string();
+            let expected =
+                ":3: the id \"1\" stands on line 2 already (3 more lines are wrong: 4, 5, 6)";
+            assert!(message.ends_with(expected), "{message}");
+        }
+        // What readers differ in.
+        let text = "id\tdocument\tlabel\n1\ta\r\t1\n2\tb\t1\n3\tc\r\t1\n";
+        let message = read(text, &nsmc()).unwrap_err().to_string();
+        assert!(message.ends_with(&format!(":2: {CARRIAGE_RETURN} (1 more line is wrong: 4)")));
+    }
+
+    #[test]
+    fn what_is_found_is_shown_on_one_line_and_not_whole() {
+        let long = "가".repeat(1_000);
+        let shown = "가".repeat(100);
+        for (label, expected) in [
+            ("\0", "\\0"),
+            ("\u{feff}1", "\\u{feff}1"),
+            ("'1'", "'1'"),
+            (&long, &format!("{shown}…")),
+        ] {
+            let text = format!("id\tdocument\tlabel\n1\t가\t{label}\n");
+            let message = read(text, &nsmc()).unwrap_err().to_string();
+            assert!(message.ends_with(&format!(", found \"{expected}\"")), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_in_no_id() {
+        let text = "id\tdocument\tlabel\n1\t가\t1\n\u{feff}id\tdocument\tlabel\n2\t나\t1\n";
+        let message = read(text, &nsmc()).unwrap_err().to_string();
+        let expected =
+            "reviews.txt:3: the id begins with a byte order mark; remove it, and the header";
+        assert!(message.contains(expected), "{message}");
+        let text = "id\tdocument\tlabel\n1\t\u{feff}가\0\t1\n";
+        assert_eq!(read(text, &nsmc()).unwrap(), [review("1", "\u{feff}가\0", 1)]);
+    }
+
+    #[test]
+    fn of_bytes_that_are_not_utf8_the_line_and_the_remedy_are_told() {
+        let cp949 = "; it may be CP949 (EUC-KR): `iconv -f CP949 -t UTF-8 ";
+        let cut = ", though the text before it is: cut short, or of another encoding; correct it, or \
+                   drop its bytes: `iconv -c -f UTF-8 -t UTF-8 ";
+        for (rows, line, expected) in [
+            (b"1\ta\t1\n2\t\xc1\xc1\xb4\xd9\t1\n".as_slice(), 3, cp949),
+            (b"1\t\xeb\x82\t1\n2\ta\t1\n", 2, cp949),
+            (b"1\t\xea\xb0\x80\t1\r\n2\t\xeb\x82\t1\r\n", 3, cut),
+            (b"1\t\xea\xb0\x80\xeb\x82\t1\n", 2, cut),
+        ] {
+            for (mark, quoting) in
+                [("", false), ("", true), ("\u{feff}", false), ("\u{feff}", true)]
+            {
+                let header = format!("{mark}id\tdocument\tlabel\n");
+                let format = Format { quoting, ..nsmc() };
+                let message = read([header.as_bytes(), rows].concat(), &format).unwrap_err();
+                let message = message.to_string();
+                let expected = format!("reviews.txt:{line}: not valid UTF-8{expected}");
+                assert!(message.contains(&expected), "{expected} is not in {message}");
+                assert!(message.ends_with("reviews.txt > NEW`"), "{message}");
+            }
+        }
+        let header = b"id\t\xb8\xae\xba\xe4\tlabel\n1\ta\t1\n";
+        let message = read(header, &nsmc()).unwrap_err().to_string();
+        assert!(message.contains(&format!(":1: not valid UTF-8{cp949}")), "{message}");
+    }
+
+    #[test]
+    fn utf16_is_known_with_and_without_its_mark() {
+        let text = "id\tdocument\tlabel\n1\t가\t1\n";
+        let little =
+            |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+        let big = |text: &str| text.encode_utf16().flat_map(u16::to_be_bytes).collect::<Vec<u8>>();
+        let (marked, korean) = (format!("\u{feff}{text}"), "번호\t리뷰\n");
+        for (bytes, encoding) in [
+            (little(&marked), "UTF-16"),
+            (big(&marked), "UTF-16"),
+            (little(text), "UTF-16LE"),
+            (big(text), "UTF-16BE"),
+            (little(korean), "UTF-16LE"),
+            (big(korean), "UTF-16BE"),
+        ] {
+            for quoting in [false, true] {
+                let format = Format { quoting, ..nsmc() };
+                let message = read(&bytes, &format).unwrap_err().to_string();
+                let is = format!(":1: not valid UTF-8; it is {encoding}: `iconv -f {encoding} -t ");
+                assert!(message.contains(&is), "{is} is not in {message}");
+                assert!(message.ends_with("reviews.txt > NEW`"), "{message}");
+            }
+        }
+        // What a disk that lost it gives.
+        let message = read([0; 4096], &nsmc()).unwrap_err().to_string();
+        assert!(message.contains("expected a column `document`, found \\0\\0"), "{message}");
+    }
+
+    #[test]
+    fn a_file_without_lines_is_refused_as_a_whole() {
+        for quoting in [false, true] {
+            let format = Format { quoting, ..nsmc() };
+            for empty in ["", "\u{feff}", "\n", "\r\n\r\n"] {
+                let message = read(empty, &format).unwrap_err().to_string();
+                assert!(message.ends_with("reviews.txt: the file is empty"), "{message}");
+            }
+            let message = read("\u{feff}id\tdocument\tlabel\r1\t가\t1\r", &format).unwrap_err();
+            let message = message.to_string();
+            let expected = "reviews.txt: its lines end in a carriage return alone; write line feeds: `tr \
+                            '\\r' '\\n' < ";
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn another_delimiter_in_the_header_is_named() {
+        let (tab, comma) = (nsmc(), Format { delimiter: b',', quoting: true, ..nsmc() });
+        for (text, format, found, advice) in [
+            (
+                "id\tdocument\tlabel\n1\t좋다, 정말\t1\n",
+                &comma,
+                "id\\tdocument\\tlabel",
+                "`\\t`, not `,`",
+            ),
+            (
+                "id,document,label\n1,\"좋다\n정말\",1\n",
+                &tab,
+                "id,document,label",
+                "`,`, not `\\t`",
+            ),
+            ("id;document;label\n1;가;1\n", &comma, "id;document;label", "`;`, not `,`"),
+            ("id|document|label\n1|가|1\n", &tab, "id|document|label", "`|`, not `\\t`"),
+            ("id|a;document;label\n", &tab, "id|a;document;label", "`;`, not `\\t`"),
+        ] {
+            let message = read(text, format).unwrap_err().to_string();
+            let expected = format!(
+                "reviews.txt:1: expected a column `document`, found one column, `{found}`: the delimiter \
+                 is probably {advice}"
+            );
+            assert!(message.ends_with(&expected), "{expected} is not in {message}");
+        }
+        // Its quotes are in the wrong place for the delimiter alone.
+        let quoted = Format { quoting: true, ..nsmc() };
+        let message = read("\"id\",\"document\",\"label\"\n", &quoted).unwrap_err().to_string();
+        assert!(message.ends_with("the delimiter is probably `,`, not `\\t`"), "{message}");
+        let message = read("document\n가\n", &nsmc()).unwrap_err().to_string();
+        assert!(message.ends_with("expected a column `label`, found document"), "{message}");
     }
 
     #[test]
@@ -471,44 +653,65 @@ mod tests {
         for (text, expected) in [
             ("id,text,label\r\n1,가,1\r\n", ":1: expected a column `document`"),
             ("\r\nid,document,label\r\n1,가,1\r\n", ":1: blank line; remove it"),
-            ("id,document,label\r1,가,1\r2,나,1\r", ": expected a quoted field to end"),
-            ("id,document,label\r\n1,가,1\r\r\n2,나,1\r\n", ": expected a quoted field to end"),
+            (
+                "id,document,label\r\n1,가,1\r\r\n2,나,1\r\n",
+                ":2: a carriage return that ends no line",
+            ),
         ] {
             let message = read(text, &format).unwrap_err().to_string();
             assert!(message.contains(expected), "{expected} is not in {message}: {text:?}");
         }
-        let broken = b"id,document,label\r\n1,a,1\r\n2,\xec\xa2,1\r\n";
-        let message = read(broken, &format).unwrap_err().to_string();
-        assert!(
-            message.contains(":3: not valid UTF-8; it may be CP949 (EUC-KR): `iconv -f CP949"),
-            "{message}"
-        );
     }
 
     #[test]
     fn a_quote_in_the_wrong_place_is_named_by_its_line() {
         let format = Format { delimiter: b',', quoting: true, ..nsmc() };
-        for (rows, line) in [
-            ("1,가,1\n2,\"별로\" 야,0\n3,다,1\n", 3),
-            ("1,\"가\n나\",1\n2,\"별로\"야\"\",0\n", 4),
-            ("1,화면 2\" 짜리,1\n2,\"별로\" 야,0\n", 3),
-            ("1,가,1\n2,나,0\n3,\"다,1\n", 4),
+        let on = "a quoted field goes on after its closing quote";
+        let open = "the quote that opens here is never closed";
+        let later = "the field that a quote opens here has its closing quote on line 3, and goes on \
+                     after it";
+        for (rows, line, what) in [
+            ("1,가,1\n2,\"별로\" 야,0\n3,다,1\n", 3, on),
+            ("1,\"가\n나\",1\n2,\"별로\"야\"\",0\n", 4, on),
+            ("1,화면 2\" 짜리,1\n2,\"별로\" 야,0\n", 3, on),
+            // What follows an open quote is one field: too few of them, or a label.
+            ("1,가,1\n2,나,0\n3,\"다,1\n4,라,0\n", 4, open),
+            ("1,가,1\n2,나,\"0\n3,다,1\n", 3, open),
+            // It opens below the line of its row, whose other fields have lines of their own.
+            ("1,가,1\n\"2\n\",\"나,0\n3,다,1\n", 4, open),
+            ("1,\"가,1\n2,\"나\",0\n", 2, later),
         ] {
             let text = format!("id,document,label\n{rows}");
-            let error = read(&text, &format).unwrap_err();
-            let message = error.to_string();
-            if rows.ends_with("\"다,1\n") {
-                // What follows an open quote is one field.
-                assert!(message.contains(":4: expected 3 fields"), "{message}");
-                assert_eq!(misquoted_line(text.as_bytes(), b','), Some(line));
-            } else {
-                assert!(message.ends_with(&format!("reviews.txt:{line}: {QUOTES}")), "{message}");
+            for text in [text.replace('\n', "\r\n"), format!("\u{feff}{text}"), text] {
+                let message = read(&text, &format).unwrap_err().to_string();
+                let expected = format!("reviews.txt:{line}: {what}; {UNQUOTE}");
+                assert!(message.ends_with(&expected), "{expected} is not in {message}: {text:?}");
             }
         }
+        let message = read("id,\"document,label\n1,가|나,1\n", &format).unwrap_err().to_string();
+        assert!(message.ends_with(&format!("reviews.txt:1: {open}; {UNQUOTE}")), "{message}");
+        // Each reader takes all that follows as a text, and the row as good.
+        let last = "id,label,document\n1,1,가\n2,0,\"나\n3,1,다\n";
+        let message = read(last, &format).unwrap_err().to_string();
+        assert!(message.ends_with(&format!("reviews.txt:3: {open}; {UNQUOTE}")), "{message}");
+        // A row above it is wrong by itself; a quote that most readers take as it is explains nothing.
+        let above = "id,document,label\n1,가\n2,\"나,1\n3,다,1\n";
+        let message = read(above, &format).unwrap_err().to_string();
+        let expected = ":2: expected 3 fields, as in the header, found 2 (1 more line is wrong: 3)";
+        assert!(message.ends_with(expected), "{message}");
+        let within = "id,document,label\n1,화면 2\" 짜리,1\n2,나,9\n";
+        let message = read(within, &format).unwrap_err().to_string();
+        assert!(
+            message.ends_with(":3: expected a label of \"0\", \"1\", found \"9\""),
+            "{message}"
+        );
+
         let good = "id,document,label\r\n1,\"\"\"가\"\", \r나\",1\r\n2,,\"0\"";
-        assert_eq!(misquoted_line(good.as_bytes(), b','), None);
-        assert_eq!(misquoted_line("a,b\n1,2\"\n".as_bytes(), b','), Some(2));
-        assert_eq!(misquoted_line("a,b\n1\r2,3\n".as_bytes(), b','), Some(2));
+        assert_eq!(misquote(good.as_bytes(), b','), None);
+        let kind =
+            |text: &str| misquote(text.as_bytes(), b',').map(|found| (found.line, found.kind));
+        assert_eq!(kind("a,b\n1,2\"\n"), Some((2, MisquoteKind::Within)));
+        assert_eq!(kind("a,b\n1\r2,3\n"), Some((2, MisquoteKind::CarriageReturn)));
     }
 
     #[test]
@@ -520,7 +723,8 @@ mod tests {
         );
         let message = read("id\tdocument\tlabel\n", &nsmc()).unwrap_err().to_string();
         assert!(message.contains("no reviews"), "{message}");
-        assert!(read("", &nsmc()).is_err());
+        let message = read("\nid\tdocument\tlabel\n", &nsmc()).unwrap_err().to_string();
+        assert!(message.ends_with(":1: blank line; remove it"), "{message}");
     }
 
     #[test]

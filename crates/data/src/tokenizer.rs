@@ -11,7 +11,7 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::utils::truncation::truncate_encodings;
 use tokenizers::{
-    AddedToken, EncodeInput, Model, NormalizerWrapper, PostProcessor, Tokenizer,
+    AddedToken, Encoding as Encoded, Model, NormalizerWrapper, PostProcessor, Token, Tokenizer,
     TruncationDirection, TruncationParams, TruncationStrategy,
 };
 
@@ -62,6 +62,9 @@ struct Settings {
     mask_token: SpecialToken,
 }
 
+/// transformers' classes whose tokenizer is the one here, each also with `Fast` at its end.
+const CLASSES: [&str; 3] = ["BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"];
+
 /// The class of transformers that takes `tokenizer.json` as it is.
 const TAKEN_AS_IT_IS: &str = "PreTrainedTokenizerFast";
 
@@ -73,10 +76,35 @@ struct Declared {
     do_lower_case: Option<bool>,
     strip_accents: Option<bool>,
     tokenize_chinese_chars: Option<bool>,
-    added_tokens_decoder: Option<BTreeMap<String, SpecialToken>>,
+    truncation_side: Option<String>,
+    padding_side: Option<String>,
+    split_special_tokens: Option<bool>,
+    added_tokens_decoder: Option<BTreeMap<String, DeclaredToken>>,
     #[serde(flatten)]
     named: NamedTokens,
 }
+
+/// What of the model's `config.json` is the tokenizer's.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ModelConfig {
+    tokenizer_class: Option<String>,
+}
+
+/// An added token and how it is found in a text.
+#[derive(Deserialize)]
+struct DeclaredToken {
+    content: String,
+    single_word: Option<bool>,
+    lstrip: Option<bool>,
+    rstrip: Option<bool>,
+    normalized: Option<bool>,
+}
+
+/// Why a text that is cut or padded at its left has other tokens or places than here.
+const CUT_RIGHT: &str = "a text that is too long is cut at its right here";
+const PADDED_RIGHT: &str =
+    "transformers would count positions from the padding on, and here there is none";
 
 /// Special tokens by what they are for: in `tokenizer_config.json`, and in older folders in
 /// `special_tokens_map.json`.
@@ -125,6 +153,59 @@ impl NamedTokens {
         let additional = self.additional_special_tokens.iter().flatten();
         let extra = self.extra_special_tokens.iter().flat_map(ExtraTokens::all);
         named.into_iter().flatten().chain(additional).chain(extra).map(|token| token.0.clone())
+    }
+}
+
+impl Declared {
+    /// The class of transformers that makes the tokenizer; none is that of the model, BERT's.
+    fn check_class(
+        &self,
+        folder: &Path,
+        config: &Path,
+        whole: bool,
+    ) -> Result<Option<String>, DataError> {
+        let model = folder.join("config.json");
+        let (path, class) = match &self.tokenizer_class {
+            Some(class) => (config, Some(class.clone())),
+            None => (&*model, read_json_if_there::<ModelConfig>(&model)?.tokenizer_class),
+        };
+        let is_known = |class: &str| {
+            CLASSES.contains(&class.strip_suffix("Fast").unwrap_or(class))
+                || whole && class == TAKEN_AS_IT_IS
+        };
+        match class {
+            Some(class) if !is_known(&class) => {
+                let message = format!(
+                    "`tokenizer_class`: expected {}, with or without Fast at its end, or with a \
+                     tokenizer.json {TAKEN_AS_IT_IS}, found {class}, whose tokens may be others: \
+                     that class is not implemented",
+                    CLASSES.join(", ")
+                );
+                Err(DataError::File { path: path.into(), message })
+            }
+            class => Ok(class),
+        }
+    }
+
+    /// Refuses what changes the tokens or their places and is not implemented.
+    fn check_options(&self, config: &Path) -> Result<(), DataError> {
+        let split = self.split_special_tokens.map(|split| split.to_string());
+        for (key, found, expected, reason) in [
+            ("truncation_side", &self.truncation_side, "right", CUT_RIGHT),
+            ("padding_side", &self.padding_side, "right", PADDED_RIGHT),
+            (
+                "split_special_tokens",
+                &split,
+                "false",
+                "a special token in a text is that one token here",
+            ),
+        ] {
+            if let Some(found) = found.as_ref().filter(|found| *found != expected) {
+                let message = format!("`{key}`: expected {expected}, found {found}: {reason}");
+                return Err(DataError::File { path: config.into(), message });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -214,12 +295,15 @@ impl BertTokenizer {
     /// The tokenizer of a folder in Hugging Face layout: `tokenizer.json`, or else `vocab.txt` with
     /// `tokenizer_config.json`.
     ///
-    /// Refused is a folder of which transformers would make other tokens: by another normalizer that
-    /// the config asks for, or by a token that the config, `added_tokens.json` or
-    /// `special_tokens_map.json` adds.
+    /// Refused is a folder of which transformers would make other tokens: by another class or another
+    /// normalizer that the config asks for, by cutting or padding a text at its left, or by a token
+    /// that the config, `added_tokens.json` or `special_tokens_map.json` adds or finds otherwise.
     pub fn from_pretrained(folder: &Path) -> Result<Self, DataError> {
         let config = folder.join("tokenizer_config.json");
         let [whole, vocab] = ["tokenizer.json", "vocab.txt"].map(|name| folder.join(name));
+        let declared: Declared = read_json_if_there(&config)?;
+        let class = declared.check_class(folder, &config, whole.is_file())?;
+        declared.check_options(&config)?;
         let (mut tokenizer, file) = if whole.is_file() {
             (Self::from_json(&whole)?, &whole)
         } else if vocab.is_file() {
@@ -232,14 +316,17 @@ impl BertTokenizer {
                     .into(),
             });
         };
-        let declared: Declared = read_json_if_there(&config)?;
-        tokenizer.check_normalizer(file, &declared, &config)?;
+        // Another class does not look at the switches.
+        if class.as_deref() != Some(TAKEN_AS_IT_IS) {
+            tokenizer.check_normalizer(file, &declared, &config)?;
+        }
         let added = folder.join("added_tokens.json");
         let older: BTreeMap<String, u32> = read_json_if_there(&added)?;
         tokenizer.check_added(&added, older.into_keys())?;
         let newer = declared.added_tokens_decoder.iter().flat_map(BTreeMap::values);
-        let newer = newer.map(|token| token.0.clone());
+        let newer = newer.map(|token| token.content.clone());
         tokenizer.check_added(&config, newer.chain(declared.named.all()))?;
+        tokenizer.check_flags(file, &declared, &config)?;
         if declared.added_tokens_decoder.is_none() {
             let map = folder.join("special_tokens_map.json");
             let named: NamedTokens = read_json_if_there(&map)?;
@@ -271,9 +358,6 @@ impl BertTokenizer {
         let Some(NormalizerWrapper::BertNormalizer(own)) = self.tokenizer.get_normalizer() else {
             return Ok(());
         };
-        if declared.tokenizer_class.as_deref() == Some(TAKEN_AS_IT_IS) {
-            return Ok(());
-        }
         let lower = declared.do_lower_case.unwrap_or(true);
         for (key, found, default, as_what, own_key, expected) in [
             ("do_lower_case", declared.do_lower_case, true, "", "lowercase", own.lowercase),
@@ -325,7 +409,38 @@ impl BertTokenizer {
         Err(DataError::File { path: path.into(), message })
     }
 
-    /// A tokenizer from `tokenizer.json`, whatever truncation and padding it asks for.
+    /// transformers finds an added token in a text as the config says, whatever `tokenizer.json` does.
+    fn check_flags(
+        &self,
+        file: &Path,
+        declared: &Declared,
+        config: &Path,
+    ) -> Result<(), DataError> {
+        let added = self.tokenizer.get_added_tokens_decoder();
+        for token in declared.added_tokens_decoder.iter().flat_map(BTreeMap::values) {
+            let id = self.token_to_id(&token.content);
+            let Some(own) = id.and_then(|id| added.get(&id)) else { continue };
+            for (flag, found, expected) in [
+                ("single_word", token.single_word, own.single_word),
+                ("lstrip", token.lstrip, own.lstrip),
+                ("rstrip", token.rstrip, own.rstrip),
+                ("normalized", token.normalized, own.normalized),
+            ] {
+                if let Some(found) = found.filter(|&found| found != expected) {
+                    let message = format!(
+                        "`added_tokens_decoder`: `{flag}` of `{}` is {found}, but {expected} by {}: \
+                         correct the one that is wrong",
+                        token.content,
+                        file.display()
+                    );
+                    return Err(DataError::File { path: config.into(), message });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A tokenizer from `tokenizer.json`, whatever lengths it cuts and pads to.
     pub fn from_json(path: &Path) -> Result<Self, DataError> {
         let bytes = fs_err::read(path)?;
         // First, for the library panics where a decoder's text is no JSON.
@@ -334,6 +449,12 @@ impl BertTokenizer {
         if has_second_text(&json["post_processor"]) {
             let message = "the post-processor's template for a text asks for a second one";
             return Err(DataError::File { path: path.into(), message: message.into() });
+        }
+        for (key, reason) in [("truncation", CUT_RIGHT), ("padding", PADDED_RIGHT)] {
+            if json[key]["direction"] == "Left" {
+                let message = format!("`{key}.direction`: expected Right, found Left: {reason}");
+                return Err(DataError::File { path: path.into(), message });
+            }
         }
         let tokenizer = Tokenizer::from_bytes(&bytes).map_err(|reason| DataError::Tokenizer {
             context: path.display().to_string(),
@@ -357,9 +478,12 @@ impl BertTokenizer {
         let text = fs_err::read_to_string(config)?;
         let settings: Settings = serde_json::from_str(&text)
             .map_err(|error| DataError::File { path: config.into(), message: error.to_string() })?;
-        fs_err::File::open(vocab)?;
-        let model = WordPiece::read_file(&vocab.to_string_lossy())
-            .and_then(|entries| {
+        // As Python reads lines: they end in any of these, and keep what else is at their ends. The
+        // library's own reader takes all white space off.
+        let text = fs_err::read_to_string(vocab)?.replace("\r\n", "\n").replace('\r', "\n");
+        let model = WordPiece::read_bytes(&[])
+            .and_then(|mut entries| {
+                entries.extend(text.lines().map(str::to_owned).zip(0..));
                 WordPiece::builder().vocab(entries).unk_token(settings.unk_token.0.clone()).build()
             })
             .map_err(|reason| DataError::Tokenizer {
@@ -439,21 +563,23 @@ impl BertTokenizer {
             return Err(DataError::File { path: path.into(), message });
         }
         let [cls, sep] = [&settings.cls_token, &settings.sep_token];
-        for (texts, expected) in
-            [(EncodeInput::from(""), [cls, sep].as_slice()), (("", "").into(), &[cls, sep, sep])]
+        // A text of one token, whatever the vocabulary.
+        let text = || Encoded::from_tokens(vec![Token::new(0, String::new(), (0, 0))], 0);
+        for (second, expected, last_type) in
+            [(None, [cls, sep].as_slice(), 0), (Some(text()), &[cls, sep, sep], 1)]
         {
-            let encoding = tokenizer.encode(texts, true).map_err(error)?;
+            let encoding = tokenizer.post_process(text(), second, true).map_err(error)?;
             let special = encoding.get_special_tokens_mask().iter().map(|&mask| mask == 1);
             let added = encoding.get_ids().iter().zip(special).filter(|(_, special)| *special);
             let added: Vec<Option<u32>> = added.map(|(&id, _)| Some(id)).collect();
             let tokens = expected.iter().map(|token| tokenizer.token_to_id(&token.0));
-            if !tokens.eq(added.iter().copied()) || encoding.get_type_ids().iter().any(|&id| id > 1)
-            {
+            // A batch of texts is all of the type 0, and the model has no more than two.
+            let types = encoding.get_type_ids();
+            if !tokens.eq(added.iter().copied()) || types.iter().any(|&id| id > last_type) {
                 let message = format!(
-                    "the post-processor adds the ids {:?}, of the types {:?}; expected those of {}, \
-                     of the types 0 and 1",
+                    "the post-processor adds the ids {:?}, and gives the types {types:?}; expected \
+                     the ids of {}, and no type above {last_type}",
                     added.into_iter().flatten().collect::<Vec<_>>(),
-                    encoding.get_type_ids(),
                     expected.iter().map(|token| token.0.as_str()).collect::<Vec<_>>().join(" ")
                 );
                 return Err(DataError::File { path: path.into(), message });
@@ -567,8 +693,8 @@ impl BertTokenizer {
     }
 }
 
-impl From<tokenizers::Encoding> for Encoding {
-    fn from(encoding: tokenizers::Encoding) -> Self {
+impl From<Encoded> for Encoding {
+    fn from(encoding: Encoded) -> Self {
         Self {
             input_ids: encoding.get_ids().to_vec(),
             token_type_ids: encoding.get_type_ids().to_vec(),
@@ -683,6 +809,128 @@ mod tests {
         refused(&[("tokenizer.json", "{\"version\": \"1.0\"")], "tokenizer.json");
         let decoder = "{\"version\": \"1.0\", \"decoder\": {\"type\": \"WordPiece\", 5}}";
         refused(&[("tokenizer.json", decoder)], "key must be a string");
+    }
+
+    #[test]
+    fn a_folder_for_another_class_of_transformers_is_refused() {
+        let cased =
+            |class: &str| format!(r#"{{"do_lower_case": false, "tokenizer_class": {class}}}"#);
+        let read = |json: &[(&str, serde_json::Value)], own: &str, model: &str| {
+            let own = ("tokenizer_config.json", &*cased(own));
+            changed(json, &[own, ("config.json", &format!(r#"{{"tokenizer_class": {model}}}"#))])
+        };
+        for json in [&[][..], &[("lowercase", false.into())]] {
+            for class in ["KoBertTokenizer", "BertJapaneseTokenizer", "BertFast"] {
+                let class = format!("\"{class}\"");
+                for (own, model, file) in [
+                    (&*class, "null", "tokenizer_config.json"),
+                    ("null", &*class, "config.json"),
+                    (&*class, "\"BertTokenizer\"", "tokenizer_config.json"),
+                ] {
+                    let message = read(json, own, model).unwrap_err();
+                    let expected = format!("/{file}: `tokenizer_class`: expected BertTokenizer, ");
+                    assert!(message.contains(&expected), "{message}");
+                    assert!(message.contains(&format!("found {}", class.trim_matches('"'))));
+                }
+            }
+            for class in ["BertTokenizerFast", "ElectraTokenizer", "DistilBertTokenizerFast"] {
+                let class = format!("\"{class}\"");
+                read(json, &class, "\"KoBertTokenizer\"").unwrap();
+                read(json, "null", &class).unwrap();
+            }
+            // It makes no tokenizer of a vocabulary.
+            let generic = read(json, "null", "\"PreTrainedTokenizerFast\"");
+            assert_eq!(generic.is_ok(), !json.is_empty(), "{generic:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_transformers_would_cut_or_pad_at_its_left_is_refused() {
+        for key in ["truncation", "padding"] {
+            let read = |side: &str| {
+                let config = format!(r#"{{"do_lower_case": false, "{key}_side": "{side}"}}"#);
+                changed(&[], &[("tokenizer_config.json", &config)])
+            };
+            read("right").unwrap();
+            let message = read("left").unwrap_err();
+            let expected = format!("`{key}_side`: expected right, found left");
+            assert!(message.contains(&expected), "{message}");
+        }
+        let split = r#"{"do_lower_case": false, "split_special_tokens": true}"#;
+        let message = changed(&[], &[("tokenizer_config.json", split)]).unwrap_err();
+        assert!(
+            message.contains("`split_special_tokens`: expected false, found true"),
+            "{message}"
+        );
+
+        let folder = tempfile::tempdir().unwrap();
+        BertTokenizer::train(&DOCUMENTS, 80).unwrap().save(folder.path(), 128).unwrap();
+        let path = folder.path().join("tokenizer.json");
+        let mut whole: serde_json::Value =
+            serde_json::from_str(&fs_err::read_to_string(&path).unwrap()).unwrap();
+        for (key, mut value) in [
+            (
+                "truncation",
+                serde_json::json!({"max_length": 8, "strategy": "LongestFirst", "stride": 0}),
+            ),
+            (
+                "padding",
+                serde_json::json!({
+                    "strategy": "BatchLongest", "pad_to_multiple_of": null, "pad_id": 0,
+                    "pad_type_id": 0, "pad_token": "[PAD]",
+                }),
+            ),
+        ] {
+            let mut read = |side: &str| {
+                value["direction"] = side.into();
+                whole[key] = value.clone();
+                fs_err::write(&path, whole.to_string()).unwrap();
+                BertTokenizer::from_pretrained(folder.path()).map(|_| ())
+            };
+            let message = read("Left").unwrap_err().to_string();
+            let expected = format!("tokenizer.json: `{key}.direction`: expected Right, found Left");
+            assert!(message.contains(&expected), "{message}");
+            read("Right").unwrap();
+        }
+    }
+
+    #[test]
+    fn an_added_token_that_the_config_finds_otherwise_is_refused() {
+        for json in [&[][..], &[("lowercase", false.into())]] {
+            let read = |flag: &str, value: bool| {
+                let token =
+                    format!(r#"{{"content": "[MASK]", "special": true, "{flag}": {value}}}"#);
+                let config = format!(
+                    r#"{{"do_lower_case": false, "added_tokens_decoder": {{"4": {token}}}}}"#
+                );
+                changed(json, &[("tokenizer_config.json", &config)])
+            };
+            for flag in ["single_word", "lstrip", "rstrip", "normalized"] {
+                read(flag, false).unwrap();
+                let message = read(flag, true).unwrap_err();
+                let expected = format!("`{flag}` of `[MASK]` is true, but false by ");
+                assert!(message.contains(&expected), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_vocabulary_is_read_as_python_reads_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let [vocab, config] =
+            ["vocab.txt", "tokenizer_config.json"].map(|name| folder.path().join(name));
+        fs_err::write(&config, r#"{"do_lower_case": false}"#).unwrap();
+        let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+        // `open` takes each of these for the end of a line, and nothing else off it.
+        let rest = ["b", "b\u{a0}", "b\u{3000}", "c ", "d\t", "", "e\u{2028}f"];
+        let entries = [&special[..], &rest[..]].concat();
+        for end in ["\n", "\r\n", "\r"] {
+            for last in [end, ""] {
+                fs_err::write(&vocab, entries.join(end) + last).unwrap();
+                let tokenizer = BertTokenizer::from_pretrained(folder.path()).unwrap();
+                assert_eq!(tokenizer.vocab(), entries, "{end:?}");
+            }
+        }
     }
 
     /// A saved tokenizer whose files are changed, and how it is read.
@@ -897,10 +1145,12 @@ mod tests {
             assert!(error.to_string().contains(expected), "{error}");
         }
         // Ids that the vocabulary does not have, and a segment that the model does not have.
-        let changes: [(Change, &str); 3] = [
+        let changes: [(Change, &str); 4] = [
             (|post| post["special_tokens"]["[SEP]"]["ids"] = [4000].into(), "the ids [2, 4000]"),
             (|post| post["special_tokens"]["[CLS]"]["ids"] = [3].into(), "the ids [3, 3]"),
-            (|post| post["single"][2]["SpecialToken"]["type_id"] = 7.into(), "the types [0, 7]"),
+            (|post| post["pair"][4]["SpecialToken"]["type_id"] = 7.into(), "[0, 0, 0, 1, 7]"),
+            // A review's tokens are all of the first segment.
+            (|post| post["single"][1]["Sequence"]["type_id"] = 1.into(), "the types [0, 1, 0]"),
         ];
         for (change, expected) in changes {
             let mut json = json.clone();
