@@ -19,13 +19,25 @@ pub type Tensors = BTreeMap<String, PackTensor>;
 /// Buffers that some versions of transformers saved and that hold no weights.
 const IGNORED: [&str; 2] = ["bert.embeddings.position_ids", "bert.embeddings.token_type_ids"];
 
-/// The weights file of a folder in Hugging Face layout.
+/// Weights in one file, or the index of those in several, in the order in which transformers looks for
+/// them.
+const WEIGHTS: [&str; 4] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
+
+/// The weights file of a folder in Hugging Face layout: the one that transformers takes.
 pub(crate) fn weights_file(folder: &Path) -> Result<PathBuf, CheckpointError> {
-    ["model.safetensors", "pytorch_model.bin"]
-        .map(|name| folder.join(name))
-        .into_iter()
-        .find(|path| path.is_file())
-        .ok_or_else(|| CheckpointError::NoWeights { folder: folder.into() })
+    let path = WEIGHTS.map(|name| folder.join(name)).into_iter().find(|path| path.is_file());
+    match path {
+        Some(path) if path.extension().is_some_and(|extension| extension == "json") => {
+            Err(CheckpointError::SeveralFiles { path })
+        }
+        Some(path) => Ok(path),
+        None => Err(CheckpointError::NoWeights { folder: folder.into() }),
+    }
 }
 
 /// What a folder's `config.json` says of the weights beside it, where [`BertConfig`] says nothing.

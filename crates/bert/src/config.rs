@@ -78,6 +78,10 @@ fn two() -> usize {
 fn first_token() -> Option<usize> {
     Some(0)
 }
+#[expect(clippy::unnecessary_wraps, reason = "a field's default is of its type")]
+fn absolute() -> Option<String> {
+    Some("absolute".into())
+}
 fn two_labels() -> BTreeMap<usize, String> {
     unnamed_labels(2)
 }
@@ -97,6 +101,8 @@ struct Beyond {
     num_labels: Option<usize>,
     id2label: Option<IgnoredAny>,
     model_type: Option<String>,
+    /// Null is another than absent: transformers adds no position embeddings.
+    #[serde(default = "absolute")]
     position_embedding_type: Option<String>,
     is_decoder: Option<bool>,
     add_cross_attention: Option<bool>,
@@ -111,9 +117,10 @@ impl BertConfig {
             serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
         let other: Beyond =
             serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+        let positions = other.position_embedding_type.unwrap_or_else(|| "null".into());
         for (key, expected, found) in [
             ("model_type", "bert", other.model_type),
-            ("position_embedding_type", "absolute", other.position_embedding_type),
+            ("position_embedding_type", "absolute", Some(positions)),
             ("is_decoder", "false", other.is_decoder.map(|value| value.to_string())),
             ("add_cross_attention", "false", other.add_cross_attention.map(|v| v.to_string())),
         ] {
@@ -199,11 +206,6 @@ impl BertConfig {
         self
     }
 
-    /// Width of one attention head.
-    pub fn head_size(&self) -> usize {
-        self.hidden_size / self.num_attention_heads
-    }
-
     /// Writes `config.json` into `folder` for transformers' class `architecture` with weights in
     /// float32; the file appears whole or not at all.
     pub fn write(&self, folder: &Path, architecture: &str) -> std::io::Result<()> {
@@ -286,7 +288,10 @@ mod tests {
     #[test]
     fn the_multilingual_config_is_read_with_the_defaults_of_transformers() {
         let config = read(MBERT).unwrap();
-        assert_eq!((config.vocab_size, config.head_size(), config.num_labels()), (119_547, 64, 2));
+        assert_eq!(
+            (config.vocab_size, config.num_attention_heads, config.num_labels()),
+            (119_547, 12, 2)
+        );
         assert_eq!(config.classifier_dropout, None);
         assert_eq!(config.id2label[&1], "LABEL_1");
         let saved = config.to_json("BertForSequenceClassification", DType::F32).to_string();
@@ -364,6 +369,11 @@ mod tests {
                 "\"directionality\": \"bidi\"",
                 "\"position_embedding_type\": \"relative_key\"",
                 "`position_embedding_type`: expected absolute, found relative_key",
+            ),
+            (
+                "\"directionality\": \"bidi\"",
+                "\"position_embedding_type\": null",
+                "`position_embedding_type`: expected absolute, found null",
             ),
         ] {
             assert!(MBERT.contains(from));

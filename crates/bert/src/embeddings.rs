@@ -75,7 +75,6 @@ impl BertEmbeddings {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use burn::tensor::Device;
 

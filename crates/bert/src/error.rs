@@ -15,6 +15,17 @@ pub enum CheckpointError {
         /// The folder.
         folder: PathBuf,
     },
+    /// The folder's weights are in several files.
+    #[error(
+        "{path}: weights in several files are not implemented: expected model.safetensors or \
+         pytorch_model.bin; save the model in one file, in transformers by \
+         `save_pretrained(folder, max_shard_size=\"100GB\")`",
+        path = path.display()
+    )]
+    SeveralFiles {
+        /// The index of the files.
+        path: PathBuf,
+    },
     /// `config.json` is not the configuration of a BERT that this crate implements.
     #[error("{path}: {message}", path = path.display())]
     Config {

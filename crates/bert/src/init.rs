@@ -44,11 +44,6 @@ impl<'a> Init<'a> {
         Self { path, ..self.clone() }
     }
 
-    /// Where parameters are made.
-    pub fn device(&self) -> &Device {
-        self.device
-    }
-
     /// `name`: a linear layer from `d_input` to `d_output`.
     pub fn linear(&self, name: &str, d_input: usize, d_output: usize, bias: bool) -> Linear {
         let init = self.enter(name);
@@ -123,7 +118,7 @@ impl<'a> Init<'a> {
     }
 
     /// A generator of its own for the current name.
-    pub fn rng(&self) -> ChaCha8Rng {
+    fn rng(&self) -> ChaCha8Rng {
         let mut hasher = Sha256::new();
         hasher.update(self.seed.to_le_bytes());
         hasher.update(self.path.as_bytes());

@@ -134,7 +134,6 @@ impl BertInput {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use crate::{BertConfig, BertForSequenceClassification, NoHooks};

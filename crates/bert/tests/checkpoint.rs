@@ -411,5 +411,26 @@ fn a_truncated_file_is_refused() {
 fn a_folder_without_weights_says_what_it_lacks() {
     let folder = tempfile::tempdir().unwrap();
     let message = load(folder.path()).unwrap_err();
-    assert!(message.contains("expected model.safetensors or pytorch_model.bin"), "{message}");
+    assert!(message.contains("no weights: expected model.safetensors or"), "{message}");
+}
+
+#[test]
+fn weights_in_several_files_are_refused_where_transformers_takes_them() {
+    let folder = changed(|_| ());
+    let write = |name: &str| fs_err::write(folder.path().join(name), "{}").unwrap();
+    let remove = |name: &str| fs_err::remove_file(folder.path().join(name)).unwrap();
+    let refused = |index: &str| {
+        let message = load(folder.path()).unwrap_err();
+        assert!(message.contains(&format!("{index}: weights in several files")), "{message}");
+    };
+    write("model.safetensors.index.json");
+    write("pytorch_model.bin.index.json");
+    // A single file comes before either.
+    load(folder.path()).unwrap();
+    remove("model.safetensors");
+    write("pytorch_model.bin");
+    refused("model.safetensors.index.json");
+    remove("model.safetensors.index.json");
+    remove("pytorch_model.bin");
+    refused("pytorch_model.bin.index.json");
 }

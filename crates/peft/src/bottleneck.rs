@@ -125,8 +125,13 @@ impl BottleneckConfig {
         Some(reduced(hidden_size, *factor).max(1))
     }
 
-    /// Refuses layers that a model of so many layers does not have.
-    pub(crate) fn check_layers(&self, num_hidden_layers: usize) -> Result<(), PeftError> {
+    /// Refuses layers that a model of this size does not have, and an invertible block so narrow that
+    /// nothing goes through its networks.
+    pub(crate) fn check_size(
+        &self,
+        hidden_size: usize,
+        num_hidden_layers: usize,
+    ) -> Result<(), PeftError> {
         let left_out = self.leave_out.iter().map(|layer| ("leave_out", layer));
         let own = self.layer_reduction_factors.keys();
         let own = own.map(|layer| ("layer_reduction_factors", layer));
@@ -137,7 +142,20 @@ impl BottleneckConfig {
                 return Err(PeftError::Value { key, message });
             }
         }
-        Ok(())
+        // The narrower half of the hidden states.
+        let half = hidden_size / 2;
+        match self.invertible.map(|invertible| invertible.reduction_factor) {
+            // Deviation: AdapterHub makes such a network, which gives a bias and no more.
+            Some(factor) if reduced(half, factor) == 0 => Err(PeftError::Value {
+                key: "inv_adapter_reduction_factor",
+                message: format!(
+                    "expected a number from {:e} to {half}, half of the model's `hidden_size`, \
+                     found {factor:e}",
+                    FACTORS.start()
+                ),
+            }),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn check(&self) -> Result<(), PeftError> {
@@ -297,10 +315,10 @@ mod tests {
         };
         let sizes: Vec<_> = (0..4).map(|layer| config.bottleneck_size(768, layer)).collect();
         assert_eq!(sizes, [Some(96), None, Some(48), Some(1)]);
-        assert!(config.check_layers(4).is_ok());
-        let message = config.check_layers(3).unwrap_err().to_string();
+        assert!(config.check_size(768, 4).is_ok());
+        let message = config.check_size(768, 3).unwrap_err().to_string();
         assert!(message.contains("layer_reduction_factors") && message.ends_with("found 3"));
-        let message = config.check_layers(1).unwrap_err().to_string();
+        let message = config.check_size(768, 1).unwrap_err().to_string();
         assert!(message.contains("`leave_out`"), "{message}");
     }
 

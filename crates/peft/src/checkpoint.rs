@@ -122,7 +122,7 @@ impl PeftModel {
     /// The names in the library of the parameters that a checkpoint holds.
     fn saved_names(&self) -> BTreeSet<String> {
         let trainable: BTreeSet<String> = self.trainable_paths().into_iter().collect();
-        let saved = crate::model::paths(self).into_iter().filter(|path| {
+        let saved = crate::parameters::paths(self).into_iter().filter(|path| {
             !path.starts_with("base.bert.")
                 || trainable.contains(path)
                 || self.replaced.contains(path)

@@ -180,12 +180,40 @@ pub(crate) fn fusion_name(children: &[Composition]) -> String {
 /// Names become parts of tensor names and of file names.
 pub(crate) fn check_name(name: &str) -> Result<(), PeftError> {
     let valid = |character: char| character.is_alphanumeric() || matches!(character, '_' | '-');
-    if !name.is_empty() && name.chars().all(valid) {
-        Ok(())
-    } else {
-        Err(PeftError::Name(name.into()))
+    if name.is_empty() || !name.chars().all(valid) {
+        return Err(PeftError::Name(name.into()));
     }
+    // The library's `add_adapter` fails of these, so that no file with such a name could be loaded.
+    if MODULE_DICT.split(' ').any(|attribute| attribute == name) {
+        return Err(PeftError::AttributeName(name.into()));
+    }
+    Ok(())
 }
+
+/// `dir(torch.nn.ModuleDict())` of torch 2.11 in Python 3.11, sorted.
+const MODULE_DICT: &str = "\
+    T_destination __annotations__ __call__ __class__ __contains__ __delattr__ __delitem__ __dict__ \
+    __dir__ __doc__ __eq__ __format__ __ge__ __getattr__ __getattribute__ __getitem__ __getstate__ \
+    __gt__ __hash__ __init__ __init_subclass__ __iter__ __le__ __len__ __lt__ __module__ __ne__ \
+    __new__ __reduce__ __reduce_ex__ __repr__ __setattr__ __setitem__ __setstate__ __sizeof__ \
+    __str__ __subclasshook__ __weakref__ _apply _backward_hooks _backward_pre_hooks _buffers \
+    _call_impl _compiled_call_impl _forward_hooks _forward_hooks_always_called \
+    _forward_hooks_with_kwargs _forward_pre_hooks _forward_pre_hooks_with_kwargs \
+    _get_backward_hooks _get_backward_pre_hooks _get_name _is_full_backward_hook \
+    _load_from_state_dict _load_state_dict_post_hooks _load_state_dict_pre_hooks \
+    _maybe_warn_non_full_backward_hook _modules _named_members _non_persistent_buffers_set \
+    _parameters _register_load_state_dict_pre_hook _register_state_dict_hook \
+    _replicate_for_data_parallel _save_to_state_dict _slow_forward _state_dict_hooks \
+    _state_dict_pre_hooks _version _wrapped_call_impl add_module apply bfloat16 buffers \
+    call_super_init children clear compile cpu cuda double dump_patches eval extra_repr float \
+    forward get_buffer get_extra_state get_parameter get_submodule half ipu items keys \
+    load_state_dict modules mtia named_buffers named_children named_modules named_parameters \
+    parameters pop register_backward_hook register_buffer register_forward_hook \
+    register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook \
+    register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module \
+    register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ \
+    set_extra_state set_submodule share_memory state_dict to to_empty train training type update \
+    values xpu zero_grad";
 
 /// Most blocks within one another.
 const MAX_DEPTH: usize = 32;
@@ -280,6 +308,13 @@ mod tests {
             ("", "name is missing"),
             ("Fuse(a/b)", "expected an adapter's name"),
             ("..", "expected an adapter's name"),
+            (
+                "Stack(ko, train)",
+                "`torch.nn.ModuleDict`, which has an attribute `train` of its own",
+            ),
+            ("_modules", "an attribute `_modules`"),
+            ("zero_grad", "an attribute `zero_grad`"),
+            ("T_destination", "an attribute `T_destination`"),
             (&"Stack(a, Fuse(b, ".repeat(100_000), "too many blocks within one another"),
         ] {
             let message = Composition::parse(text).unwrap_err().to_string();

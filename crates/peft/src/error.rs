@@ -39,6 +39,13 @@ pub enum PeftError {
          white space"
     )]
     Name(String),
+    /// A name that AdapterHub's library cannot give to an adapter.
+    #[error(
+        "`{0}`: expected a name that AdapterHub's library can give to an adapter: there adapters are \
+         modules of a `torch.nn.ModuleDict`, which has an attribute `{0}` of its own; take another \
+         name"
+    )]
+    AttributeName(String),
     /// An adapter of that name is there already.
     #[error("`{0}`: there is an adapter of this name already")]
     Taken(String),

@@ -8,8 +8,8 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
 
-use crate::model::paths;
 use crate::names::{is_transposed, transpose};
+use crate::parameters::paths;
 use crate::{PeftError, PeftModel};
 
 /// Stands before the name of a tensor without a place, which may be a parameter's path by chance; no

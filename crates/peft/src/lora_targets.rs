@@ -70,10 +70,7 @@ impl TargetModules {
         name: &str,
     ) -> Result<bool, PeftError> {
         match self {
-            Self::List(targets) => Ok(targets.iter().any(|target| {
-                name == target
-                    || name.strip_suffix(target.as_str()).is_some_and(|n| n.ends_with('.'))
-            })),
+            Self::List(targets) => Ok(targets.iter().any(|target| is_end(target, name))),
             Self::Regex(pattern) => full_match(key, pattern, pattern, name),
             Self::AllLinear => {
                 Ok(matches!(site, LoraSite::Linear(site) if site != LinearSite::Classifier))
@@ -108,6 +105,11 @@ impl TargetModules {
             _ => hint.into(),
         }
     }
+}
+
+/// Whether a name of a list takes a layer: it is the layer's, or the end of it.
+pub(crate) fn is_end(target: &str, name: &str) -> bool {
+    name.strip_suffix(target).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// The layers of a model that are targeted, in transformers' order.

@@ -3,7 +3,8 @@ use burn::tensor::{Int, Tensor};
 use nsmc_bert::{BertConfig, BertForMaskedLm, BertForSequenceClassification, BertInput, Init};
 
 use crate::adapters::ModelSize;
-use crate::model::{paths, train_only};
+use crate::model::train_only;
+use crate::parameters::paths;
 use crate::{Adapters, BottleneckConfig, Composition, LoadOptions, PeftError, PeftModel};
 
 /// A masked language model with a bottleneck adapter in it: how language adapters are trained

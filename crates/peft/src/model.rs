@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
+use burn::module::{Module, ModuleMapper, Param, ParamGroup};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use nsmc_bert::{
@@ -10,6 +10,7 @@ use nsmc_bert::{
 use nsmc_ops::LayerNorm;
 
 use crate::adapters::ModelSize;
+use crate::parameters::paths;
 use crate::{
     Adapters, BottleneckConfig, ClassificationHead, Composition, FusionConfig, Lora, LoraConfig,
     ParameterCounts, PeftError, Trains,
@@ -95,7 +96,8 @@ impl PeftModel {
         }
         let device = self.device();
         let init = Init::new(seed, 0.02, &device);
-        self.adapters.lora = Some(Lora::new(config, &self.base, &self.bert, &init.enter("lora"))?);
+        self.adapters.lora =
+            Some(Lora::new(config, &mut self.base, &self.bert, &init.enter("lora"))?);
         Ok(())
     }
 
@@ -302,26 +304,4 @@ impl ModuleMapper for OwnParameters {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         param.init_mapper(|value| value)
     }
-}
-
-/// The path of every parameter of a module.
-pub(crate) fn paths<M: Module>(module: &M) -> Vec<String> {
-    struct Paths {
-        path: Vec<String>,
-        paths: Vec<String>,
-    }
-    impl ModuleVisitor for Paths {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.path.push(name.into());
-        }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<D>>) {
-            self.paths.push(self.path.join("."));
-        }
-    }
-    let mut visitor = Paths { path: Vec::new(), paths: Vec::new() };
-    module.visit(&mut visitor);
-    visitor.paths
 }

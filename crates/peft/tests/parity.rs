@@ -647,6 +647,7 @@ fn a_module_that_is_saved_whole_is_read_beside_lora_on_others() {
     let mut config: serde_json::Value =
         serde_json::from_str(&fs_err::read_to_string(&path).unwrap()).unwrap();
     config["modules_to_save"] = serde_json::json!(["layer.1", "classifier", "score"]);
+    config["target_modules"] = serde_json::json!(["query", "value"]);
     config["layers_to_transform"] = serde_json::json!([]);
     fs_err::write(&path, config.to_string()).unwrap();
 
@@ -677,14 +678,14 @@ fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
-fn merged_weights_give_the_same_logits_and_unmerge() {
+fn merged_weights_give_the_same_logits() {
     let device = Device::flex();
     for case in cases() {
         let model = model(&case, &device);
-        let Some(lora) = &model.adapters.lora else {
+        if model.adapters.lora.is_none() {
             assert!(model.merged().is_err());
             continue;
-        };
+        }
         let merged = PeftModel::new(model.merged().unwrap(), model.config());
         let mut moved = 0.0f32;
         for index in 0..case.batches() {
@@ -697,17 +698,6 @@ fn merged_weights_give_the_same_logits_and_unmerge() {
         }
         // The updates are no small matter, so that leaving them out would show.
         assert!(moved > 10.0 * output(), "{}: {moved:e}", case.name);
-        match lora.unmerge(merged.base.clone()) {
-            Err(error) => assert!(case.name.contains("dora"), "{error}"),
-            Ok(unmerged) => {
-                let (unmerged, before) =
-                    (nsmc_bert::state_dict(&unmerged), nsmc_bert::state_dict(&model.base));
-                for (name, data) in before {
-                    let what = format!("{}: {name}", case.name);
-                    assert_close(&what, &values(&unmerged[&name]), &values(&data), 1e-6);
-                }
-            }
-        }
     }
 }
 

@@ -83,7 +83,7 @@ impl Adapters {
         self.adapter(self.active.as_ref()?.first())?.invertible.as_ref()
     }
 
-    fn module(&self, name: &str, site: SublayerSite) -> Option<&BottleneckAdapter> {
+    pub(super) fn module(&self, name: &str, site: SublayerSite) -> Option<&BottleneckAdapter> {
         let adapter = self.adapter(name)?;
         match site {
             SublayerSite::Attention(layer) => adapter.layer[layer].attention.as_ref(),

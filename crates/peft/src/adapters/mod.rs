@@ -1,7 +1,7 @@
 mod forward;
 
 use burn::module::Module;
-use nsmc_bert::Init;
+use nsmc_bert::{Init, SublayerSite};
 
 use crate::composition::{check_name, fusion_name};
 use crate::{
@@ -84,7 +84,7 @@ impl Adapters {
     ) -> Result<(), PeftError> {
         check_name(name)?;
         config.check()?;
-        config.check_layers(size.num_hidden_layers)?;
+        config.check_size(size.hidden_size, size.num_hidden_layers)?;
         if self.adapter(name).is_some() {
             return Err(PeftError::Taken(name.into()));
         }
@@ -197,9 +197,39 @@ impl Adapters {
                     ));
                 }
             }
+            for fuse in composition.fuse_blocks() {
+                if let Some(message) = self.absent_block(fuse) {
+                    return error(message);
+                }
+            }
         }
         self.active = active;
         Ok(())
+    }
+
+    /// Says where a `Fuse` has a block for a child of which no adapter is there: in its place AdapterHub
+    /// fuses what the adapter before the `Fuse` gave, and fails if there is none.
+    fn absent_block(&self, fuse: &Composition) -> Option<String> {
+        let Composition::Fuse(children) = fuse else { return None };
+        let last = self.adapter(fuse.last())?;
+        for layer in 0..last.layer.len() {
+            for site in [SublayerSite::Attention(layer), SublayerSite::FeedForward(layer)] {
+                let is_here = |name: &str| self.module(name, site).is_some();
+                let absent = children.iter().find(|child| {
+                    !matches!(child, Composition::Single(_))
+                        && !child.names().into_iter().any(is_here)
+                });
+                if let Some(block) = absent.filter(|_| is_here(&last.name)) {
+                    return Some(format!(
+                        "expected an adapter of `{block}` in every layer that the last of `{fuse}`, \
+                         `{}`, is in: none is in layer {layer}; take the layer out of the \
+                         `leave_out` of one of them, or into that of `{}`",
+                        last.name, last.name
+                    ));
+                }
+            }
+        }
+        None
     }
 
     pub(crate) fn no_adapter(&self, name: &str) -> String {
@@ -255,7 +285,7 @@ impl Fusion {
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
-    use nsmc_bert::{BertConfig, BertForSequenceClassification, BertInput, SublayerSite};
+    use nsmc_bert::{Activation, BertConfig, BertForSequenceClassification, BertInput};
 
     use super::*;
     use crate::PeftModel;
@@ -320,5 +350,66 @@ mod tests {
         let mut adapters = model(without(&[]), BottleneckConfig::houlsby(2.0));
         let message = fuse(&mut adapters, ["a", "b"]).unwrap_err();
         assert!(message.contains("not at the same places (`mh_adapter`"), "{message}");
+    }
+
+    #[test]
+    fn a_fusion_over_a_stack_that_is_not_where_its_last_adapter_is_is_refused() {
+        // Layers that are left out of `x`, `a` and `b`.
+        for (layers, is_refused) in [
+            ([&[1][..], &[1], &[]], true),
+            ([&[1], &[], &[]], false),
+            ([&[], &[1], &[]], false),
+            // Where the last is not, nothing is fused.
+            ([&[1], &[1], &[1]], false),
+        ] {
+            let [x, a, b] = layers.map(without);
+            let mut model = model(a, b);
+            for (name, config) in [("ko", without(&[])), ("x", x)] {
+                model.add_adapter(name, &config, 5).unwrap();
+            }
+            fuse(&mut model, ["a", "b"]).unwrap();
+            for setup in ["Fuse(Stack(x, a), b)", "Stack(ko, Fuse(Stack(x, a), b))"] {
+                let set = model.set_active(Some(Composition::parse(setup).unwrap()));
+                match set {
+                    Ok(()) => assert!(!is_refused, "{setup}: {layers:?}"),
+                    Err(error) => {
+                        let message = error.to_string();
+                        assert!(is_refused, "{message}");
+                        for expected in
+                            [setup, "adapter of `Stack(x, a)`", "`b`, is in: none is in layer 1"]
+                        {
+                            assert!(message.contains(expected), "{expected}\nis not in\n{message}");
+                        }
+                        assert_eq!(model.adapters.active(), None);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_invertible_block_that_would_be_empty_is_refused() {
+        // Its networks have halves of 8 for their input.
+        let mut adapters = model(without(&[]), without(&[]));
+        for (reduction_factor, is_refused) in [(4.0, false), (4.5, true), (1e6, true)] {
+            let invertible =
+                crate::InvertibleConfig { reduction_factor, non_linearity: Activation::Relu };
+            let config = BottleneckConfig {
+                invertible: Some(invertible),
+                ..BottleneckConfig::pfeiffer(2.0)
+            };
+            match adapters.add_adapter("inv", &config, 0) {
+                Ok(()) => assert!(!is_refused, "{reduction_factor}"),
+                Err(error) => {
+                    let message = error.to_string();
+                    assert!(is_refused, "{message}");
+                    let expected =
+                        "`inv_adapter_reduction_factor`: expected a number from 1e-3 to 4,";
+                    assert!(message.starts_with(expected), "{message}");
+                    assert!(message.ends_with(&format!("found {reduction_factor:e}")), "{message}");
+                }
+            }
+            adapters.adapters.bottlenecks.truncate(2);
+        }
     }
 }

@@ -1,35 +1,10 @@
+//! Where the base's layers are, in one list for those who look and those who change.
+
 use burn::nn::{Embedding, Linear};
 use nsmc_bert::{BertForSequenceClassification, EmbeddingSite, LinearSite};
 
-use crate::PeftError;
-
-/// The base's layer at a site.
+/// The base's layer at a site; none is the pooler's of a model without.
 pub(super) fn linear(
-    base: &BertForSequenceClassification,
-    site: LinearSite,
-) -> Result<&Linear, PeftError> {
-    let layer = |index: usize| &base.bert.encoder.layer[index];
-    Ok(match site {
-        LinearSite::Query(index) => &layer(index).attention.self_attention.query,
-        LinearSite::Key(index) => &layer(index).attention.self_attention.key,
-        LinearSite::Value(index) => &layer(index).attention.self_attention.value,
-        LinearSite::AttentionOutput(index) => &layer(index).attention.output.dense,
-        LinearSite::Intermediate(index) => &layer(index).intermediate.dense,
-        LinearSite::Output(index) => &layer(index).output.dense,
-        LinearSite::Classifier => &base.classifier,
-        LinearSite::Pooler => match &base.bert.pooler {
-            Some(pooler) => &pooler.dense,
-            None => {
-                return Err(PeftError::Value {
-                    key: "target_modules",
-                    message: "the model has no pooler".into(),
-                });
-            }
-        },
-    })
-}
-
-pub(super) fn linear_mut(
     base: &mut BertForSequenceClassification,
     site: LinearSite,
 ) -> Option<&mut Linear> {
@@ -47,16 +22,7 @@ pub(super) fn linear_mut(
 }
 
 /// The base's embedding table at a site.
-pub(super) fn embedding(base: &BertForSequenceClassification, site: EmbeddingSite) -> &Embedding {
-    let embeddings = &base.bert.embeddings;
-    match site {
-        EmbeddingSite::Word => &embeddings.word_embeddings,
-        EmbeddingSite::Position => &embeddings.position_embeddings,
-        EmbeddingSite::TokenType => &embeddings.token_type_embeddings,
-    }
-}
-
-pub(super) fn embedding_mut(
+pub(super) fn embedding(
     base: &mut BertForSequenceClassification,
     site: EmbeddingSite,
 ) -> &mut Embedding {

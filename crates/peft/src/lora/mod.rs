@@ -24,10 +24,11 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// New updates for the targeted layers of `base`; at first they change nothing.
+    /// New updates for the targeted layers of `base`, which is only looked at; at first they change
+    /// nothing.
     pub(crate) fn new(
         config: &LoraConfig,
-        base: &BertForSequenceClassification,
+        base: &mut BertForSequenceClassification,
         bert: &BertConfig,
         init: &Init<'_>,
     ) -> Result<Self, PeftError> {
@@ -36,7 +37,11 @@ impl Lora {
             let init = init.enter(target.site.name());
             match target.site {
                 LoraSite::Linear(site) => {
-                    let linear = base_layers::linear(base, site)?;
+                    let linear =
+                        base_layers::linear(base, site).ok_or_else(|| PeftError::Value {
+                            key: "target_modules",
+                            message: "the model has no pooler".into(),
+                        })?;
                     lora.linear.push(LoraLinear::new(config, target, site, linear, &init));
                 }
                 LoraSite::Embedding(site) => {

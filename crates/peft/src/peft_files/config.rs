@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use super::CONFIG;
 use crate::bundle::Bundle;
+use crate::lora_targets::is_end;
 use crate::{Bias, LoraConfig, LoraSite, PeftError, TargetModules};
 
 /// The library version whose files are written.
@@ -161,26 +162,46 @@ impl PeftFile {
         self.modules.iter().any(|module| name.contains(&format!(".{module}.")))
     }
 
-    /// The file; `sites` are the layers that `all-linear` stands for.
+    /// `target_modules` by which PEFT adapts these layers and meets no other module: names that all
+    /// are of these layers, as they are written, or else the layers in full.
+    ///
+    /// PEFT asks every module by its name, and refuses one that is no layer: a regular expression
+    /// that fits here may take a LayerNorm there, too, as the name `output` does. A name that takes a
+    /// layer takes nothing else, for it ends as a layer's does. And where `layers_to_transform` stands
+    /// beside twenty names or more PEFT shortens these first, and then takes none of them to be in
+    /// full.
+    fn written_targets<'a>(&'a self, sites: &'a [String]) -> &'a [String] {
+        match &self.lora.target_modules {
+            TargetModules::List(names)
+                if self.lora.layers_to_transform.is_none()
+                    && names.iter().all(|name| sites.iter().any(|site| is_end(name, site))) =>
+            {
+                names
+            }
+            _ => sites,
+        }
+    }
+
+    /// The file; `sites` are the layers that LoRA is on.
     pub(super) fn json(&self, base_model: &str, sites: &[String]) -> Value {
         let lora = &self.lora;
-        let written = |targets: &TargetModules| match targets {
-            TargetModules::List(names) => Some(json!(names)),
-            TargetModules::Regex(pattern) => Some(json!(pattern)),
-            TargetModules::AllLinear => None,
+        let exclude_modules = match &lora.exclude_modules {
+            Some(TargetModules::List(names)) => json!(names),
+            Some(TargetModules::Regex(pattern)) => json!(pattern),
+            Some(TargetModules::AllLinear) | None => Value::Null,
         };
         json!({
             "alpha_pattern": lora.alpha_pattern,
             "auto_mapping": null,
             "base_model_name_or_path": base_model,
             "bias": self.bias,
-            "exclude_modules": lora.exclude_modules.as_ref().and_then(written),
+            "exclude_modules": exclude_modules,
             "fan_in_fan_out": false,
             "inference_mode": true,
             "init_lora_weights": true,
             "layer_replication": null,
             "layers_pattern": null,
-            "layers_to_transform": lora.layers_to_transform,
+            "layers_to_transform": null,
             "loftq_config": {},
             "lora_alpha": lora.alpha,
             "lora_bias": false,
@@ -193,7 +214,7 @@ impl PeftFile {
             "r": lora.rank,
             "rank_pattern": lora.rank_pattern,
             "revision": null,
-            "target_modules": written(&lora.target_modules).unwrap_or_else(|| json!(sites)),
+            "target_modules": self.written_targets(sites),
             "target_parameters": null,
             "task_type": "SEQ_CLS",
             "trainable_token_indices": null,
@@ -281,6 +302,51 @@ mod tests {
         let written = file.json("base", &sites);
         assert_eq!(written["target_modules"], json!(sites));
         assert_eq!(written["exclude_modules"], json!("all-linear"));
+    }
+
+    #[test]
+    fn targets_that_peft_reads_otherwise_are_written_in_full() {
+        let in_full = |layers: std::ops::Range<usize>, modules: &[&str]| -> Vec<String> {
+            layers
+                .flat_map(|layer| {
+                    modules.iter().map(move |name| format!("bert.encoder.layer.{layer}.{name}"))
+                })
+                .collect()
+        };
+        let attention = ["query", "key", "value"].map(|name| format!("attention.self.{name}"));
+        let attention: Vec<&str> = attention.iter().map(String::as_str).collect();
+        let query_and_value = in_full(0..12, &[attention[0], attention[2]]);
+        let first = json!([0]);
+        for (targets, layers_to_transform, expected) in [
+            // Of twenty names or more PEFT takes the ends, and of these those in layer 0.
+            (json!(query_and_value), first.clone(), query_and_value.clone()),
+            (json!(["query"]), first, in_full(0..1, &attention[..1])),
+            // These take modules, too, that are no layers.
+            (
+                json!(".*attention.*"),
+                Value::Null,
+                in_full(0..12, &[&attention[..], &["attention.output.dense"]].concat()),
+            ),
+            (json!(["key", "output", "LayerNorm"]), Value::Null, in_full(0..12, &attention[1..2])),
+        ] {
+            let mut given = config("target_modules", targets);
+            given["layers_to_transform"] = layers_to_transform;
+            given["rank_pattern"] = json!({"layer.0.attention.self.query": 2});
+            let lora = PeftFile::from_json(&given).unwrap();
+            let layers = lora.lora.layers(12).unwrap();
+            let sites: Vec<String> = layers.iter().map(|layer| layer.site.name()).collect();
+            assert_eq!(sites, expected);
+            let written = lora.json("base", &sites);
+            assert_eq!(written["target_modules"], json!(expected));
+            assert_eq!(written["layers_to_transform"], Value::Null);
+            let read = PeftFile::from_json(&written).unwrap();
+            assert_eq!(read.lora.layers(12).unwrap(), layers);
+        }
+        let names = json!(["self.query", "bert.encoder.layer.0.attention.self.value"]);
+        let kept = PeftFile::from_json(&config("target_modules", names.clone())).unwrap();
+        let layers = kept.lora.layers(2).unwrap();
+        let sites: Vec<String> = layers.into_iter().map(|layer| layer.site.name()).collect();
+        assert_eq!(kept.json("base", &sites)["target_modules"], names);
     }
 
     #[test]

@@ -78,7 +78,8 @@ impl PeftModel {
         Ok(lora)
     }
 
-    /// Writes LoRA into `folder`, with the classifier and whatever else of the base trained.
+    /// Writes LoRA into `folder`, with the classifier and whatever else of the base trained. Targets
+    /// that PEFT would read otherwise are written as the layers that they are here, in full.
     ///
     /// `base_model` is what PEFT loads beneath it: a name on the Hugging Face hub or a path.
     pub fn save_peft(&self, base_model: &str, folder: &Path) -> Result<(), PeftError> {
