@@ -68,26 +68,44 @@ fn texts(workspace: &Workspace, study: &Study, runs: &Path) -> Result<BTreeMap<S
         ));
         return Ok(BTreeMap::new());
     };
-    let content = fs_err::read(&path)?;
-    // As a run reads it; what was tested is known to be well formed.
+    texts_in(&fs_err::read(&path)?, data, &wanted)
+}
+
+/// The texts of these reviews in a file, read as a run reads it; what was tested is known to be well
+/// formed.
+fn texts_in(
+    content: &[u8],
+    data: &DataConfig,
+    wanted: &BTreeSet<String>,
+) -> Result<BTreeMap<String, String>> {
+    let mut format = csv::ReaderBuilder::new();
     let delimiter = data.delimiter.as_bytes().first().copied().unwrap_or_default();
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(delimiter)
-        .quoting(data.quoting)
-        .flexible(true)
-        .from_reader(content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&content));
-    let header = reader.headers()?;
+    format.delimiter(delimiter).quoting(data.quoting).flexible(true);
+    if !data.quoting {
+        // There a line is a row, and a carriage return in it a character like any other.
+        format.terminator(csv::Terminator::Any(b'\n'));
+    }
+    let mut reader = format.from_reader(content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content));
+    let fields = |row: &csv::StringRecord| -> Vec<String> {
+        let mut fields: Vec<String> = row.iter().map(str::to_owned).collect();
+        // Before the line break it is a part of that.
+        if let Some(last) = fields.last_mut().filter(|last| !data.quoting && last.ends_with('\r')) {
+            last.pop();
+        }
+        fields
+    };
+    let header = fields(reader.headers()?);
     let column = |name: &str| header.iter().position(|found| found == name);
     let (Some(id), Some(text)) = (column(&data.id_column), column(&data.text_column)) else {
         return Ok(BTreeMap::new());
     };
     let mut texts = BTreeMap::new();
     for row in reader.records() {
-        let row = row?;
+        let row = fields(&row?);
         if let (Some(id), Some(text)) = (row.get(id), row.get(text))
             && wanted.contains(id)
         {
-            texts.insert(id.to_owned(), text.to_owned());
+            texts.insert(id.clone(), text.clone());
         }
     }
     Ok(texts)
@@ -150,6 +168,30 @@ mod tests {
     use super::*;
     use crate::fabricated;
     use crate::grid::tests::World;
+
+    #[test]
+    fn a_text_is_quoted_to_its_end_whatever_ends_its_line() {
+        let mut data = fabricated::config("plain", 1000, 0).data;
+        let wanted = ["1", "2"].map(str::to_owned).into();
+        let columns = ["id\tlabel\tdocument", "document\tlabel\tid"];
+        for (header, rows) in [
+            (columns[0], ["1\t0\tone\rof two", "2\t1\t\"two\" \r of three"]),
+            (columns[1], ["one\rof two\t0\t1", "\"two\" \r of three\t1\t2"]),
+        ] {
+            for end in ["\n", "\r\n"] {
+                let content = [header, rows[0], rows[1], ""].join(end);
+                let texts = texts_in(content.as_bytes(), &data, &wanted).unwrap();
+                let found: Vec<(&str, &str)> =
+                    texts.iter().map(|(id, text)| (&**id, &**text)).collect();
+                let expected = [("1", "one\rof two"), ("2", "\"two\" \r of three")];
+                assert_eq!(found, expected, "{content:?}");
+            }
+        }
+        data.quoting = true;
+        let content = "id\tlabel\tdocument\r\n1\t0\t\"one\r\nof \"\"two\"\"\"\r\n";
+        let texts = texts_in(content.as_bytes(), &data, &wanted).unwrap();
+        assert_eq!(texts["1"], "one\r\nof \"two\"");
+    }
 
     /// Own data, which stand in no manifest.
     #[test]

@@ -53,10 +53,21 @@ pub(crate) fn run(workspace: &Workspace, args: &Results) -> Result<()> {
     }
     let (found, planned) =
         (collection.runs.len(), collection.runs.len() + collection.missing.len());
+    let (wanted, but_baselines) = match found {
+        0 => (planned, String::new()),
+        _ => (
+            planned - found,
+            format!(
+                " but {found} of baselines, which any `--set` of the training and any `--seeds` share; \
+                 what {} holds stays as it is",
+                folder.display()
+            ),
+        ),
+    };
     ensure!(
-        found > 0,
-        "none of the {planned} runs of `{}` is in {}; `{}` runs them. Runs that were made with other \
-         `--set`, `--seeds` or `--runs` are found with the same",
+        collection.written,
+        "none of the {wanted} runs of `{}` is in {}{but_baselines}; `{}` runs them. Runs that were \
+         made with other `--set`, `--seeds` or `--runs` are found with the same",
         profile.name,
         args.runs.display(),
         command("reproduce", &profile.name, &options, args.seeds)
@@ -104,7 +115,8 @@ fn keep_trials(plan: &grid::Plan, folder: &Path) -> Result<()> {
     for entry in fs_err::read_dir(&folder)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if !kept.iter().any(|kept| *kept == name) {
+        // A folder is none of ours.
+        if path.is_file() && !kept.iter().any(|kept| *kept == name) {
             fs_err::remove_file(&path)?;
         }
     }
@@ -147,7 +159,8 @@ pub(crate) fn present(
     report::write(workspace, &study, &runs, &path, None)?;
     let keeps = command("results", name, options, seeds);
     say(&format!("report: {}; `{keeps}` keeps all of it in results/{name}", path.display()));
-    if let Some(not_those) = not_the_papers(name, &options.set, &path) {
+    let not_those = not_the_papers(name, &options.set, &path);
+    if let Some(not_those) = not_those.filter(|_| !study.is_of_own_data()) {
         say(&not_those);
     }
     Ok(())
@@ -317,6 +330,45 @@ mod tests {
         assert_eq!(found, expected);
     }
 
+    /// A forgotten `--set`, or one too many, in a clone that has no runs: its baseline is there.
+    #[cfg(unix)]
+    #[test]
+    fn results_of_which_a_baseline_alone_is_found_stay_as_they_are() {
+        let world = crate::grid::tests::World::new();
+        let toy = fs_err::read_to_string(world.path("configs/toy.toml")).unwrap();
+        let toy = toy.split("[trials]").next().unwrap();
+        world.write(
+            "configs/own.toml",
+            &toy.replace("[grid]\n", "[grid]\nbaselines = [\"majority\"]\n"),
+        );
+        let results = |set: &str| {
+            let set: Vec<String> = set.split_whitespace().map(str::to_owned).collect();
+            let printed =
+                command("results", "own", &Options { set, ..world.options.clone() }, None);
+            let Command::Results(results) = parsed(&printed).command else { panic!("{printed}") };
+            run(&world.workspace, &results).map_err(|error| error.to_string())
+        };
+        let profile = world.workspace.profile("own").unwrap();
+        let made = grid::Plan::make(&world.workspace, &profile, &[1, 2], &world.options).unwrap();
+        made.jobs.iter().for_each(|job| world.leaves(&job.run.config));
+        results("").unwrap();
+        fs_err::remove_dir_all(world.path("runs")).unwrap();
+        let plan = || fs_err::read_to_string(world.path("results/own/plan.json")).unwrap();
+        let before = plan();
+        let error = results("training.num_train_epochs=3").unwrap_err();
+        for words in [
+            "of `own` is in runs but 2 of baselines, which any `--set` of the training",
+            "results/own holds stays as it is",
+            "reproduce --profile own --set training.num_train_epochs=3` runs them",
+        ] {
+            assert!(error.contains(words), "{words}\nis not in\n{error}");
+        }
+        assert_eq!(plan(), before);
+        // What was collected is a whole of its own.
+        results("").unwrap();
+        assert_eq!(plan(), before);
+    }
+
     /// Of an earlier training with the profile's own rate, which may not be what trials will choose.
     #[cfg(unix)]
     #[test]
@@ -357,8 +409,11 @@ mod tests {
         let Command::Results(results) = parsed(&printed).command else { panic!("{printed}") };
         run(&world.workspace, &results).unwrap();
         world.write("results/toy/trials/of-another-plan.json", "{}");
-        run(&world.workspace, &results).unwrap();
         let folder = world.path("results/toy/trials");
+        let others = folder.join(".ipynb_checkpoints");
+        fs_err::create_dir(&others).unwrap();
+        run(&world.workspace, &results).unwrap();
+        fs_err::remove_dir(others).unwrap();
         let mut found: Vec<String> = fs_err::read_dir(&folder)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
+use nsmc_eval::paragraph;
 use nsmc_eval::study::{Plan, Study, StudyTable};
 
 use crate::args::{Tables, Which};
@@ -38,7 +39,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Tables) -> Result<()> {
 /// Prints a table and how to read it.
 pub(crate) fn show(table: &StudyTable) {
     let StudyTable { title, note, table, .. } = table;
-    print(&format!("\n{}\n{}\n{}", title.en, table.english().terminal(None), note.en));
+    let note = paragraph(&note.en);
+    print(&format!("\n{}\n{}\n{note}", title.en, table.english().for_stdout()));
 }
 
 /// The study that is meant, and the folder it was read from.
@@ -81,6 +83,11 @@ fn collected(workspace: &Workspace, which: &Which) -> Result<Vec<(Study, PathBuf
             folders.push(path);
         }
     }
+    ensure!(
+        !folders.is_empty(),
+        "results/: expected a folder with a {}, found none; `cargo xtask results --profile NAME` makes it",
+        Plan::FILE
+    );
     folders.sort();
     folders.into_iter().map(|folder| Ok((Study::read_results(&folder)?, folder))).collect()
 }
@@ -142,6 +149,22 @@ mod tests {
     use crate::args::{Args, Command};
     use crate::fabricated;
 
+    fn tables(workspace: &Workspace, arguments: &[&str]) -> Result<(), String> {
+        let args = Args::parse_from([&["xtask", "tables"][..], arguments].concat());
+        let Command::Tables(args) = args.command else { panic!("another task") };
+        run(workspace, &args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn where_there_are_no_results_none_are_as_they_should_be() {
+        let root = tempfile::tempdir().unwrap();
+        fs_err::create_dir_all(root.path().join("results/lost")).unwrap();
+        for arguments in ["--check", "--write"] {
+            let error = tables(&Workspace::at(root.path()), &[arguments]).unwrap_err();
+            assert!(error.contains("expected a folder with a plan.json, found none"), "{error}");
+        }
+    }
+
     #[test]
     fn what_differs_from_the_runs_is_made_anew_without_them() {
         let root = tempfile::tempdir().unwrap();
@@ -159,11 +182,7 @@ mod tests {
         fs_err::create_dir_all(root.path().join("datasets")).unwrap();
         fs_err::write(root.path().join("datasets/manifest.toml"), "").unwrap();
 
-        let tables = |arguments: &[&str]| {
-            let args = Args::parse_from([&["xtask", "tables"][..], arguments].concat());
-            let Command::Tables(args) = args.command else { panic!("another task") };
-            run(&workspace, &args).map_err(|error| error.to_string())
-        };
+        let tables = |arguments: &[&str]| tables(&workspace, arguments);
         let error = tables(&["--check"]).unwrap_err();
         assert!(error.contains("`cargo xtask tables --write`"), "{error}");
         tables(&["--write"]).unwrap();

@@ -7,7 +7,9 @@ pub struct ConfusionMatrix {
 
 /// Precision, recall and F1 of one class, or their unweighted means over the classes.
 ///
-/// A ratio without a denominator is 0, as scikit-learn's default has it.
+/// A ratio without a denominator is 0, which is what scikit-learn's default comes to, but for its
+/// warning. Means are over every class there is; scikit-learn's, unless it is given `labels`, leave out
+/// those that are neither true nor predicted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClassMetrics {
     /// TP / (TP + FP).

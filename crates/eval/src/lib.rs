@@ -21,5 +21,5 @@ pub use paper::{PAPER, PaperRow};
 pub use prediction::{Prediction, Predictions};
 pub use report::{BatchMean, ClassificationReport};
 pub use results::{EvaluatedRun, paper_table, results_table};
-pub use table::{Table, minutes_and_seconds, with_thousands};
+pub use table::{Table, minutes_and_seconds, paragraph, with_thousands};
 pub use words::{BilingualTable, Words, method_words, size_words};

@@ -178,6 +178,15 @@ pub(crate) fn setting(config: &ExperimentConfig) -> String {
     format!("{} on {}, {} test reviews", model_words(config).en, data.dataset, data.test_size)
 }
 
+/// The data set that the paper's figures are of.
+pub(crate) const PAPER_DATASET: &str = "nsmc";
+
+/// Whether a [`setting`] is of the data set that the paper's figures are of: what is known of a cell
+/// without runs.
+pub(crate) fn names_papers_data(setting: &str) -> bool {
+    setting.contains(&format!(" on {PAPER_DATASET}, "))
+}
+
 /// [`setting`] as it is read, in both languages.
 pub(crate) fn setting_words(config: &ExperimentConfig) -> Words {
     let (model, dataset) = (model_words(config), &config.data.dataset);
@@ -210,7 +219,7 @@ pub(crate) fn paper_row(config: &ExperimentConfig) -> Option<&'static PaperRow> 
     let ModelConfig::Pretrained { name, .. } = &config.model else {
         return None;
     };
-    if name != "bert-base-multilingual-cased" || config.data.dataset != "nsmc" {
+    if name != "bert-base-multilingual-cased" || config.data.dataset != PAPER_DATASET {
         return None;
     }
     let Rows::Exactly(train_size) = config.data.train_size else {

@@ -1,5 +1,6 @@
-use comfy_table::presets::{ASCII_MARKDOWN, UTF8_FULL_CONDENSED};
+use comfy_table::presets::{ASCII_MARKDOWN, NOTHING, UTF8_FULL_CONDENSED};
 use comfy_table::{CellAlignment, ContentArrangement, TableStyle};
+use terminal_size::{Width, terminal_size_of};
 
 /// A table of text cells, shown on a terminal or as Markdown.
 #[derive(Clone, Debug, Default)]
@@ -26,13 +27,40 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// For a terminal; `width` columns wide if it is known.
-    pub fn terminal(&self, width: Option<u16>) -> String {
+    /// For stdout: within its width if it is a terminal.
+    pub fn for_stdout(&self) -> String {
+        self.within(width_of_stdout())
+    }
+
+    /// At most `width` characters wide, if there is a limit: cells are broken into lines, and where
+    /// they would be too narrow to read, each row is a list.
+    fn within(&self, width: Option<u16>) -> String {
+        /// What a column with its borders needs to be read.
+        const NARROW: u16 = 9;
         let mut table = self.build(UTF8_FULL_CONDENSED, str::to_owned);
-        if let Some(width) = width {
+        let Some(width) = width else { return table.to_string() };
+        // The first line is of characters that are one wide.
+        let natural = table.lines().next().map_or(0, |line| line.chars().count());
+        if natural <= usize::from(width) {
+            table.to_string()
+        } else if usize::from(width / NARROW) < self.header.len() {
+            self.lists()
+        } else {
             table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+            table.to_string()
         }
-        table.to_string()
+    }
+
+    /// Each row as its words, and beneath them a line per number.
+    fn lists(&self) -> String {
+        let rows = self.rows.iter().map(|row| {
+            let (words, numbers) = row.split_at(self.left);
+            let titles = self.header.iter().map(|title| title.replace('\n', " ")).skip(self.left);
+            let lines = titles.zip(numbers).filter(|(_, cell)| *cell != "–");
+            let lines = lines.map(|(title, cell)| format!("  {title}: {cell}"));
+            std::iter::once(words.join(", ")).chain(lines).collect::<Vec<_>>().join("\n")
+        });
+        rows.collect::<Vec<_>>().join("\n")
     }
 
     /// As Markdown.
@@ -97,6 +125,22 @@ impl Table {
         }
         table
     }
+}
+
+/// A paragraph for stdout: broken between words if it is a terminal.
+pub fn paragraph(text: &str) -> String {
+    let Some(width) = width_of_stdout() else { return text.to_owned() };
+    let mut table = comfy_table::Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    table.add_row([text]);
+    if let Some(column) = table.column_mut(0) {
+        column.set_padding((0, 0));
+    }
+    table.trim_fmt()
+}
+
+fn width_of_stdout() -> Option<u16> {
+    terminal_size_of(std::io::stdout()).map(|(Width(width), _)| width)
 }
 
 /// Text without what ends a cell of a Markdown table.
@@ -189,6 +233,25 @@ mod tests {
         assert!(header.starts_with(r"| method and a\|b "), "{header}");
         assert!(row.starts_with(r"| .*(query\|value)\\\|\\. |"), "{row}");
         assert!(row.ends_with("| first line second line third |"), "{row}");
-        assert!(table.terminal(None).contains("(query|value)"));
+        assert!(table.within(None).contains("(query|value)"));
+    }
+
+    #[test]
+    fn a_table_stays_within_its_terminal() {
+        let mut table = Table::new(["method", "accuracy", "95 %\ninterval", "paper"], 1);
+        table.push(["AdapterFusion, Fuse(ko, nsmc)", "0.7550", "0.7106 to 0.7946", "–"]);
+        let widest =
+            |text: &str| text.lines().map(|line| line.chars().count()).max().unwrap_or_default();
+        let whole = table.within(None);
+        let natural = widest(&whole);
+        assert_eq!(table.within(Some(natural as u16)), whole);
+        let broken = table.within(Some(50));
+        assert!(widest(&broken) <= 50 && broken.starts_with('┌'), "{broken}");
+        for word in ["AdapterFusion", "0.7550", "0.7106", "0.7946"] {
+            assert!(broken.contains(word), "{word} in {broken}");
+        }
+        let lists = "AdapterFusion, Fuse(ko, nsmc)\n  accuracy: 0.7550\n  \
+                     95 % interval: 0.7106 to 0.7946";
+        assert_eq!(table.within(Some(30)), lists);
     }
 }

@@ -14,6 +14,10 @@ use crate::{ConfigError, Document, MethodConfig, Origin, Problem, sha256_hex};
 /// The most encoder layers there may be.
 pub(crate) const MAX_LAYERS: usize = 256;
 
+/// The most passes over the training reviews: more than any training takes, and few enough for their
+/// steps to be counted.
+pub(crate) const MAX_EPOCHS: usize = 1_000_000;
+
 /// One run, fully resolved: everything that decides its result.
 ///
 /// Written to the run directory as `config.toml` and read back by `nsmc train`. Two runs with equal
@@ -545,7 +549,7 @@ fn read_data(data: &mut Reader<'_>) -> DataConfig {
 
 fn read_training(training: &mut Reader<'_>) -> TrainingConfig {
     TrainingConfig {
-        num_train_epochs: training.within("num_train_epochs", 1..),
+        num_train_epochs: training.within("num_train_epochs", 1..=MAX_EPOCHS),
         train_batch_size: training.within("train_batch_size", 1..),
         learning_rate: training
             .within("learning_rate", (Bound::Excluded(0.0), Bound::Included(1.0))),
@@ -729,6 +733,12 @@ metric_batch_size = 32
             ),
             ("seed = 42", "seed = -1", "`seed`: expected an integer from 0, found the integer -1"),
             (
+                "num_train_epochs = 4",
+                "num_train_epochs = 9223372036854775807",
+                "`training.num_train_epochs`: expected an integer from 1 to 1000000, found the \
+                 integer 9223372036854775807",
+            ),
+            (
                 "dataset = \"nsmc\"",
                 "dataset = 5",
                 "`data.dataset`: expected a string, found the integer 5; strings have quotes: `\"5\"`",
@@ -810,6 +820,8 @@ metric_batch_size = 32
         assert_eq!(labelled.recipe, "tuned");
         assert_eq!(read(&labelled.to_toml()).unwrap(), labelled);
         assert_eq!(labelled.identity(), config.identity());
+        let negative = COMPLETE.replace("weight_decay = 0.0", "weight_decay = -0.0");
+        assert_eq!(read(&negative).unwrap().identity(), config.identity());
         let mut other = config.clone();
         other.training.learning_rate = 5e-5;
         assert_ne!(other.identity(), config.identity());

@@ -70,7 +70,8 @@ impl Document {
         self.root.overlay(upper.root);
     }
 
-    /// Sets one dotted key from a `key=value` argument. The value is TOML; a bare word is a string.
+    /// Sets one dotted key from a `key=value` argument. The value is TOML; a bare word is a string. A
+    /// table is laid over what is there, and an empty one takes its place: it would change nothing.
     pub fn set(&mut self, assignment: &str) -> Result<(), ConfigError> {
         let (key, value) = assignment
             .split_once('=')
@@ -85,7 +86,11 @@ impl Document {
         };
         let node = parse(value)
             .unwrap_or_else(|| Node { value: Value::String(value.into()), origin: origin.clone() });
-        self.insert_at(parts(key), node);
+        let key = parts(key);
+        if matches!(&node.value, Value::Table(table) if table.is_empty()) {
+            self.remove(&key.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        self.insert_at(key, node);
         Ok(())
     }
 
@@ -342,5 +347,9 @@ mod tests {
             matches!(&lookup(&document, "a.list").value, Value::Array(items) if items.len() == 2)
         );
         assert!(matches!(document.set("no value"), Err(ConfigError::Override(_))));
+        for (value, left) in [("{ model = 1 }", 2), ("{}", 0)] {
+            document.set(&format!("model={value}")).unwrap();
+            assert_eq!(document.keys("model").len(), left, "{value}");
+        }
     }
 }

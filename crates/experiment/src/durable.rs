@@ -45,6 +45,10 @@ pub fn create_folder_durably(folder: &Path) -> Result<()> {
         return Ok(());
     }
     let parent = parent(folder);
+    if parent == folder {
+        // A root that is not there, or no path at all: it is in nothing that could be made.
+        return fs_err::create_dir(folder);
+    }
     create_folder_durably(parent)?;
     match fs_err::create_dir(folder) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
@@ -165,6 +169,11 @@ mod tests {
         // What is not there replaces nothing.
         assert!(rename_folder_durably(&from, &to).is_err());
         assert!(to.join("inner/deep/new").is_file());
+    }
+
+    #[test]
+    fn a_folder_that_is_in_none_is_an_error() {
+        assert!(create_folder_durably(Path::new("")).is_err());
     }
 
     #[test]

@@ -153,29 +153,36 @@ impl Profile {
             }
             upper.insert(key, node.clone());
         }
+        for assignment in assignments {
+            upper.set(assignment)?;
+        }
+        for (key, where_it_is) in [
+            ("seed", "`--seed`, or `seeds` in the profile's `[grid]`"),
+            ("recipe", "`--recipe`, or `recipes` in the profile's `[grid]`"),
+        ] {
+            if let Some(Node { origin, .. }) = upper.remove(&[key]) {
+                let message = format!("expected none here: it is {where_it_is}");
+                return Err(ConfigError::Problems(vec![Problem {
+                    origin,
+                    key: key.into(),
+                    message,
+                }]));
+            }
+        }
         let label = if cell.trial { trial_recipe(&cell.recipe) } else { cell.recipe.clone() };
         if !label.is_empty() {
             upper.insert_text("recipe", &label);
         }
-        for assignment in assignments {
-            upper.set(assignment)?;
-        }
-        if let Some(Node { origin, .. }) = upper.remove(&["seed"]) {
-            let message =
-                "expected none here: it is `--seed`, or `seeds` in the profile's `[grid]`";
+        let origin = Origin::Argument(format!("--seed {seed}"));
+        let Ok(number) = i64::try_from(seed) else {
+            let message = format!("expected an integer from 0 to {}, found {seed}", i64::MAX);
             return Err(ConfigError::Problems(vec![Problem {
                 origin,
                 key: "seed".into(),
-                message: message.into(),
+                message,
             }]));
-        }
-        upper.insert(
-            "seed",
-            Node {
-                value: Value::Integer(seed as i64),
-                origin: Origin::Argument(format!("--seed {seed}")),
-            },
-        );
+        };
+        upper.insert("seed", Node { value: Value::Integer(number), origin });
 
         let mut document = catalog.layer(&upper)?;
         catalog.find_sources(&mut upper)?;
@@ -511,6 +518,11 @@ invertible_non_linearity = "preset"
             };
             let seed = refused(&profile.cells[0], "seed=7");
             assert!(seed.contains("--set seed=7") && seed.contains("`--seed`"), "{seed}");
+            let recipe = refused(&profile.cells[0], "recipe=tuned");
+            assert!(
+                recipe.contains("--set recipe=tuned") && recipe.contains("`--recipe`"),
+                "{recipe}"
+            );
             let source = refused(&Cell::of("adapter"), "method.sources.kor.from=models/ko");
             assert!(
                 source.contains("method.sources.kor") && source.contains("ko, nsmc"),
@@ -522,6 +534,25 @@ invertible_non_linearity = "preset"
             let profile = Profile::read(path).unwrap();
             let error = profile.resolve(&profile.cells[0], 1, &[], catalog).unwrap_err();
             assert!(error.to_string().contains("toy.toml:1: `seed`"), "{error}");
+        });
+    }
+
+    #[test]
+    fn a_seed_is_one_that_a_configuration_can_hold() {
+        with_profile(PROFILE, |path, catalog| {
+            let profile = Profile::read(path).unwrap();
+            let most = i64::MAX as u64;
+            let resolve = |seed| profile.resolve(&profile.cells[0], seed, &[], catalog);
+            let config = resolve(most).unwrap();
+            let back = Document::parse(&config.to_toml(), Path::new("run.toml")).unwrap();
+            assert_eq!(ExperimentConfig::from_document(&back).unwrap().seed, most);
+            for seed in [most + 1, u64::MAX] {
+                let message = resolve(seed).unwrap_err().to_string();
+                let expected = format!(
+                    "--seed {seed}: `seed`: expected an integer from 0 to 9223372036854775807, found {seed}"
+                );
+                assert_eq!(message, expected);
+            }
         });
     }
 
@@ -804,6 +835,10 @@ lora = [{ "training.learning_rate" = 1e-3 }, { "training.learning_rate" = 2e-3, 
             let message = |set: &str| resolve("adapter", &[set]).unwrap_err().to_string();
             assert!(message("method.setup=Stack(fi, nsmc)").contains("`fi` is neither"));
             assert!(message("method.sources.ko.from=nowhere").contains("(ko/wiki@ukp), a folder"));
+
+            let plain = resolve("lora", &["method.rank_pattern={}"]).unwrap();
+            let MethodConfig::Lora(method) = &plain.method else { panic!() };
+            assert!(method.rank_pattern.is_empty(), "an empty table takes the place of another");
 
             let lora = resolve("lora", &["method.rank=4"]).unwrap();
             assert_eq!(lora.method.label(), "LoRA r=4");

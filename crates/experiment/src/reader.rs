@@ -349,7 +349,8 @@ impl FromNode for f64 {
     }
     fn from_node(node: &Node) -> Option<Self> {
         match node.value {
-            Value::Float(value) if value.is_finite() => Some(value),
+            // -0.0 is 0.0, and no other configuration.
+            Value::Float(value) if value.is_finite() => Some(value + 0.0),
             Value::Integer(value) => Some(value as f64),
             _ => None,
         }

@@ -16,7 +16,8 @@ pub(crate) fn fusion_attention(study: &Study) -> Vec<Figure> {
     attention_plots(study).into_iter().map(|(name, plot)| plot.figure(name)).collect()
 }
 
-/// One per list of adapters that is fused.
+/// One per list of adapters that is fused, and place that it is fused at: a model may have a fusion after
+/// both sub-layers of a layer, which attend each in their own way.
 fn attention_plots(study: &Study) -> Vec<(String, Plot)> {
     let mut plots = Vec::new();
     for panel in panels(study) {
@@ -25,25 +26,38 @@ fn attention_plots(study: &Study) -> Vec<(String, Plot)> {
             .flat_map(|cell| cell.finished())
             .flat_map(|run| &run.fusion_attention)
             .collect();
-        let mut lists: Vec<&[String]> = Vec::new();
-        for entry in &entries {
-            if !lists.contains(&entry.adapters.as_slice()) {
-                lists.push(&entry.adapters);
+        let mut lists: Vec<(&[String], &str)> = Vec::new();
+        for FusionAttention { adapters, place, .. } in &entries {
+            if !lists.contains(&(adapters, place)) {
+                lists.push((adapters, place));
             }
         }
-        for (index, adapters) in lists.into_iter().enumerate() {
-            let of_list = entries.iter().copied().filter(|entry| entry.adapters == adapters);
+        for (index, &(adapters, place)) in lists.iter().enumerate() {
+            let of_list =
+                |entry: &&FusionAttention| (&*entry.adapters, &*entry.place) == (adapters, place);
+            let of_list: Vec<&FusionAttention> = entries.iter().copied().filter(of_list).collect();
             let fused = format!("Fuse({})", adapters.join(", "));
+            let places = lists.iter().filter(|(other, _)| *other == adapters).count();
+            let place = if places > 1 { after(place) } else { words("", "") };
             let title = words(
-                format!("{}: {fused}", panel.title.en),
-                format!("{}: {fused}", panel.title.ko),
+                format!("{}: {fused}{}", panel.title.en, place.en),
+                format!("{}: {fused}{}", panel.title.ko, place.ko),
             );
             let further = if index == 0 { String::new() } else { format!("-{}", index + 1) };
-            let plot = attention_plot(title, adapters, &of_list.collect::<Vec<_>>());
+            let plot = attention_plot(title, adapters, &of_list);
             plots.push((format!("attention-{}{further}", panel.name), plot));
         }
     }
     plots
+}
+
+/// After which sub-layer a fusion stands, as the end of a title.
+fn after(place: &str) -> Words {
+    match place {
+        "attention" => words(", after attention", ", 어텐션 뒤"),
+        "output" => words(", after the feed-forward layer", ", 피드포워드 층 뒤"),
+        other => words(format!(", {other}"), format!(", {other}")),
+    }
 }
 
 fn attention_plot(title: Words, adapters: &[String], entries: &[&FusionAttention]) -> Plot {
@@ -159,5 +173,40 @@ pub(crate) mod tests {
         for (index, look) in looks.iter().enumerate() {
             assert!(!looks[..index].contains(look), "{look:?}");
         }
+    }
+
+    #[test]
+    fn what_stands_after_attention_is_not_averaged_with_what_stands_after_the_feed_forward_layer() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = fabricated::config("tuned", 1000, 0);
+        let fusion = fabricated::fusion(config.clone());
+        fabricated::run(folder.path(), &config, 0.8, 1.0);
+        fabricated::run(folder.path(), &fusion, 0.8, 1.0);
+        let entry = |layer: usize, place: &str, ko: f64| FusionAttention {
+            adapters: ["ko", "nsmc"].map(str::to_owned).into(),
+            layer,
+            place: place.into(),
+            mean: vec![ko, 1.0 - ko],
+            mean_first_token: vec![ko, 1.0 - ko],
+        };
+        let entries =
+            [0, 1].map(|layer| [entry(layer, "attention", 0.9), entry(layer, "output", 0.1)]);
+        let path = folder.path().join(fusion.run_id()).join("fusion_attention.json");
+        fs_err::write(path, serde_json::to_string(&entries.concat()).unwrap()).unwrap();
+        let plots = attention_plots(&Study::read_runs(folder.path(), None).unwrap());
+        let found: Vec<(&str, &str, f64)> = plots
+            .iter()
+            .map(|(name, plot)| (&**name, &*plot.title.en, plot.series[0].points[1].y))
+            .collect();
+        let expected = [
+            ("attention-1", "The tuned recipe: Fuse(ko, nsmc), after attention", 0.9),
+            (
+                "attention-1-2",
+                "The tuned recipe: Fuse(ko, nsmc), after the feed-forward layer",
+                0.1,
+            ),
+        ];
+        assert_eq!(found, expected);
+        assert!(plots[1].1.title.ko.ends_with("Fuse(ko, nsmc), 피드포워드 층 뒤"));
     }
 }

@@ -30,7 +30,8 @@ impl Said {
         2 * self.right > self.runs
     }
 
-    fn is_wrong(self) -> bool {
+    /// Whether most of the runs are wrong. Half of them may be right.
+    pub(crate) fn is_wrong(self) -> bool {
         2 * self.right < self.runs
     }
 

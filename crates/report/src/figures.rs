@@ -411,15 +411,19 @@ pub(crate) fn differences(study: &Study) -> Vec<Figure> {
 
 fn differences_caption(study: &Study) -> Words {
     let interval = words::interval(study);
+    let (hollow, hollow_ko) = match study.is_compared_with_the_paper() {
+        true => (" Hollow: the paper's difference.", " 속이 빈 표시는 논문에서의 차이입니다."),
+        false => ("", ""),
+    };
     words(
         format!(
             "Difference of mean accuracies, the first method less the second. Bars: {}. Right of the \
-             line, the first is ahead. Hollow: the paper's difference.",
+             line, the first is ahead.{hollow}",
             interval.en
         ),
         format!(
-            "평균 정확도의 차이(앞의 방법 − 뒤의 방법)입니다. 막대: {}. 선의 오른쪽이면 앞의 방법이 앞섭니다. 속이 빈 \
-             표시는 논문에서의 차이입니다.",
+            "평균 정확도의 차이(앞의 방법 − 뒤의 방법)입니다. 막대: {}. 선의 오른쪽이면 앞의 방법이 \
+             앞섭니다.{hollow_ko}",
             interval.ko
         ),
     )

@@ -12,6 +12,7 @@ mod page;
 mod palette;
 mod particle;
 mod plot;
+mod ranking;
 mod time;
 mod words;
 

@@ -9,6 +9,7 @@ use nsmc_eval::{
 };
 use nsmc_experiment::RunRecord;
 
+use crate::disagreement::Disagreement;
 use crate::figures::{Figure, Section, panels, sections};
 use crate::look::Looks;
 use crate::words::words;
@@ -47,19 +48,22 @@ pub(crate) fn render(report: &Report<'_>) -> String {
         header {
             p.kicker { (both(&words("Report of", "보고서:"))) " " (study.name) }
             h1 { (both(&title(study))) }
-            p.about { (both(&words(
+            p.about { (both(&if study.is_of_own_data() { words(
+                "Which way to fine-tune is the most accurate on these data, and what does it cost?",
+                "이 데이터에서는 어떤 미세조정 방법이 가장 정확하고, 비용은 얼마나 들까요?",
+            ) } else { words(
                 "A paper from Kookmin University found multilingual BERT most accurate when all of \
                  it is fine-tuned (vanilla), then AdapterFusion, then, by far, LoRA. Does that hold?",
                 "국민대학교의 논문은 다국어 BERT의 정확도가 전체 미세조정(Vanilla)에서 가장 높고, AdapterFusion이 \
                  그다음이며, LoRA는 크게 뒤진다고 보고했습니다. 정말 그럴까요?",
-            ))) }
+            ) })) }
         }
         main {
             section #verdict {
                 (heading("Verdict", "결론"))
                 @for sentence in crate::words::verdict(study, &verdict) { p.verdict { (both(&sentence)) } }
                 @if !verdict.recipes.is_empty() { p.about { (both(&crate::words::legend(study))) } }
-                (claims(study, &verdict))
+                @if !study.is_of_own_data() { (claims(study, &verdict)) }
                 @let caveats = crate::words::caveats(study, &verdict);
                 @if !caveats.is_empty() {
                     ul.caveats { @for caveat in &caveats { li { (both(caveat)) } } }
@@ -389,29 +393,33 @@ fn disagreements(report: &Report<'_>) -> Markup {
                         } }
                         td { (names[review.label]) }
                         @for said in &review.methods {
-                            @let right = said.is_right();
-                            td.number.holds[right].reversed[!right] {
+                            @let (right, wrong) = (said.is_right(), said.is_wrong());
+                            td.number.holds[right].reversed[wrong].undecided[!right && !wrong] {
                                 @match said.sure {
                                     Some(sure) => (format!("{sure:.2}")),
                                     None => (format!("{}/{}", said.right, said.runs)),
                                 }
-                                span.mark aria-hidden="true" { (if right { "✓" } else { "✗" }) }
-                                span.said { (both(&if right {
-                                    words("right", "정답")
-                                } else {
-                                    words("wrong", "오답")
-                                })) }
+                                @let (mark, meaning) = match (right, wrong) {
+                                    (true, _) => ("✓", words("right", "정답")),
+                                    (_, true) => ("✗", words("wrong", "오답")),
+                                    _ => (HALF, words("half of the seeds right", "시드의 절반만 정답")),
+                                };
+                                span.mark aria-hidden="true" { (mark) }
+                                span.said { (both(&meaning)) }
                             }
                         }
                     } } }
                 } }))
-                figcaption { (both(&disagreements_caption(report, cells[0]))) }
+                figcaption { (both(&disagreements_caption(report, &reviews, cells[0]))) }
             }
         }
     }
 }
 
-fn disagreements_caption(report: &Report<'_>, cell: &Cell) -> Words {
+/// The mark of a method of whose seeds half are right.
+const HALF: &str = "½";
+
+fn disagreements_caption(report: &Report<'_>, reviews: &[Disagreement], cell: &Cell) -> Words {
     let on = crate::words::reviews(cell.key.train_size);
     let of = match cell.key.recipe.as_str() {
         "" => words("Trained", ""),
@@ -441,9 +449,17 @@ fn disagreements_caption(report: &Report<'_>, cell: &Cell) -> Words {
              사이에서 가장 크게 다른 리뷰들입니다.",
         )
     };
+    let halves = reviews.iter().flat_map(|review| &review.methods);
+    let half = match halves.filter(|said| !said.is_right() && !said.is_wrong()).count() {
+        0 => words("", ""),
+        _ => words(
+            format!(" {HALF}: half of the seeds are right."),
+            format!(" {HALF}: 시드의 절반만 맞혔습니다."),
+        ),
+    };
     words(
-        format!("{} {} on {}.{}", shown.en, of.en, on.en, absent.en),
-        format!("{} {}{}.{}", shown.ko, of.ko, on.ko, absent.ko),
+        format!("{}{} {} on {}.{}", shown.en, half.en, of.en, on.en, absent.en),
+        format!("{}{} {}{}.{}", shown.ko, half.ko, of.ko, on.ko, absent.ko),
     )
 }
 

@@ -1,13 +1,15 @@
 //! What the numbers say, in English and Korean.
 
+use nsmc_eval::compare::{Pair, p_value};
 use nsmc_eval::statistics::{BootstrapDifference, Interval};
 use nsmc_eval::study::{
     Cause, Collapse, Contrast, Finding, OrderClaim, RecipeVerdict, Study, StudyRun, Verdict,
 };
 use nsmc_eval::{Words, method_words, size_words, with_thousands};
-use nsmc_experiment::{Rows, RunStatus};
+use nsmc_experiment::{ExperimentConfig, ModelConfig, Rows, RunStatus};
 
 use crate::particle::{Particle, with_particle};
+use crate::ranking;
 
 pub(crate) fn words(en: impl Into<String>, ko: impl Into<String>) -> Words {
     Words::new(en, ko)
@@ -49,7 +51,7 @@ pub(crate) fn finding(finding: Finding) -> Words {
     match finding {
         Finding::Holds => words("holds", "재현"),
         Finding::Reversed => words("reversed", "반대"),
-        Finding::Undecided => words("undecided", "판단 보류"),
+        Finding::Undecided => words("undecided", "판단 불가"),
         Finding::Missing => words("no runs", "실험 없음"),
     }
 }
@@ -98,6 +100,14 @@ pub(crate) fn legend(study: &Study) -> Words {
 /// The verdict, a sentence or two per recipe and question.
 pub(crate) fn verdict(study: &Study, verdict: &Verdict) -> Vec<Words> {
     let mut sentences = Vec::new();
+    if study.is_of_own_data() {
+        for ranking in &study.rankings {
+            sentences.push(ranking::order(study, ranking));
+            sentences.extend(ranking::leader(study, ranking));
+        }
+        sentences.extend(verdict.recipes.iter().flat_map(|recipe| pairs(study, recipe)));
+        return sentences;
+    }
     if verdict.recipes.is_empty() {
         sentences.push(words(
             "These runs hold no recipe with vanilla and AdapterFusion or LoRA: they cannot say whether \
@@ -110,6 +120,12 @@ pub(crate) fn verdict(study: &Study, verdict: &Verdict) -> Vec<Words> {
         sentences.push(order(study, recipe, several_settings(verdict)));
         sentences.extend(collapse(study, recipe));
         sentences.extend(causes(study, recipe));
+        // The largest training size is the first.
+        let ranking = study.rankings.iter().find(|ranking| {
+            (&ranking.setting, &ranking.recipe) == (&recipe.setting, &recipe.recipe)
+        });
+        let ranking = ranking.filter(|ranking| ranking.baseline.is_some());
+        sentences.extend(ranking.and_then(|ranking| ranking::leader(study, ranking)));
     }
     for recipe in verdict.recipes.iter().filter(|recipe| recipe.recipe == "paper") {
         sentences.extend(survives(study, verdict, recipe));
@@ -258,16 +274,18 @@ fn pair(study: &Study, finding: Finding, claims: &[&OrderClaim]) -> Words {
         }
         Finding::Undecided => {
             let by = estimates(&found);
+            let but = although_beyond_zero(study, claims);
             words(
                 format!(
-                    "Whether {} beats {} the data do not decide: {}.",
-                    better.en, worse.en, by.en
+                    "Whether {} beats {} the data do not decide: {}{}.",
+                    better.en, worse.en, by.en, but.en
                 ),
                 format!(
-                    "{} {}의 우열은 판단할 수 없습니다: 차이 {}.",
+                    "{} {}의 우열을 판단할 수 없습니다: 차이 {}{}.",
                     with_particle(&better.ko, Particle::And),
                     worse.ko,
-                    by.ko
+                    by.ko,
+                    but.ko
                 ),
             )
         }
@@ -287,6 +305,26 @@ fn pair(study: &Study, finding: Finding, claims: &[&OrderClaim]) -> Words {
     }
 }
 
+/// Why what lies beyond 0 with its whole interval decides nothing.
+fn although_beyond_zero(study: &Study, claims: &[&OrderClaim]) -> Words {
+    let pairs = claims.iter().filter_map(|claim| study.contrasts[claim.contrast?].pair.as_ref());
+    let beyond = |pair: &&Pair| {
+        let Interval { low, high } = pair.bootstrap.interval;
+        low > 0.0 || high < 0.0
+    };
+    let p = pairs.filter(beyond).map(|pair| pair.holm_p).max_by(f64::total_cmp);
+    match p.filter(|&p| p >= Finding::LEVEL) {
+        Some(p) => {
+            let p = p_value(p);
+            words(
+                format!("; McNemar's test, corrected by Holm, gives p\u{a0}=\u{a0}{p}"),
+                format!("; Holm 보정한 McNemar 검정의 p\u{a0}=\u{a0}{p}"),
+            )
+        }
+        None => words("", ""),
+    }
+}
+
 fn difference(contrast: &Contrast) -> Option<BootstrapDifference> {
     Some(contrast.pair.as_ref()?.bootstrap)
 }
@@ -298,7 +336,7 @@ fn half_width(contrast: &Contrast) -> Option<f64> {
 }
 
 /// Second less first.
-fn turned(difference: BootstrapDifference) -> BootstrapDifference {
+pub(crate) fn turned(difference: BootstrapDifference) -> BootstrapDifference {
     let Interval { low, high } = difference.interval;
     BootstrapDifference {
         difference: -difference.difference,
@@ -308,7 +346,9 @@ fn turned(difference: BootstrapDifference) -> BootstrapDifference {
 }
 
 /// Percentage points of accuracy with their interval, as `12.3 points [11.8, 12.9]`.
-fn estimate(BootstrapDifference { difference, interval, .. }: BootstrapDifference) -> Words {
+pub(crate) fn estimate(
+    BootstrapDifference { difference, interval, .. }: BootstrapDifference,
+) -> Words {
     let values = [difference, interval.low, interval.high].map(|value| value * 100.0);
     // An end that only rounding puts at 0 gets more digits: 0 means that there is no difference.
     let is_zero = |value: f64, digits: usize| value.abs() < 0.5 * 0.1_f64.powi(digits as i32);
@@ -439,13 +479,19 @@ fn collapse(study: &Study, verdict: &RecipeVerdict) -> Option<Words> {
     ))
 }
 
-/// What explains the collapse, a sentence or two per LoRA whose keys were changed one at a time.
+/// What explains the collapse, a sentence or two per LoRA that lies below vanilla and whose keys were
+/// changed one at a time.
 fn causes(study: &Study, verdict: &RecipeVerdict) -> Vec<Words> {
     if verdict.recipe != "paper" || verdict.collapse() != Finding::Holds {
         return Vec::new();
     }
     let mut changed: Vec<usize> = Vec::new();
-    for cause in verdict.causes.iter().filter(|cause| cause.is_single(study)) {
+    let has_gap = |cause: &&Cause| {
+        let gap = cause.gap(study).and_then(difference);
+        gap.is_none_or(|gap| gap.difference > 0.0)
+    };
+    let single = verdict.causes.iter().filter(|cause| cause.is_single(study));
+    for cause in single.filter(has_gap) {
         let lora = study.contrasts[cause.contrast].second;
         if !changed.contains(&lora) {
             changed.push(lora);
@@ -512,7 +558,7 @@ fn causes_of(study: &Study, lora: usize, causes: &[&Cause]) -> Words {
     };
     for (finding, en, ko) in [
         (Finding::Reversed, "Less than half", "절반 미만"),
-        (Finding::Undecided, "Not decided", "판단 보류"),
+        (Finding::Undecided, "Not decided", "판단 불가"),
         (Finding::Missing, "Without a finished run", "끝난 실험 없음"),
     ] {
         if let Some(found) = group(finding) {
@@ -701,30 +747,64 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
         tested.min().filter(|&reviews| reviews < 10_000),
         study.contrasts.iter().filter_map(half_width).reduce(f64::max),
     ) {
-        let (reviews, widest) = (with_thousands(reviews), format!("{:.1}", widest * 100.0));
-        caveats.push(words(
-            format!(
-                "{reviews} test reviews: the intervals of differences reach up to {widest} points to \
-                 either side, and what lies within its interval cannot be told from chance."
-            ),
-            format!(
-                "테스트 리뷰는 {reviews}건이고, 차이의 신뢰구간은 양쪽으로 최대 {widest}%p에 이릅니다. 신뢰구간에 0이 들어 \
-                 있는 차이는 우연과 구별되지 않습니다."
-            ),
-        ));
+        caveats.push(reach(study, reviews, widest));
     }
-    if study.paper_scale.is_some() {
-        caveats.push(words(
+    if study.paper_scale.is_some() && study.is_compared_with_the_paper() {
+        caveats.push(scaled(study));
+    }
+    caveats.extend(troubles(study));
+    caveats
+}
+
+/// How far the intervals of differences reach, and so what they cannot tell.
+fn reach(study: &Study, reviews: usize, widest: f64) -> Words {
+    let (reviews, widest) = (with_thousands(reviews), format!("{:.1}", widest * 100.0));
+    let why = if study.has_several_seeds() {
+        words(
+            format!("With {reviews} test reviews, and seeds that differ as these do,"),
+            format!("테스트 리뷰 {reviews}건과 시드에 따른 변동 때문에"),
+        )
+    } else {
+        words(format!("{reviews} test reviews:"), format!("테스트 리뷰는 {reviews}건이고,"))
+    };
+    words(
+        format!(
+            "{} the intervals of differences reach up to {widest} points to either side, and a \
+             difference whose interval holds 0 cannot be told from chance.",
+            why.en
+        ),
+        format!(
+            "{} 차이의 신뢰구간은 양쪽으로 최대 {widest}%p에 이릅니다. 신뢰구간에 0이 들어 있는 차이는 우연과 구별되지 \
+             않습니다.",
+            why.ko
+        ),
+    )
+}
+
+/// The small model of this repository.
+const MINI: &str = "models/mini";
+
+/// What runs that stand for the paper's at a multiple of their size cannot say.
+fn scaled(study: &Study) -> Words {
+    let mut configs = study.cells.iter().filter_map(|cell| cell.config()).peekable();
+    // A baseline's configuration names a model, too.
+    let is_mini = |config: &ExperimentConfig| matches!(&config.model, ModelConfig::Pretrained { name, .. } if name == MINI);
+    if configs.peek().is_some() && configs.all(is_mini) {
+        return words(
             "These runs are not of the paper's model: a small Korean BERT, on fewer reviews. They can \
              speak of the order of methods, not of the level of accuracy; how deep LoRA falls and why \
              may differ, for there are fewer steps, too, and this model has no pre-trained pooler.",
             "논문의 모델이 아니라 더 적은 리뷰로 학습한 작은 한국어 BERT의 결과입니다. 방법의 순위는 논문과 비교할 수 있지만 \
              정확도의 절댓값은 비교할 수 없습니다. 리뷰가 적은 만큼 학습 스텝 수도 적고 사전학습된 pooler가 없어, LoRA가 무너지는 \
              정도와 원인은 논문과 다를 수 있습니다.",
-        ));
+        );
     }
-    caveats.extend(troubles(study));
-    caveats
+    words(
+        "These runs are on fewer reviews than the paper's. They can speak of the order of methods, not of \
+         the level of accuracy; how deep LoRA falls and why may differ, for there are fewer steps, too.",
+        "논문보다 적은 리뷰로 학습한 결과입니다. 방법의 순위는 논문과 비교할 수 있지만 정확도의 절댓값은 비교할 수 없습니다. \
+         리뷰가 적은 만큼 학습 스텝 수도 적어, LoRA가 무너지는 정도와 원인은 논문과 다를 수 있습니다.",
+    )
 }
 
 /// Runs that learned nothing, failed or are not there; nothing if there are none.
@@ -756,7 +836,10 @@ fn troubles(study: &Study) -> Option<Words> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::fabricated;
 
     fn points(difference: f64, low: f64, high: f64) -> BootstrapDifference {
         let [difference, low, high] = [difference, low, high].map(|value| value / 100.0);
@@ -834,6 +917,99 @@ mod tests {
         ] {
             let found = outlasts(&findings);
             assert!(found.en.ends_with(en) && found.ko.ends_with(ko), "{findings:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_lora_that_lies_below_nothing_has_no_cause() {
+        let folder = tempfile::tempdir().unwrap();
+        for size in [1000, 500] {
+            let paper = fabricated::config("paper", size, 0);
+            let other = ExperimentConfig { recipe: "lora-alpha".into(), ..paper.clone() };
+            fabricated::run(folder.path(), &paper, 0.80, 1.0);
+            fabricated::run(folder.path(), &fabricated::lora(paper.clone(), 64, 1.0), 0.62, 1.0);
+            // A lower rank is as good as vanilla, and of its change at 500 reviews nothing is known.
+            fabricated::run(folder.path(), &fabricated::lora(paper, 16, 1.0), 0.84, 1.0);
+            for rank in [64, 16] {
+                let changed = fabricated::lora(other.clone(), rank, 128.0);
+                match size {
+                    1000 => fabricated::run(folder.path(), &changed, 0.79, 1.0),
+                    _ => fabricated::failed(folder.path(), &changed, "out of memory"),
+                }
+            }
+        }
+        let study = Study::read_runs(folder.path(), None).unwrap();
+        let paper = Verdict::new(&study);
+        let found = causes(&study, paper.paper().unwrap());
+        let [first, second] = found.as_slice() else { panic!("{found:?}") };
+        assert!(first.en.contains("LoRA r=64 to vanilla"), "{first:?}");
+        assert!(!first.en.contains("Without a finished run"), "{first:?}");
+        assert!(second.en.contains("LoRA r=64") && second.en.contains("500 reviews"), "{second:?}");
+        assert!(second.en.contains("Without a finished run: alpha (1"), "{second:?}");
+        assert!(second.ko.contains("끝난 실험 없음: alpha(1"), "{second:?}");
+    }
+
+    type Change = fn(&mut ExperimentConfig);
+
+    /// The caveats of a fabricated study, on the paper's data and with a change to its runs.
+    fn caveats_of(scale: Option<usize>, seeds: u64, change: Change) -> Vec<Words> {
+        let folder = tempfile::tempdir().unwrap();
+        for seed in 0..seeds {
+            let paper = fabricated::config("paper", 1000, seed);
+            fabricated::run(folder.path(), &paper, 0.86, 1.0);
+            fabricated::run(folder.path(), &fabricated::lora(paper, 64, 1.0), 0.62, 1.0);
+        }
+        let mut study = Study::read_runs(folder.path(), None).unwrap();
+        study.paper_scale = scale;
+        for run in study.cells.iter_mut().flat_map(|cell| &mut cell.runs) {
+            let config = &mut Arc::make_mut(run).record.config;
+            config.data.dataset = "nsmc".into();
+            change(config);
+        }
+        caveats(&study, &Verdict::new(&study))
+    }
+
+    #[test]
+    fn a_model_is_said_to_be_small_where_it_is() {
+        let mini: Change = |config| {
+            if let ModelConfig::Pretrained { name, .. } = &mut config.model {
+                *name = MINI.into();
+            }
+        };
+        let found = |scale: Option<usize>, change: Change| {
+            let caveats = caveats_of(scale, 1, change);
+            let has = |en: &str, ko: &str| {
+                let found = caveats.iter().find(|caveat| caveat.en.contains(en));
+                found.is_some_and(|caveat| caveat.ko.contains(ko))
+            };
+            (has("fewer reviews", "더 적은 리뷰"), has("small Korean BERT", "작은 한국어 BERT"))
+        };
+        assert_eq!(found(Some(150), mini), (true, true));
+        let caveats = caveats_of(Some(150), 1, |_| ());
+        let other = caveats.iter().find(|caveat| caveat.en.contains("fewer reviews")).unwrap();
+        assert!(!other.en.contains("pooler") && !other.ko.contains("pooler"), "{other:?}");
+        assert!(other.ko.starts_with("논문보다 적은 리뷰로") && !other.ko.contains("한국어 BERT"));
+        let own: Change = |config| config.data.dataset = "mine".into();
+        for (scale, change) in [(None, mini), (Some(150), own)] {
+            assert_eq!(found(scale, change), (false, false), "not beside the paper's");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_told_from_chance_is_a_difference_whose_interval_holds_0() {
+        for (seeds, en, ko) in [
+            (1, "2,000 test reviews: the intervals", "테스트 리뷰는 2,000건이고, 차이의"),
+            (
+                2,
+                "and seeds that differ as these do, the",
+                "2,000건과 시드에 따른 변동 때문에 차이의",
+            ),
+        ] {
+            let caveats = caveats_of(None, seeds, |_| ());
+            let chance = |caveat: &&Words| caveat.en.contains("cannot be told from chance");
+            let caveat = caveats.iter().find(chance).unwrap();
+            assert!(caveat.en.contains(en) && caveat.ko.contains(ko), "{caveat:?}");
+            assert!(caveat.en.contains("a difference whose interval holds 0 cannot"), "{caveat:?}");
         }
     }
 

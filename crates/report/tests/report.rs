@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nsmc_eval::study::{Plan, PlannedRun, Study, collect};
@@ -30,13 +31,21 @@ fn study(folder: &Path, further: &[ExperimentConfig]) -> Study {
     Study::read_results(&results).unwrap()
 }
 
+/// The same as if of the paper's data, so that the paper's figures stand beside it.
+fn of_the_papers_data(mut study: Study) -> Study {
+    for run in study.cells.iter_mut().flat_map(|cell| &mut cell.runs) {
+        Arc::make_mut(run).record.config.data.dataset = "nsmc".into();
+    }
+    study
+}
+
 fn report() -> (Study, BTreeMap<String, String>) {
     report_with(&[])
 }
 
 fn report_with(further: &[ExperimentConfig]) -> (Study, BTreeMap<String, String>) {
     let folder = tempfile::tempdir().unwrap();
-    let study = study(folder.path(), further);
+    let study = of_the_papers_data(study(folder.path(), further));
     let (_, ids) = Report::quoted(&study).unwrap();
     let text = "아주 긴 리뷰 <b>가짜</b> & \"따옴표\" 끝없이이어지는말끝없이이어지는말끝없이이어지는말끝없이이어지는말";
     (study, ids.into_iter().map(|id| (id, text.to_owned())).collect())
@@ -54,7 +63,15 @@ fn the_page_names_no_other_place_and_stays_small() {
     }
     assert!(html.contains("&lt;b&gt;가짜&lt;/b&gt; &amp;"), "texts of reviews are text");
     assert!(html.contains("out of memory, as the test says"), "failed runs are shown");
+    let folder = tempfile::tempdir().unwrap();
+    let own = self::study(folder.path(), &[]);
+    let html = Report { study: &own, texts: BTreeMap::new() }.html().replace("&#39;", "'");
     assert!(html.contains("LoRA on fabricated reviews"), "one's own data are called by their name");
+    for beside in
+        ["The paper's figures are those", "Results beside the paper", "논문 결과와의 비교"]
+    {
+        assert!(!html.contains(beside), "the paper's figures are of other data: {beside}");
+    }
 }
 
 #[test]
@@ -177,7 +194,7 @@ fn a_reversed_claim_and_one_without_runs_are_said_to_be_such() {
         }
     }
     let plan = Plan { profile: "fabricated".into(), paper_scale: None, runs: planned };
-    let study = Study::read_runs(&runs, Some(plan)).unwrap();
+    let study = of_the_papers_data(Study::read_runs(&runs, Some(plan)).unwrap());
     let html = Report { study: &study, texts: BTreeMap::new() }.html();
     assert!(!html.contains("a reconstruction, not"), "nothing here is compared with the paper");
     let sentences = verdict(&html);
@@ -201,7 +218,7 @@ fn a_reversed_claim_and_one_without_runs_are_said_to_be_such() {
 }
 
 #[test]
-fn a_baseline_is_plotted_beside_each_recipe_and_is_in_no_verdict() {
+fn a_baseline_is_plotted_beside_each_recipe_and_held_against_its_best_method() {
     let folder = tempfile::tempdir().unwrap();
     let runs = folder.path().join("runs");
     let configs = fabricated::grid(&runs);
@@ -212,7 +229,7 @@ fn a_baseline_is_plotted_beside_each_recipe_and_is_in_no_verdict() {
         planned.push(PlannedRun::of(&config));
     }
     let plan = Plan { profile: "fabricated".into(), paper_scale: Some(100), runs: planned };
-    let with = Study::read_runs(&runs, Some(plan)).unwrap();
+    let with = of_the_papers_data(Study::read_runs(&runs, Some(plan)).unwrap());
     let label = "Baseline: TF-IDF, logistic regression";
     let plots = Report { study: &with, texts: BTreeMap::new() }.plots();
     let shown =
@@ -223,12 +240,11 @@ fn a_baseline_is_plotted_beside_each_recipe_and_is_in_no_verdict() {
     let names: Vec<&str> = plots.iter().map(|plot| plot.name.as_str()).collect();
     assert!(!names.contains(&"size-3"), "a recipe of its own: {names:?}");
     let (without, _) = report();
-    let verdict = |study: &Study| {
-        let html = Report { study, texts: BTreeMap::new() }.html();
-        let start = html.find("class=\"verdict\"").unwrap();
-        html[start..html.find("id=\"results\"").unwrap()].to_owned()
-    };
-    assert_eq!(verdict(&with), verdict(&without));
+    let of = |study: &Study| verdict(&Report { study, texts: BTreeMap::new() }.html());
+    let (beside, others): (Vec<_>, Vec<_>) =
+        of(&with).into_iter().partition(|(en, _)| en.contains(" best baseline, TF-IDF"));
+    assert_eq!(beside.len(), 2, "one for the largest size of each recipe: {beside:?}");
+    assert_eq!(others, of(&without));
 }
 
 #[test]
@@ -364,6 +380,44 @@ fn of_three_classes_a_wrong_answer_tells_no_probability_of_the_true_one() {
     assert_eq!(told, expected);
     assert!(section.contains("How many of each method"), "{section}");
     assert!(!section.contains("Probability") && !section.contains("확률"), "{section}");
+}
+
+#[test]
+fn a_method_of_whose_seeds_half_are_right_is_called_neither_right_nor_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    for seed in [0, 1] {
+        let vanilla = fabricated::config("paper", 1000, seed);
+        let fusion = fabricated::fusion(vanilla.clone());
+        let lora = fabricated::lora(vanilla.clone(), 16, 1.0);
+        for (config, right_of_7) in [(&vanilla, true), (&fusion, seed == 0), (&lora, false)] {
+            fabricated::run(folder.path(), config, 0.8, 1.0);
+            let mut predictions = String::from("id\tlabel\tin_training\tlogit_0\tlogit_1\n");
+            for review in 0..50 {
+                let right = review != 7 || right_of_7;
+                let (label, sign) = (review % 2, if right { 1 } else { -1 });
+                let logit = sign * (2 * label - 1);
+                writeln!(predictions, "{review}\t{label}\t0\t0\t{logit}").unwrap();
+            }
+            let run = folder.path().join(config.run_id());
+            fs_err::write(run.join("predictions.tsv"), predictions).unwrap();
+        }
+    }
+    let study = Study::read_runs(folder.path(), None).unwrap();
+    let html = Report { study: &study, texts: BTreeMap::new() }.html();
+    let section = html.split("id=\"disagreements\"").nth(1).unwrap();
+    let section = section.split("</section>").next().unwrap();
+    let cells: Vec<(&str, &str)> = section
+        .split("<td class=\"number ")
+        .skip(1)
+        .map(|cell| (cell.split('"').next().unwrap(), cell.split("true\">").nth(1).unwrap()))
+        .map(|(class, mark)| (class, mark.split('<').next().unwrap()))
+        .collect();
+    assert_eq!(cells, [("holds", "✓"), ("undecided", "½"), ("reversed", "✗")], "{section}");
+    for words in
+        ["half of the seeds right", "시드의 절반만 정답", "½: half of the seeds are right."]
+    {
+        assert!(section.contains(words), "{words}");
+    }
 }
 
 /// What the page looks like from within a browser, at some width.

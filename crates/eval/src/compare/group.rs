@@ -28,6 +28,7 @@ pub fn group(candidates: Vec<Candidate>) -> Vec<Group> {
     let mut keys: Vec<(Key, Option<ExperimentConfig>)> = Vec::new();
     let mut groups: Vec<Group> = Vec::new();
     for Candidate { name, config, member } in candidates {
+        let has_seeds = !config.as_ref().is_some_and(|config| config.method.is_baseline());
         let (key, shown) = match (name, &config) {
             (Some(name), _) => (Key::Name(name.clone()), name),
             (None, Some(config)) => (
@@ -37,11 +38,16 @@ pub fn group(candidates: Vec<Candidate>) -> Vec<Group> {
             (None, None) => (Key::Name(member.name.clone()), stem(&member.name)),
         };
         match keys.iter().position(|(known, _)| *known == key) {
-            Some(index) => groups[index].members.push(member),
+            Some(index) => {
+                let group = &mut groups[index];
+                group.members.push(member);
+                // Baselines that are given one name vary, if not with a seed.
+                group.has_seeds = true;
+            }
             None => {
                 let config = config.filter(|_| matches!(key, Key::Runs(_)));
                 keys.push((key, config));
-                groups.push(Group { name: shown, members: vec![member] });
+                groups.push(Group { name: shown, members: vec![member], has_seeds });
             }
         }
     }
@@ -75,7 +81,7 @@ fn stem(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::fabricated::{config, lora};
+    use crate::study::fabricated::{config, lora, tfidf};
 
     fn run(config: ExperimentConfig) -> Candidate {
         let member =
@@ -90,14 +96,19 @@ mod tests {
             config.training.learning_rate = rate;
             run(config)
         };
-        let candidates = vec![of(0, 2e-5), of(0, 1e-3), of(1, 2e-5), run(config("", 1000, 0))];
+        let vanilla = config("", 1000, 0);
+        let baseline = run(tfidf(vanilla.clone()));
+        let candidates = vec![of(0, 2e-5), of(0, 1e-3), of(1, 2e-5), run(vanilla), baseline];
         let groups = group(candidates);
-        let found: Vec<(&str, usize)> =
-            groups.iter().map(|group| (group.name.as_str(), group.members.len())).collect();
+        let found: Vec<(&str, usize, bool)> = groups
+            .iter()
+            .map(|group| (group.name.as_str(), group.members.len(), group.has_seeds))
+            .collect();
         let expected = [
-            ("LoRA r=16, 1000 (training.learning_rate 2e-5)", 2),
-            ("LoRA r=16, 1000 (training.learning_rate 1e-3)", 1),
-            ("Vanilla, 1000", 1),
+            ("LoRA r=16, 1000 (training.learning_rate 2e-5)", 2, true),
+            ("LoRA r=16, 1000 (training.learning_rate 1e-3)", 1, true),
+            ("Vanilla, 1000", 1, true),
+            ("Baseline: TF-IDF, logistic regression, 1000", 1, false),
         ];
         assert_eq!(found, expected);
     }
@@ -115,6 +126,7 @@ mod tests {
             named(Some("theirs"), "c/y.csv"),
         ]);
         assert_eq!((groups[0].name.as_str(), groups[0].members.len()), ("theirs", 2));
+        assert!(groups.iter().all(|group| group.has_seeds), "nothing says that they have none");
         assert_eq!((groups[1].name.as_str(), groups[1].members.len()), ("other", 1));
     }
 }

@@ -1,5 +1,7 @@
 //! Methods beside each other on the same test reviews: accuracies, differences and their tests.
 
+use std::borrow::Cow;
+
 mod error;
 mod group;
 mod member;
@@ -15,6 +17,7 @@ use crate::statistics::{
     StatisticsError, Term, bootstrap_contrast, bootstrap_difference, holm, sign_flip_p,
     wilson_interval,
 };
+use crate::study::{self, Finding};
 
 /// A method: one trained model per seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +26,9 @@ pub struct Group {
     pub name: String,
     /// In any order.
     pub members: Vec<Member>,
+    /// Whether another seed gives another model. It does not of a baseline, whose one run is beside
+    /// every seed of another method.
+    pub has_seeds: bool,
 }
 
 /// What a method reached.
@@ -45,11 +51,12 @@ pub struct Pair {
     pub first: usize,
     /// Index of the second.
     pub second: usize,
-    /// Whether the same seeds were drawn for both: they are if both methods ran with the same ones.
+    /// Whether the same seeds were drawn for both: they are if both methods ran with the same ones, or
+    /// one of them has no seeds.
     pub pairing: SeedPairing,
     /// Mean accuracy of the first less that of the second, over seeds and reviews.
     pub bootstrap: BootstrapDifference,
-    /// The differences seed by seed; none unless two seeds or more are paired.
+    /// The differences seed by seed; none unless both methods have seeds, and two or more are paired.
     pub seeds: Option<PairedSeeds>,
     /// How many reviews the runs of median accuracy predicted rightly.
     pub agreement: Agreement,
@@ -81,8 +88,7 @@ pub struct Comparison {
 
 /// A method's runs on the same reviews, in the order of their seeds.
 pub(crate) struct Matched {
-    /// None unless every run's seed is known.
-    seeds: Option<Vec<u64>>,
+    seeds: Seeds,
     /// `[run][review]`.
     right: Vec<Vec<bool>>,
     /// Reviews predicted rightly, per run.
@@ -91,12 +97,28 @@ pub(crate) struct Matched {
     median: usize,
 }
 
+/// The seeds of a method's runs.
+#[derive(PartialEq, Eq)]
+enum Seeds {
+    /// Those of every run.
+    Known(Vec<u64>),
+    /// At least one run's is not known.
+    Unknown,
+    /// Its one run is the same with any.
+    None,
+}
+
 impl Matched {
     /// Runs by seed, each with whether it predicted each review rightly. At least one, and all of as
-    /// many reviews.
-    pub(crate) fn new(mut runs: Vec<(Option<u64>, Vec<bool>)>) -> Self {
+    /// many reviews; of a method without seeds no more.
+    pub(crate) fn new(mut runs: Vec<(Option<u64>, Vec<bool>)>, has_seeds: bool) -> Self {
         runs.sort_by_key(|(seed, _)| *seed);
-        let seeds = runs.iter().map(|(seed, _)| *seed).collect();
+        let known: Option<Vec<u64>> = runs.iter().map(|(seed, _)| *seed).collect();
+        let seeds = match known {
+            _ if !has_seeds && runs.len() == 1 => Seeds::None,
+            Some(known) => Seeds::Known(known),
+            None => Seeds::Unknown,
+        };
         let right: Vec<Vec<bool>> = runs.into_iter().map(|(_, right)| right).collect();
         let counts: Vec<u64> =
             right.iter().map(|run| run.iter().filter(|right| **right).count() as u64).collect();
@@ -104,6 +126,19 @@ impl Matched {
         order.sort_by_key(|&run| counts[run]);
         let median = order[(order.len() - 1) / 2];
         Self { seeds, right, counts, median }
+    }
+
+    /// Whether the n-th runs of both have one seed.
+    fn has_seeds_of(&self, other: &Self) -> bool {
+        matches!(self.seeds, Seeds::Known(_)) && self.seeds == other.seeds
+    }
+
+    /// Its runs beside as many of another method: of a method without seeds the one again and again.
+    fn beside(&self, other: &Self) -> Cow<'_, [Vec<bool>]> {
+        match self.seeds {
+            Seeds::None => vec![self.right[0].clone(); other.right.len()].into(),
+            Seeds::Known(_) | Seeds::Unknown => (&self.right).into(),
+        }
     }
 }
 
@@ -179,11 +214,13 @@ impl Comparison {
         );
         for pair in &self.pairs {
             let BootstrapDifference { difference, interval, .. } = pair.bootstrap;
+            let [difference, low, high] =
+                [difference, interval.low, interval.high].map(study::difference);
             table.push([
                 self.groups[pair.first].name.clone(),
                 self.groups[pair.second].name.clone(),
-                format!("{difference:+.4}"),
-                format!("{:+.4} to {:+.4}", interval.low, interval.high),
+                difference,
+                format!("{low} to {high}"),
                 pair.agreement.only_first.to_string(),
                 pair.agreement.only_second.to_string(),
                 format!("{} ({})", p_value(pair.mcnemar.p()), pair.mcnemar.reported),
@@ -210,7 +247,7 @@ fn match_group(
         }
     }
     let runs = members.iter().map(|member| Ok((member.seed, right(member, reference)?)));
-    let matched = Matched::new(runs.collect::<Result<_, CompareError>>()?);
+    let matched = Matched::new(runs.collect::<Result<_, CompareError>>()?, group.has_seeds);
     let Matched { counts, median, .. } = &matched;
 
     let reviews = reference.outcomes.len() as u64;
@@ -255,12 +292,14 @@ pub(crate) fn compare(
     b: &Matched,
     resampling: Resampling,
 ) -> Result<Pair, StatisticsError> {
-    let paired = a.seeds.is_some() && a.seeds == b.seeds;
+    let same_seeds = a.has_seeds_of(b);
+    let paired = same_seeds || [a, b].iter().any(|method| method.seeds == Seeds::None);
     let pairing = if paired { SeedPairing::Paired } else { SeedPairing::Independent };
     let differences: Vec<i64> =
         a.counts.iter().zip(&b.counts).map(|(a, b)| *a as i64 - *b as i64).collect();
     let reviews = a.right[0].len() as f64;
-    let seeds = if paired && differences.len() > 1 {
+    // A run that no seed changes is exchangeable with none.
+    let seeds = if same_seeds && differences.len() > 1 {
         let shares: Vec<f64> = differences.iter().map(|&count| count as f64 / reviews).collect();
         let sign_flip_p = sign_flip_p(&differences)?;
         Some(PairedSeeds { differences: SeedSummary::new(&shares)?, sign_flip_p })
@@ -269,7 +308,7 @@ pub(crate) fn compare(
     };
     let agreement = Agreement::count(&a.right[a.median], &b.right[b.median])?;
     let mcnemar = McNemar::new(&agreement);
-    let bootstrap = bootstrap_difference(&a.right, &b.right, pairing, resampling)?;
+    let bootstrap = bootstrap_difference(&a.beside(b), &b.beside(a), pairing, resampling)?;
     Ok(Pair { first: 0, second: 0, pairing, bootstrap, seeds, agreement, mcnemar, holm_p: 1.0 })
 }
 
@@ -280,17 +319,22 @@ pub(crate) fn beyond_middle(
     [from, to]: [&Matched; 2],
     resampling: Resampling,
 ) -> Result<BootstrapDifference, StatisticsError> {
-    let same = |other: &Matched| changed.seeds.is_some() && changed.seeds == other.seeds;
-    let paired = same(from) && same(to);
+    let paired = changed.has_seeds_of(from) && changed.has_seeds_of(to);
     let pairing = if paired { SeedPairing::Paired } else { SeedPairing::Independent };
     let terms = [(2, changed), (-1, from), (-1, to)];
     let terms = terms.map(|(weight, method)| Term { weight, runs: &method.right });
     bootstrap_contrast(&terms, 2, pairing, resampling)
 }
 
-/// A p as tables show it.
+/// A p as tables show it: with so many digits that it lies on its side of [`Finding::LEVEL`].
 pub fn p_value(p: f64) -> String {
-    if p < 0.0001 { "< 0.0001".into() } else { format!("{p:.4}") }
+    if p < 0.0001 {
+        return "< 0.0001".into();
+    }
+    let shown = |digits: usize| format!("{p:.digits$}");
+    let is_level = |text: &str| text.parse() == Ok(Finding::LEVEL);
+    let digits = (4..17).find(|&digits| p == Finding::LEVEL || !is_level(&shown(digits)));
+    shown(digits.unwrap_or(17))
 }
 
 #[cfg(test)]
@@ -311,7 +355,7 @@ mod tests {
     }
 
     fn group(name: &str, members: impl Into<Vec<Member>>) -> Group {
-        Group { name: name.into(), members: members.into() }
+        Group { name: name.into(), members: members.into(), has_seeds: true }
     }
 
     #[test]
@@ -375,6 +419,55 @@ mod tests {
             assert_eq!(comparison.pairs[0].pairing, SeedPairing::Independent);
             assert!(comparison.pairs[0].seeds.is_none());
         }
+    }
+
+    #[test]
+    fn a_method_without_seeds_varies_with_none() {
+        let right = |count: usize| "1".repeat(count) + &"0".repeat(10 - count);
+        let three = [6, 7, 8].map(|count| member(Some(count as u64), &right(count)));
+        let one = Group { has_seeds: false, ..group("baseline", [member(Some(6), &right(5))]) };
+        // The variance of 0.6, 0.7 and 0.8 is 0.01, a third of it their mean's. Of one review each, the
+        // difference is 1, 2/3 and 1/3; of all others 0.
+        let of_seeds = 0.01 / 3.0;
+        let of_reviews = (0.1 * (1.0 + 4.0 / 9.0 + 1.0 / 9.0) - 0.04) / 10.0;
+        let expected = f64::sqrt(of_seeds + of_reviews);
+        let unknown = three.clone().map(|member| Member { seed: None, ..member });
+        for methods in [
+            [group("a", three.clone()), one.clone()],
+            [one.clone(), group("a", three)],
+            [group("a", unknown), one],
+        ] {
+            let comparison = Comparison::new(&methods, RESAMPLING).unwrap();
+            let Pair { pairing, bootstrap, seeds, .. } = &comparison.pairs[0];
+            assert_eq!((*pairing, seeds), (SeedPairing::Paired, &None));
+            assert!((bootstrap.standard_error - expected).abs() < 1e-12, "{bootstrap:?}");
+            assert!((bootstrap.difference.abs() - 0.2).abs() < 1e-12, "{bootstrap:?}");
+        }
+    }
+
+    #[test]
+    fn a_figure_shows_on_which_side_of_its_limit_it_lies() {
+        for (p, expected) in [
+            (0.049_996_5, "0.049996"),
+            (0.050_03, "0.05003"),
+            (0.05, "0.0500"),
+            (0.05 - 4e-17, "0.04999999999999996"),
+            (0.049_94, "0.0499"),
+            (0.050_06, "0.0501"),
+            (0.000_099, "< 0.0001"),
+            (1.0, "1.0000"),
+        ] {
+            assert_eq!(p_value(p), expected, "{p}");
+        }
+        let runs = ["1100", "1010"].map(|classes| member(None, classes));
+        let [a, b] = runs.map(|run| group(&run.name.clone(), [run]));
+        let mut comparison = Comparison::new(&[a, b], RESAMPLING).unwrap();
+        let bootstrap = &mut comparison.pairs[0].bootstrap;
+        bootstrap.difference = -0.0;
+        bootstrap.interval = Interval { low: -0.000_03, high: 0.000_04 };
+        let table = comparison.table().markdown();
+        let row: Vec<&str> = table.lines().nth(2).unwrap().split('|').map(str::trim).collect();
+        assert_eq!(row[3..5], ["+0.0000", "-0.00003 to +0.00004"], "{table}");
     }
 
     #[test]

@@ -60,6 +60,7 @@ pub struct BootstrapDifference {
 /// Assumes that reviews are independent of each other, and seeds as well, whose accuracies are
 /// roughly normal. With one seed in each method only reviews vary; one seed beside a method of several
 /// is taken to vary as those do, by their standard deviations, each weighed by its degrees of freedom.
+/// A method that has no seed, and so does not vary with it, is its one run once per seed of the other.
 /// What varies with seed and review together counts
 /// in both levels, which makes the interval long rather than short. Percentile interval: Efron and
 /// Tibshirani (1993), "An Introduction to the Bootstrap", chapter 13. Welch (1947), "The

@@ -52,8 +52,9 @@ impl Agreement {
 /// Of the n = n₁₀ + n₀₁ discordant reviews, equally accurate models share each with chance 1/2.
 /// Assumes independent reviews and takes both models as they are: it says nothing of other seeds.
 /// Source: McNemar (1947), "Note on the Sampling Error of the Difference Between Correlated
-/// Proportions or Percentages"; for the choice, Fagerland, Lydersen and Laake (2013), "The McNemar
-/// Test for Binary Matched-Pairs Data: Mid-p and Asymptotic Are Better Than Exact Conditional".
+/// Proportions or Percentages". Fagerland, Lydersen and Laake (2013), "The McNemar Test for Binary
+/// Matched-Pairs Data: Mid-p and Asymptotic Are Better Than Exact Conditional", advise the mid-p or the
+/// uncorrected χ²; what is reported here is more conservative than either.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct McNemar {
     /// Exact p: min(1, 2 P(X ≤ k)), k = min(n₁₀, n₀₁), X ~ Binomial(n, 1/2).

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use flate2::read::GzDecoder;
 use flate2::{Compression, GzBuilder};
-use nsmc_experiment::sha256_hex;
+use nsmc_experiment::{sha256_hex, write_durably};
 
 use crate::{EvalError, Prediction, Predictions};
 
@@ -227,12 +227,9 @@ fn read_tsv(
 
 /// The same bytes for the same content: the archive holds no time.
 fn write_gzip(path: &Path, content: &[u8]) -> Result<(), EvalError> {
-    let partial = path.with_extension("gz.partial");
-    let file = fs_err::File::create(&partial)?;
-    let mut encoder = GzBuilder::new().mtime(0).write(file, Compression::best());
+    let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
     encoder.write_all(content)?;
-    encoder.finish()?.sync_all()?;
-    Ok(fs_err::rename(partial, path)?)
+    Ok(write_durably(path, encoder.finish()?)?)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use nsmc_experiment::{ExperimentConfig, MethodConfig, Rows, RunStatus};
 
 use super::{Answers, Plan, StudyRun, cell_identity, factors};
-use crate::results::paper_row;
+use crate::results::{PAPER_DATASET, names_papers_data, paper_row};
 use crate::statistics::{Interval, SeedSummary, wilson_interval};
 use crate::{EvalError, PaperRow};
 
@@ -212,11 +212,16 @@ impl Cell {
     }
 
     /// The paper's row for the cell: that of the paper's own cell, or with a scale that of the method
-    /// at so many times the training reviews.
+    /// at so many times the training reviews. None of other data than the paper's.
     pub fn paper(&self, scale: Option<usize>) -> Option<&'static PaperRow> {
         match (scale, self.key.train_size) {
             (Some(scale), Rows::Exactly(size)) => {
-                PaperRow::find(&self.key.method, self.key.rank, size.checked_mul(scale)?)
+                let is_of_papers_data = match self.config() {
+                    Some(config) => config.data.dataset == PAPER_DATASET,
+                    None => names_papers_data(&self.key.setting),
+                };
+                let size = size.checked_mul(scale).filter(|_| is_of_papers_data)?;
+                PaperRow::find(&self.key.method, self.key.rank, size)
             }
             _ => paper_row(self.config()?),
         }
@@ -252,7 +257,6 @@ pub(super) fn cells(plan: &Plan, runs: Vec<StudyRun>) -> Result<Vec<Cell>, EvalE
         }
     }
     for cell in &mut cells {
-        cell.runs.sort_by_key(|run| run.record.config.seed);
         // Not what the plan has it for: that was computed when the plan was made, perhaps by a
         // version whose configurations had fewer keys.
         let mut configs = cell.runs.iter().map(|run| &run.record.config);
@@ -263,6 +267,7 @@ pub(super) fn cells(plan: &Plan, runs: Vec<StudyRun>) -> Result<Vec<Cell>, EvalE
                 return Err(EvalError::Cell { profile: plan.profile.clone(), runs });
             }
         }
+        once_per_seed(cell);
     }
     let first = |seen: &[String], name: &String| seen.iter().position(|known| known == name);
     let (mut settings, mut recipes) = (Vec::new(), Vec::new());
@@ -295,6 +300,22 @@ pub(super) fn cells(plan: &Plan, runs: Vec<StudyRun>) -> Result<Vec<Cell>, EvalE
     Ok(cells)
 }
 
+/// Leaves a cell one run per seed, of several the first that came to its end: a plan may name a run
+/// twice, and two runs of one seed, tested in other batches, are one model. A baseline has one in all.
+fn once_per_seed(cell: &mut Cell) {
+    let baseline = cell.key.is_baseline();
+    let seed = |run: &StudyRun| if baseline { 0 } else { run.record.config.seed };
+    let Cell { runs, missing, .. } = cell;
+    runs.sort_by_key(|run| (seed(run), run.report.is_none()));
+    runs.dedup_by_key(|run| seed(run));
+    missing.sort_unstable();
+    missing.dedup();
+    missing.retain(|missing| !runs.iter().any(|run| run.record.config.seed == *missing));
+    if baseline {
+        missing.truncate(usize::from(runs.is_empty()));
+    }
+}
+
 /// Gives cells that would be called the same what their configurations differ in.
 fn tell_apart(cells: &mut [Cell]) {
     const SHOWN: usize = 3;
@@ -325,5 +346,50 @@ fn tell_apart(cells: &mut [Cell]) {
             names = vec![keys[index].identity.chars().take(8).collect()];
         }
         cells[index].key.label = format!("{} ({})", keys[index].label, names.join(", "));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::{PlannedRun, Study, fabricated};
+
+    #[test]
+    fn what_a_plan_names_twice_counts_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let ran = fabricated::config("paper", 1000, 0);
+        let (missing, baseline) =
+            (fabricated::config("paper", 1000, 1), fabricated::tfidf(ran.clone()));
+        // A baseline is the same run whatever the seed.
+        let again = ExperimentConfig { seed: 7, ..baseline.clone() };
+        for config in [&ran, &baseline] {
+            fabricated::run(folder.path(), config, 0.8, 1.0);
+        }
+        let planned = [&ran, &missing, &ran, &missing, &baseline, &again].map(PlannedRun::of);
+        let plan = Plan { profile: "test".into(), paper_scale: None, runs: planned.into() };
+        let study = Study::read_runs(folder.path(), Some(plan)).unwrap();
+        let found: Vec<(usize, &[u64])> =
+            study.cells.iter().map(|cell| (cell.runs.len(), cell.missing.as_slice())).collect();
+        assert_eq!(found, [(1, &[1][..]), (1, &[])]);
+    }
+
+    #[test]
+    fn of_the_runs_of_one_seed_that_came_to_its_end_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = fabricated::config("paper", 1000, 0);
+        let mut smaller = config.clone();
+        smaller.evaluation.eval_batch_size = 8;
+        fabricated::failed(folder.path(), &config, "out of memory");
+        fabricated::run(folder.path(), &smaller, 0.8, 1.0);
+        fabricated::run(folder.path(), &fabricated::config("paper", 1000, 1), 0.8, 1.0);
+        for planned in [[&config, &smaller], [&smaller, &config]] {
+            let other = PlannedRun::of(&fabricated::config("paper", 1000, 1));
+            let runs = planned.map(PlannedRun::of).into_iter().chain([other]).collect();
+            let plan = Plan { profile: "test".into(), paper_scale: None, runs };
+            let study = Study::read_runs(folder.path(), Some(plan)).unwrap();
+            let [cell] = study.cells.as_slice() else { panic!("{} cells", study.cells.len()) };
+            let seeds: Vec<u64> = cell.finished().map(|run| run.record.config.seed).collect();
+            assert_eq!((cell.runs.len(), seeds), (2, vec![0, 1]));
+        }
     }
 }

@@ -2,7 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nsmc_experiment::{ExperimentConfig, FusionAttention, Rows, RunRecord, RunStatus};
+use nsmc_experiment::{
+    ExperimentConfig, FusionAttention, MethodConfig, Rows, RunRecord, RunStatus, write_durably,
+};
 use serde::{Deserialize, Serialize};
 
 use super::run::check_attention;
@@ -101,12 +103,16 @@ impl Plan {
 /// What [`collect`] found and did not find.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collection {
-    /// Runs collected.
+    /// Runs found.
     pub runs: Vec<String>,
     /// Of those, runs that failed; they are collected as failed.
     pub failed: Vec<String>,
     /// Runs of the plan without a record.
     pub missing: Vec<String>,
+    /// Whether anything was written. It is not where no run is found, or of a plan with trained methods
+    /// the baselines alone: those are the same whatever is trained and with whatever seeds, and so say
+    /// nothing of which runs were meant.
+    pub written: bool,
 }
 
 /// How much of a test set's sha256 is in its file's name.
@@ -218,14 +224,12 @@ impl Collected {
 /// collected before and are no longer in `runs` stay; those that are not of the plan are removed, and
 /// the test sets of none.
 ///
-/// Where no run of the plan is found, or one cannot be read, what was collected before stays as it is.
+/// Where no run of the plan is found but those of baselines, or one cannot be read, what was collected
+/// before stays as it is.
 pub fn collect(plan: &Plan, runs: &Path, folder: &Path) -> Result<Collection, EvalError> {
     let collected = Collected::of(folder);
     let has_record = |id: &str| runs.join(id).join("record.json").is_file();
     let parts = ["runs", "predictions"].map(|part| folder.join(part));
-    if plan.runs.iter().any(|planned| has_record(&planned.run_id)) {
-        parts.iter().try_for_each(fs_err::create_dir_all)?;
-    }
     let mut collection = Collection::default();
     let mut tests = BTreeMap::new();
     let (mut read, mut test_sets) = (Vec::new(), BTreeSet::new());
@@ -253,9 +257,14 @@ pub fn collect(plan: &Plan, runs: &Path, folder: &Path) -> Result<Collection, Ev
             collection.missing.push(id.clone());
         }
     }
-    if collection.runs.is_empty() {
+    let baseline = |planned: &&PlannedRun| MethodConfig::BASELINES.contains(&&*planned.method);
+    let found = |planned: &PlannedRun| collection.runs.contains(&planned.run_id);
+    let mut trained = plan.runs.iter().filter(|planned| !baseline(planned)).peekable();
+    if collection.runs.is_empty() || trained.peek().is_some() && !trained.any(found) {
         return Ok(collection);
     }
+    collection.written = true;
+    parts.iter().try_for_each(fs_err::create_dir_all)?;
     for run in &read {
         test_sets.extend(collected.write(run)?);
     }
@@ -291,12 +300,10 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, EvalError
     serde_json::from_str(&text).map_err(|reason| EvalError::Json { path: path.into(), reason })
 }
 
-/// Writes a file that appears whole or not at all.
+/// Writes a file that appears whole or not at all, and is on the disk when others are removed for it.
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), EvalError> {
     let text = serde_json::to_string_pretty(value).expect("plain data is representable in JSON");
-    let partial = path.with_extension("json.partial");
-    fs_err::write(&partial, text + "\n")?;
-    Ok(fs_err::rename(partial, path)?)
+    Ok(write_durably(path, text + "\n")?)
 }
 
 #[cfg(test)]
@@ -364,7 +371,7 @@ mod tests {
         let nowhere = folder.path().join("nowhere");
         let plan = plan_of(&configs[..2]);
         let nothing = collect(&plan, &nowhere, &results).unwrap();
-        assert_eq!((nothing.runs.len(), nothing.missing.len()), (0, 2));
+        assert_eq!((nothing.runs.len(), nothing.missing.len(), nothing.written), (0, 2, false));
         assert!(!results.exists());
 
         collect(&plan, &runs, &results).unwrap();
@@ -374,6 +381,24 @@ mod tests {
         let other = plan_of(&[fabricated::config("paper", 250, 0)]);
         assert_eq!(collect(&other, &runs, &results).unwrap().missing.len(), 1);
         assert_eq!(files(&results), before);
+        // A baseline is that of any such plan: it is there, before and after the runs are gone.
+        let baseline = fabricated::tfidf(configs[0].clone());
+        fabricated::run(&runs, &baseline, 0.8, 1.0);
+        let with_baseline = [&configs[..2], std::slice::from_ref(&baseline)].concat();
+        assert!(collect(&plan_of(&with_baseline), &runs, &results).unwrap().written);
+        let before = files(&results);
+        let other = plan_of(&[fabricated::config("paper", 250, 0), baseline.clone()]);
+        for runs in [&runs, &nowhere] {
+            let collection = collect(&other, runs, &results).unwrap();
+            let found = (collection.runs.as_slice(), collection.missing.len());
+            assert_eq!(found, (&[baseline.run_id()][..], 1));
+            assert!(!collection.written);
+            assert_eq!(files(&results), before);
+        }
+        // Where nothing else is wanted, it is what was meant.
+        let alone = folder.path().join("alone");
+        assert!(collect(&plan_of(&[baseline]), &runs, &alone).unwrap().written);
+        assert!(alone.join(Plan::FILE).is_file());
         // The last of three cannot be read; the first of them is another than before.
         fabricated::run(&runs, &configs[0], 0.6, 1.0);
         fs_err::write(runs.join(configs[2].run_id()).join("record.json"), "{").unwrap();

@@ -57,18 +57,7 @@ impl Finding {
 impl Contrast {
     /// Whether the first cell is more accurate than the second.
     pub fn finding(&self) -> Finding {
-        let Some(pair) = &self.pair else { return Finding::Missing };
-        let interval = pair.bootstrap.interval;
-        let (first, second) = (pair.agreement.only_first, pair.agreement.only_second);
-        if pair.holm_p >= Finding::LEVEL {
-            Finding::Undecided
-        } else if interval.low > 0.0 && first > second {
-            Finding::Holds
-        } else if interval.high < 0.0 && first < second {
-            Finding::Reversed
-        } else {
-            Finding::Undecided
-        }
+        self.pair.as_ref().map_or(Finding::Missing, finding)
     }
 
     /// Whether it is between two methods of one recipe.
@@ -77,12 +66,27 @@ impl Contrast {
     }
 }
 
+/// Whether the first of a pair is more accurate than the second.
+pub(super) fn finding(pair: &Pair) -> Finding {
+    let interval = pair.bootstrap.interval;
+    let (first, second) = (pair.agreement.only_first, pair.agreement.only_second);
+    if pair.holm_p >= Finding::LEVEL {
+        Finding::Undecided
+    } else if interval.low > 0.0 && first > second {
+        Finding::Holds
+    } else if interval.high < 0.0 && first < second {
+        Finding::Reversed
+    } else {
+        Finding::Undecided
+    }
+}
+
 /// The recipe that others are compared with.
 pub(super) const BASE_RECIPE: &str = "paper";
 
 /// Vanilla with each other method, and AdapterFusion with each LoRA, in every recipe and size; and
-/// every cell of another recipe with the same of the paper's. Baselines are in none, so that no
-/// correction counts them.
+/// every cell of another recipe with the same of the paper's: of the same adapters, where both recipes
+/// have those. Baselines are in none, so that no correction counts them.
 pub(super) fn contrasts(cells: &[Cell]) -> Result<Vec<Contrast>, EvalError> {
     let mut contrasts = Vec::new();
     let runs: Vec<Option<Matched>> = cells.iter().map(matched).collect();
@@ -107,7 +111,10 @@ pub(super) fn contrasts(cells: &[Cell]) -> Result<Vec<Contrast>, EvalError> {
             let recipes = one.recipe != BASE_RECIPE
                 && two.recipe == BASE_RECIPE
                 && (&one.method, one.rank) == (&two.method, two.rank)
-                && one.identity != two.identity;
+                && one.identity != two.identity
+                && (adapters(a) == adapters(b)
+                    || !has_adapters_of(cells, BASE_RECIPE, a)
+                        && !has_adapters_of(cells, &one.recipe, b));
             if !methods && !recipes {
                 continue;
             }
@@ -145,6 +152,22 @@ pub(super) fn contrasts(cells: &[Cell]) -> Result<Vec<Contrast>, EvalError> {
     Ok(contrasts)
 }
 
+/// The adapters that a cell's setup names, in its notation.
+fn adapters(cell: &Cell) -> Option<String> {
+    Some(cell.config()?.method.setup()?.replace(' ', ""))
+}
+
+/// Whether a recipe has the cell of the same method and size with the adapters of `cell`.
+fn has_adapters_of(cells: &[Cell], recipe: &str, cell: &Cell) -> bool {
+    let key = &cell.key;
+    cells.iter().any(|other| {
+        other.key.recipe == recipe
+            && (&other.key.setting, other.key.train_size) == (&key.setting, key.train_size)
+            && other.key.method == key.method
+            && adapters(other) == adapters(cell)
+    })
+}
+
 /// How far a cell lies beyond the middle of two others, if all have runs on the same reviews.
 pub(super) fn beyond_middle_of(changed: &Cell, ends: [&Cell; 2]) -> Option<BootstrapDifference> {
     if ends.iter().any(|end| !same_reviews(changed, end)) {
@@ -154,15 +177,15 @@ pub(super) fn beyond_middle_of(changed: &Cell, ends: [&Cell; 2]) -> Option<Boots
     beyond_middle(&matched(changed)?, [&from, &to], Study::RESAMPLING).ok()
 }
 
-fn matched(cell: &Cell) -> Option<Matched> {
+pub(super) fn matched(cell: &Cell) -> Option<Matched> {
     let runs: Vec<_> = cell
         .finished()
         .filter_map(|run| Some((Some(run.record.config.seed), run.answers.as_ref()?.right())))
         .collect();
-    (!runs.is_empty()).then(|| Matched::new(runs))
+    (!runs.is_empty()).then(|| Matched::new(runs, !cell.key.is_baseline()))
 }
 
-fn same_reviews(a: &Cell, b: &Cell) -> bool {
+pub(super) fn same_reviews(a: &Cell, b: &Cell) -> bool {
     let (a, b) = (a.answers(), b.answers());
     let Some(reference) = a.first() else { return false };
     a.iter().chain(&b).all(|answers| answers.test == reference.test)
@@ -170,6 +193,8 @@ fn same_reviews(a: &Cell, b: &Cell) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use nsmc_experiment::MethodConfig;
+
     use super::*;
     use crate::study::Verdict;
     use crate::study::fabricated::{self, config, head, majority, tfidf};
@@ -218,6 +243,42 @@ mod tests {
         }
         let study = Study::read_runs(folder.path(), None).unwrap();
         assert_eq!(study.csv(), without.csv());
+    }
+
+    #[test]
+    fn fusions_of_two_recipes_are_compared_with_that_of_their_own_adapters() {
+        let fusion = |recipe: &str, setup: &str| {
+            let mut config = fabricated::fusion(config(recipe, 1000, 0));
+            if let MethodConfig::AdapterFusion(fusion) = &mut config.method {
+                fusion.setup = setup.into();
+            }
+            config.training.learning_rate = if recipe == "paper" { 2e-5 } else { 3e-4 };
+            config
+        };
+        let compared = |setups: &[(&str, &str)]| -> Vec<[String; 2]> {
+            let folder = tempfile::tempdir().unwrap();
+            for (recipe, setup) in setups {
+                fabricated::run(folder.path(), &fusion(recipe, setup), 0.8, 1.0);
+            }
+            let study = Study::read_runs(folder.path(), None).unwrap();
+            let setup = |cell: usize| adapters(&study.cells[cell]).unwrap();
+            let pairs = study.contrasts.iter();
+            let mut pairs: Vec<[String; 2]> = pairs
+                .filter(|contrast| !contrast.is_of_methods())
+                .map(|contrast| [setup(contrast.first), setup(contrast.second)])
+                .collect();
+            pairs.sort();
+            pairs
+        };
+        let (two, three) = ("Fuse(ko, nsmc)", "Fuse(ko, stars, nsmc)");
+        let pair = |first: &str, second: &str| [first, second].map(|setup| setup.replace(' ', ""));
+        let of_each =
+            [("paper", two), ("paper", three), ("tuned", "Fuse(ko,nsmc)"), ("tuned", three)];
+        assert_eq!(compared(&of_each), [pair(two, two), pair(three, three)]);
+        // What has no like of its own is held against what has none either: its adapters changed.
+        assert_eq!(compared(&[("paper", two), ("tuned", three)]), [pair(three, two)]);
+        let one_more = [("paper", two), ("tuned", two), ("tuned", three)];
+        assert_eq!(compared(&one_more), [pair(two, two)]);
     }
 
     #[test]

@@ -32,9 +32,13 @@ pub fn factors(first: &ExperimentConfig, second: &ExperimentConfig) -> Vec<Facto
     keys.into_iter().map(factor).filter(|factor| factor.first != factor.second).collect()
 }
 
-/// What makes two runs the same but for their seeds: [`ExperimentConfig::identity`] without it.
+/// What makes two runs the same but for their seeds: [`ExperimentConfig::identity`] without it, and
+/// without what decides no result.
 pub fn cell_identity(config: &ExperimentConfig) -> String {
-    ExperimentConfig { seed: 0, ..config.clone() }.identity()
+    let mut config = ExperimentConfig { seed: 0, ..config.clone() };
+    // A run that was tested in other batches has another identity, and is the same experiment.
+    config.evaluation.eval_batch_size = 0;
+    config.identity()
 }
 
 /// The configuration's leaves by their dotted keys; a list is one leaf.
@@ -91,6 +95,7 @@ mod tests {
         let mut other = ExperimentConfig { seed: 7, recipe: "other".into(), ..paper.clone() };
         other.data.train.path = "/elsewhere".into();
         other.training.save_steps += 1;
+        other.evaluation.eval_batch_size *= 2;
         assert_eq!(factors(&paper, &other), []);
         assert_eq!(cell_identity(&paper), cell_identity(&other));
         let mut other = lora(other, 64, 128.0);

@@ -11,6 +11,7 @@ mod collect;
 mod contrast;
 mod factor;
 mod long;
+mod ranking;
 mod run;
 mod tables;
 mod verdict;
@@ -25,6 +26,7 @@ pub use cell::{Cell, CellKey, Metric};
 pub use collect::{Collected, Collection, Plan, PlannedRun, collect};
 pub use contrast::{Contrast, Finding};
 pub use factor::{Factor, cell_identity, factors};
+pub use ranking::{Beside, Ranking};
 pub use run::StudyRun;
 pub use tables::{StudyTable, difference};
 pub use verdict::{COLLAPSE, Cause, Collapse, OrderClaim, RecipeVerdict, Verdict};
@@ -43,13 +45,15 @@ use crate::statistics::Resampling;
 pub struct Study {
     /// The profile, or the folder that the runs were found in.
     pub name: String,
-    /// A cell stands for the paper's at so many times its training reviews; none if only the paper's
-    /// own model is compared with the paper.
+    /// A cell on the paper's data stands for the paper's at so many times its training reviews; none
+    /// if only the paper's own model is compared with the paper.
     pub paper_scale: Option<usize>,
     /// In the order of the plan: recipe by recipe, the largest training size first.
     pub cells: Vec<Cell>,
     /// Pairs of cells of one recipe and size.
     pub contrasts: Vec<Contrast>,
+    /// Which methods are the most accurate, in the order of the cells.
+    pub rankings: Vec<Ranking>,
     /// Why run directories could not be read, for instance those of another version; they are in no
     /// cell.
     pub unreadable: Vec<String>,
@@ -63,8 +67,9 @@ impl Study {
     pub fn new(plan: Plan, runs: Vec<StudyRun>) -> Result<Self, EvalError> {
         let cells = cell::cells(&plan, runs)?;
         let contrasts = contrast::contrasts(&cells)?;
+        let rankings = ranking::rankings(&cells)?;
         let Plan { profile: name, paper_scale, .. } = plan;
-        Ok(Self { name, paper_scale, cells, contrasts, unreadable: Vec::new() })
+        Ok(Self { name, paper_scale, cells, contrasts, rankings, unreadable: Vec::new() })
     }
 
     /// Reads the run directories in `folder`: all of them, or those of a plan.
@@ -108,6 +113,14 @@ impl Study {
     /// Whether any cell stands for one of the paper's.
     pub fn is_compared_with_the_paper(&self) -> bool {
         self.cells.iter().any(|cell| cell.paper(self.paper_scale).is_some())
+    }
+
+    /// Whether the runs are of other data than the paper's and this project's: then the paper has
+    /// nothing to say of them.
+    pub fn is_of_own_data(&self) -> bool {
+        let mut configs = self.cells.iter().filter_map(|cell| cell.config()).peekable();
+        configs.peek().is_some()
+            && configs.all(|config| !["nsmc", "sample"].contains(&config.data.dataset.as_str()))
     }
 
     /// Whether any method has runs of several seeds.

@@ -158,10 +158,27 @@ impl Study {
                         their means over the classes.";
             note.ko += " 정밀도, 재현율, F1은 모든 리뷰에서 클래스마다 계산해 클래스에 대해 평균한 값입니다.";
         } else {
-            note.en += " Precision, recall and F1 are pooled over all reviews; \"batches\" are means over \
-                        batches, as the paper's F1 suggests that it did.";
-            note.ko += " 정밀도, 재현율, F1은 모든 리뷰를 한데 모아 계산한 값이고, ‘배치 평균’은 배치마다 계산해 평균한 값으로, \
-                        논문의 F1도 이렇게 계산한 것으로 보입니다.";
+            let mut configs = self.cells.iter().filter(of_group).filter_map(|cell| cell.config());
+            let name = configs.find_map(|config| config.data.label_names.get(1));
+            let of = name.map_or_else(
+                || Words::from(""),
+                |name| {
+                    Words::new(
+                        format!(" those of class \"{name}\","),
+                        format!(" ‘{name}’ 클래스에 대해"),
+                    )
+                },
+            );
+            note.en += &format!(
+                " Precision, recall and F1 are{} pooled over all reviews; \"batches\" are means over \
+                 batches, as the paper's F1 suggests that it did.",
+                of.en
+            );
+            note.ko += &format!(
+                " 정밀도, 재현율, F1은{} 모든 리뷰를 한데 모아 계산한 값이고, ‘배치 평균’은 배치마다 계산해 평균한 값으로, \
+                 논문의 F1도 이렇게 계산한 것으로 보입니다.",
+                of.ko
+            );
         }
         if seen > 0 {
             let seen = with_thousands(seen);
@@ -453,10 +470,14 @@ impl Study {
         let mut note = Words::new(
             "Means over seeds. Time per epoch is of training steps alone; AdapterFusion's is that of \
              its second stage, and so are its trainable parameters; the whole run has both stages, \
-             validation and test. The paper's times are of one V100.",
+             validation and test.",
             "시드에 대한 평균입니다. 에폭당 시간은 학습 스텝만의 시간이고 AdapterFusion은 2단계의 시간이며, 학습 가능 \
-             파라미터 수도 2단계의 값입니다. 실험 전체 시간에는 두 단계와 검증, 테스트가 모두 들어갑니다. 논문의 시간은 V100 한 장에서 잰 것입니다.",
+             파라미터 수도 2단계의 값입니다. 실험 전체 시간에는 두 단계와 검증, 테스트가 모두 들어갑니다.",
         );
+        if self.is_compared_with_the_paper() {
+            note.en += " The paper's times are of one V100.";
+            note.ko += " 논문의 시간은 V100 한 장에서 잰 것입니다.";
+        }
         let runs = self.runs().into_iter();
         let trained = runs.filter(|run| !run.record.config.method.is_baseline());
         let results = trained.filter_map(|run| run.record.results.as_ref());
@@ -652,9 +673,14 @@ fn changes(contrast: &Contrast) -> String {
     contrast.factors.iter().map(change).collect::<Vec<_>>().join("; ")
 }
 
-/// With its sign; nothing is less than nothing.
+/// With its sign, and so many digits that what is not 0 does not look so; nothing is less than nothing.
 pub fn difference(value: f64) -> String {
-    format!("{value:+.4}").replace("-0.0000", "+0.0000")
+    // Beyond nine digits it is nothing but the rounding of a sum.
+    let vanishes = |digits: &usize| value.abs() < 0.5 * 0.1_f64.powi(*digits as i32);
+    match (4..=9).find(|digits| !vanishes(digits)) {
+        Some(digits) => format!("{value:+.digits$}"),
+        None => "+0.0000".into(),
+    }
 }
 
 /// Difference, its interval, the two counts, McNemar's p, Holm's, the sign-flip test's.
@@ -678,17 +704,29 @@ fn contrast_figures(contrast: &Contrast) -> Vec<Words> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use nsmc_experiment::{ExperimentConfig, RunRecord};
 
     use super::*;
     use crate::study::{Plan, PlannedRun, fabricated};
 
+    /// With a scale, on the paper's data.
     fn study(paper_scale: Option<usize>) -> Study {
         let folder = tempfile::tempdir().unwrap();
         fabricated::grid(folder.path());
         let mut study = Study::read_runs(folder.path(), None).unwrap();
         study.paper_scale = paper_scale;
+        if paper_scale.is_some() {
+            set_dataset(&mut study, results::PAPER_DATASET);
+        }
         study
+    }
+
+    fn set_dataset(study: &mut Study, dataset: &str) {
+        for run in study.cells.iter_mut().flat_map(|cell| &mut cell.runs) {
+            Arc::make_mut(run).record.config.data.dataset = dataset.into();
+        }
     }
 
     fn row<'a>(markdown: &'a str, parts: &[&str]) -> Vec<&'a str> {
@@ -698,6 +736,22 @@ mod tests {
             .split('|')
             .map(str::trim)
             .collect()
+    }
+
+    #[test]
+    fn a_difference_that_is_not_0_does_not_look_so() {
+        for (value, expected) in [
+            (0.0, "+0.0000"),
+            (-0.0, "+0.0000"),
+            (0.0123, "+0.0123"),
+            (-0.000_06, "-0.0001"),
+            (0.000_04, "+0.00004"),
+            (-0.000_000_3, "-0.0000003"),
+            // Rounding alone: 0.3 - 0.2 - 0.1.
+            (-2.8e-17, "+0.0000"),
+        ] {
+            assert_eq!(difference(value), expected, "{value:e}");
+        }
     }
 
     #[test]
@@ -744,7 +798,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_says_how_many_of_its_reviews_were_trained_on() {
+    fn a_table_says_of_which_class_it_is_and_how_many_of_its_reviews_were_trained_on() {
         let study = study(None);
         let note = &study.quality_tables()[0].note;
         let [train, validation] = study.runs()[0]
@@ -753,6 +807,12 @@ mod tests {
             .as_ref()
             .map(|results| [results.train_reviews, results.validation_reviews])
             .unwrap();
+        for (text, class) in [
+            (&note.en, "F1 are those of class \"positive\", pooled over all reviews;"),
+            (&note.ko, "F1은 ‘positive’ 클래스에 대해 모든 리뷰를 한데 모아"),
+        ] {
+            assert!(text.contains(class), "{text}");
+        }
         let said = format!("Reviews trained on and validated on: {train} and {validation}.");
         assert!(note.en.contains(&said), "{}", note.en);
         assert!(note.ko.contains(&format!("{train}건과 {validation}건")), "{}", note.ko);
@@ -782,6 +842,25 @@ mod tests {
         // AdapterFusion: 749.5 of 1022.5 seconds in the paper, 0.73 here.
         let fusion = row(&cost, &["paper ", "1,000", "AdapterFusion"]);
         assert_eq!((fusion[5], fusion[6], fusion[7]), ("0.73", "12:30", "0.73"));
+    }
+
+    #[test]
+    fn the_papers_figures_stand_beside_no_other_data() {
+        let mut own = study(Some(150));
+        set_dataset(&mut own, "mine");
+        assert!(!own.is_compared_with_the_paper());
+        assert!(
+            !own.markdown().contains("paper (mBERT") && !own.csv().contains("batch_mean_f1,paper,")
+        );
+        // A cell that was not run is of the data that its plan names.
+        for (dataset, beside) in [("nsmc", true), ("mine", false)] {
+            let mut config = fabricated::config("paper", 1000, 0);
+            config.data.dataset = dataset.into();
+            let runs = vec![PlannedRun::of(&config)];
+            let plan = Plan { profile: "test".into(), paper_scale: Some(150), runs };
+            let study = Study::new(plan, Vec::new()).unwrap();
+            assert_eq!(study.is_compared_with_the_paper(), beside, "{dataset}");
+        }
     }
 
     #[test]

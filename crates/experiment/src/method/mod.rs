@@ -262,6 +262,15 @@ impl MethodConfig {
         }
     }
 
+    /// The adapters that are active, in AdapterHub's notation.
+    pub fn setup(&self) -> Option<&str> {
+        match self {
+            Self::Adapter(adapter) => Some(&adapter.setup),
+            Self::AdapterFusion(fusion) => Some(&fusion.setup),
+            _ => None,
+        }
+    }
+
     /// The method as a table shows it.
     pub fn label(&self) -> String {
         match self {

@@ -7,6 +7,7 @@ use super::{
     Head, HeadOnlyMethod, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
     baseline::read_tfidf, setup_names,
 };
+use crate::config::MAX_EPOCHS;
 use crate::document::{Node, Value};
 use crate::reader::{FromNode, Reader};
 
@@ -73,7 +74,7 @@ fn read_fusion(method: &mut Reader<'_>) -> AdapterFusionMethod {
         adapter: read_adapter(method),
         adapter_training: method
             .table("adapter_training", |training| AdapterTraining {
-                num_train_epochs: training.within("num_train_epochs", 1..),
+                num_train_epochs: training.within("num_train_epochs", 1..=MAX_EPOCHS),
                 learning_rate: training
                     .within("learning_rate", (Bound::Excluded(0.0), Bound::Included(1.0))),
             })
