@@ -76,4 +76,9 @@ fn what_runs_cannot_be_compared_with_is_refused() {
     let expected =
         "prediction 2: the classes of one/predictions.tsv are numbers from 0, in the order 0, 1";
     assert!(!ran.success && ran.stderr.contains(expected), "{}", ran.stderr);
+
+    // A file that is not the run's any more.
+    world.write("one/predictions.tsv", predictions.replacen("\t0\t", "\t1\t", 1));
+    let ran = world.nsmc(&["compare", "one", "theirs.csv"]);
+    assert!(!ran.success && ran.stderr.contains("not the predictions that"), "{}", ran.stderr);
 }

@@ -270,23 +270,34 @@ fn a_run_is_used_from_any_folder_although_its_places_are_relative() {
     let world = lora_on_a_pretrained_model();
     let absolute = format!("{}/", world.path("").display().to_string().trim_end_matches('/'));
     let config = world.read("run/config.toml").replace(&absolute, "");
+    // Above the one directory lies the folder that it was trained from, above the other it does not.
+    let other = World::new();
+    let outside = other.path("run").display().to_string();
     trained(&world, &config, "runs/relative");
+    trained(&world, &config, &outside);
     fs_err::create_dir(world.path("elsewhere")).unwrap();
     let elsewhere = |arguments: &[&str]| {
         let mut command = world.command(arguments);
         command.current_dir(world.path("elsewhere"));
         Running::start(command).end()
     };
-    for arguments in [
-        ["predict", "--run", "../runs/relative", "--text", "최고", "--device", "cpu"].as_slice(),
-        &["evaluate", "--run", "../runs/relative", "--device", "cpu"],
-        &["verify", "../runs/relative"],
-        &["export", "--run", "../runs/relative", "--out", "exported"],
-    ] {
-        let ran = elsewhere(arguments);
-        assert!(ran.success && !ran.stdout.contains("not checked"), "{}{}", ran.stdout, ran.stderr);
+    for (run, exported) in [("../runs/relative", "exported"), (&outside, "exported-too")] {
+        for arguments in [
+            ["predict", "--run", run, "--text", "최고", "--device", "cpu"].as_slice(),
+            &["evaluate", "--run", run, "--device", "cpu"],
+            &["verify", run],
+            &["export", "--run", run, "--out", exported],
+        ] {
+            let ran = elsewhere(arguments);
+            assert!(
+                ran.success && !ran.stdout.contains("not checked"),
+                "{}{}",
+                ran.stdout,
+                ran.stderr
+            );
+        }
+        assert!(!world.read(format!("elsewhere/{exported}/README.md")).contains(&absolute));
     }
-    assert!(!world.read("elsewhere/exported/README.md").contains(&absolute));
     // What is found is what the run read, or it is refused.
     fs_err::write(world.path("runs/test.txt"), world.read("train.txt")).unwrap();
     let ran = elsewhere(&["evaluate", "--run", "../runs/relative", "--device", "cpu"]);

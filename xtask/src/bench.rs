@@ -120,9 +120,9 @@ fn time(workspace: &Workspace, args: &Bench, nsmc: &Nsmc) -> Result<()> {
         }
     }
     // What was measured before something went wrong is not lost.
-    print(&our_table(&ours).terminal(None));
+    print(&our_table(&ours).for_stdout());
     if !comparisons.is_empty() {
-        print(&comparison_table(&comparisons).terminal(None));
+        print(&comparison_table(&comparisons).for_stdout());
     }
     if let Some(path) = out {
         let report = Report {

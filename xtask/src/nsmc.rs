@@ -1,10 +1,15 @@
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
+use std::sync::LazyLock;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::args::DeviceChoice;
+use crate::grid::{Stop, pass_on};
 use crate::say;
 use crate::workspace::Workspace;
 
@@ -181,12 +186,37 @@ impl Tied {
         Ok(status)
     }
 
-    /// The same, and what it said.
-    pub(crate) fn output(self) -> Result<Output> {
-        let output = self.child.wait_with_output()?;
+    /// The same, and what it said; signals are passed on to it.
+    pub(crate) fn output(mut self, stop: &Stop) -> Result<Output> {
+        let (stdout, stderr) = (read(self.child.stdout.take()), read(self.child.stderr.take()));
+        let mut passed_on = 0;
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            while passed_on < stop.asked() {
+                passed_on += 1;
+                pass_on(&self.child);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
         drop(self.stdin);
-        Ok(output)
+        let said = |reader: Reader| reader.join().expect("reading a pipe does not panic");
+        Ok(Output { status, stdout: said(stdout)?, stderr: said(stderr)? })
     }
+}
+
+type Reader = JoinHandle<std::io::Result<Vec<u8>>>;
+
+/// Reads a pipe to its end, if there is one: a process that nobody reads from stops when it is full.
+fn read(pipe: Option<impl Read + Send + 'static>) -> Reader {
+    std::thread::spawn(move || {
+        let mut said = Vec::new();
+        if let Some(mut pipe) = pipe {
+            pipe.read_to_end(&mut said)?;
+        }
+        Ok(said)
+    })
 }
 
 impl DeviceChoice {
@@ -230,7 +260,13 @@ pub(crate) fn keep(program: &Path, kept: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Asked once: it may take seconds, and GPUs neither come nor go.
 fn has_cuda() -> bool {
+    static FOUND: LazyLock<bool> = LazyLock::new(finds_cuda);
+    *FOUND
+}
+
+fn finds_cuda() -> bool {
     // `nvidia-smi` lists GPUs that this variable hides from programs.
     let hidden = std::env::var("CUDA_VISIBLE_DEVICES")
         .is_ok_and(|visible| ["", "-1", "NoDevFiles"].contains(&visible.trim()));

@@ -50,12 +50,13 @@ pub(crate) fn run(workspace: &Workspace, args: &Pretrain) -> Result<()> {
     arguments.extend(["--config".into(), resolved.clone().into()]);
     arguments.extend(["--out".into(), out.into()]);
     let outcome = nsmc.run(workspace, &arguments);
-    fs_err::remove_file(resolved)?;
-    outcome
+    let removed = fs_err::remove_file(resolved);
+    // Why it failed goes first.
+    outcome?;
+    Ok(removed?)
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use std::path::Path;
 

@@ -106,7 +106,7 @@ fn here(
     let Starting { workspace, options, gpus, threads, .. } = *starting;
     let kept = Kept::of(starting.nsmc, &workspace.folder(&options.runs))?;
     let starting = Starting { nsmc: &kept.nsmc, stop: starting.stop.clone(), ..*starting };
-    let outcome = grid::run(plan, &starting, seconds, failed)?;
+    let outcome = grid::run(plan, &starting, seconds, failed);
     ensure!(
         !outcome.stopped,
         "stopped: {} of {} runs are done; the same command goes on",
@@ -255,6 +255,8 @@ mod tests {
         // In the order of the tables: the first cell with both seeds, then this one.
         assert_eq!(said, "stopped: 2 of 4 times are measured; the same command goes on");
         assert_eq!(world.lines("measured"), [&ids[0], &ids[4], &ids[1]].map(String::as_str));
+        assert_eq!(world.lines("unstopped"), [""; 0], "the signal was passed on");
+        fs_err::remove_dir_all(world.path("measures")).unwrap();
         let ended = reproduce(&world, &mut plan, &Stop::default()).unwrap();
         assert_eq!((ended.timed.runs, said_last(&world, &plan, &ended)), (2, String::new()));
     }

@@ -20,10 +20,12 @@ fn packages() -> Vec<Value> {
     packages
 }
 
-/// The files, or those under a folder, in which the text stands.
-fn files_with(text: &str, under: &Path) -> Vec<String> {
+/// The files, or those under a folder, in which one of the texts stands.
+fn files_with(texts: &[&str], under: &Path) -> Vec<String> {
     let output = Command::new("git")
-        .args(["grep", "--files-with-matches", "--fixed-strings", text, "--", "*.rs"])
+        .args(["grep", "--files-with-matches", "--fixed-strings"])
+        .args(texts.iter().flat_map(|text| ["-e", text]))
+        .args(["--", "*.rs"])
         .current_dir(under)
         .output()
         .unwrap();
@@ -102,7 +104,7 @@ fn only_the_tensor_crates_link_burn() {
 fn ci_tests_every_crate_that_has_tests() {
     let has_tests = |package: &Value| {
         let manifest = Path::new(package["manifest_path"].as_str().unwrap());
-        !files_with("#[test]", manifest.parent().unwrap()).is_empty()
+        !files_with(&["#[test]"], manifest.parent().unwrap()).is_empty()
     };
     let packages = packages();
     let name = |package: &Value| package["name"].as_str().unwrap().to_owned();
@@ -114,11 +116,27 @@ fn ci_tests_every_crate_that_has_tests() {
     assert_eq!(untested.collect::<Vec<_>>(), ["nsmc-features"]);
 }
 
-/// Elsewhere the workspace's lints refuse it.
+/// What code is unsafe by, and what allows it.
+const UNSAFE: [&str; 7] = [
+    "unsafe_code",
+    "unsafe {",
+    "unsafe fn",
+    "unsafe impl",
+    "unsafe trait",
+    "unsafe extern",
+    "#[unsafe(",
+];
+
+/// Elsewhere the workspace's lints refuse it, unless they are told not to.
 #[test]
 fn unsafe_code_is_in_these_modules_alone() {
+    for code in
+        ["#[allow(unsafe_code)]", "    unsafe_code,", "pub unsafe fn f(", "= unsafe { f() };"]
+    {
+        assert!(UNSAFE.iter().any(|text| code.contains(text)), "{code}");
+    }
     let workspace = crate::workspace::Workspace::find();
-    let mut found = files_with("expect(unsafe_code", &workspace.root);
+    let mut found = files_with(&UNSAFE, &workspace.root);
     found.retain(|path| path != "xtask/src/tidy.rs");
     let ops = ["amx", "avx2", "avx512", "matrix", "parallel"];
     let ops = ops.map(|module| format!("crates/ops/src/{module}.rs"));

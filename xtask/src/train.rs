@@ -28,9 +28,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Train) -> Result<()> {
             run.folder.strip_prefix(&workspace.root).unwrap_or(&run.folder).display()
         ));
         let run = EvaluatedRun::read(&run.folder)?;
-        print(&results_table(std::slice::from_ref(&run)).terminal(None));
+        print(&results_table(std::slice::from_ref(&run)).for_stdout());
         if let Some(table) = paper_table(&[run]) {
-            print(&table.terminal(None));
+            print(&table.for_stdout());
         }
         return Ok(());
     }
@@ -255,8 +255,10 @@ impl Run {
         } else {
             nsmc.run(workspace, &prepared.arguments)
         };
-        prepared.close()?;
-        outcome.with_context(|| format!("run {}", self.config.run_id()))
+        let closed = prepared.close();
+        // Why it failed goes first.
+        outcome.with_context(|| format!("run {}", self.config.run_id()))?;
+        closed
     }
 }
 

@@ -1,9 +1,11 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::builder::TypedValueParser;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, ArgGroup, Parser, Subcommand, ValueEnum};
 use nsmc_experiment::{Precision, is_sha256};
+
+use crate::corpus::cache_folder;
 
 /// sha256 of the documented corpus, as in datasets/manifest.toml.
 const NSMC_CORPUS: &str = "d8efd51fb27659cb95fd529ca9c8664b8e07a8ef313a551a2a0c256e88f3a380";
@@ -74,9 +76,8 @@ pub(crate) struct Stars {
     /// Folder of the two files.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
-    /// Keep the corpus here instead of in the user's cache folder.
-    #[arg(long, value_name = "DIR", env = "NSMC_CACHE")]
-    pub(crate) cache: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) cache: Cache,
 }
 
 /// Where files lie by now.
@@ -86,6 +87,28 @@ pub(crate) struct Moved {
     /// model.path, method.sources.NAME.path. It must be what it was. May be given more than once.
     #[arg(long, value_name = "KEY=PATH")]
     pub(crate) set: Vec<String>,
+}
+
+/// Where to keep what another run can use.
+#[derive(clap::Args)]
+pub(crate) struct Cache {
+    /// Keep tokens and corpora here instead of in the user's cache folder.
+    // Empty, as a container's settings leave a variable, it is as if it were not there.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "NSMC_CACHE",
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
+    cache: Option<PathBuf>,
+}
+
+impl Cache {
+    /// The folder chosen, or the user's.
+    pub(crate) fn folder(&self) -> PathBuf {
+        let chosen = self.cache.as_ref().filter(|folder| !folder.as_os_str().is_empty());
+        chosen.cloned().unwrap_or_else(cache_folder)
+    }
 }
 
 #[derive(clap::Args)]
@@ -172,9 +195,8 @@ pub(crate) struct Train {
     /// goes away.
     #[arg(long, conflicts_with = "tui")]
     pub(crate) stop_with_stdin: bool,
-    /// Keep tokens here instead of in the user's cache folder.
-    #[arg(long, value_name = "DIR", env = "NSMC_CACHE")]
-    pub(crate) cache: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) cache: Cache,
 }
 
 #[derive(clap::Args)]
@@ -192,9 +214,8 @@ pub(crate) struct Pretrain {
     /// goes away.
     #[arg(long)]
     pub(crate) stop_with_stdin: bool,
-    /// Keep the corpus here instead of in the user's cache folder.
-    #[arg(long, value_name = "DIR", env = "NSMC_CACHE")]
-    pub(crate) cache: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) cache: Cache,
 }
 
 #[derive(clap::Args)]
@@ -207,9 +228,8 @@ pub(crate) struct Evaluate {
     /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
     #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
-    /// Keep tokens here instead of in the user's cache folder.
-    #[arg(long, value_name = "DIR", env = "NSMC_CACHE")]
-    pub(crate) cache: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) cache: Cache,
 }
 
 #[derive(clap::Args)]
@@ -338,9 +358,8 @@ pub(crate) struct BenchRun {
     /// goes away.
     #[arg(long)]
     pub(crate) stop_with_stdin: bool,
-    /// Keep tokens here instead of in the user's cache folder.
-    #[arg(long, value_name = "DIR", env = "NSMC_CACHE")]
-    pub(crate) cache: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) cache: Cache,
 }
 
 #[derive(clap::Args)]
@@ -448,6 +467,19 @@ mod tests {
         for wrong in ["", "cuda:", "cuda:-1", "cuda:x", "cuda1", "cpu:0", "auto:0", "CUDA"] {
             assert!(device(wrong).unwrap_err().contains("cuda:N"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_empty_cache_folder_is_none() {
+        let folder = |value: &str| {
+            let args = ["nsmc", "evaluate", "--run", "run", "--cache", value];
+            match Args::try_parse_from(args).expect("it is accepted").command {
+                Command::Evaluate(evaluate) => evaluate.cache.folder(),
+                _ => panic!("another command was given"),
+            }
+        };
+        assert_eq!(folder("kept/here"), PathBuf::from("kept/here"));
+        assert_eq!(folder(""), cache_folder());
     }
 
     #[test]

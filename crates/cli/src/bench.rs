@@ -53,12 +53,8 @@ pub(crate) fn train(args: &BenchTrain, verbosity: u8) -> Result<()> {
         device.sync().context("the device")?;
         let started = Instant::now();
         let loss;
-        (model, loss) = among_the_threads(&device, || {
-            let loss = losses(model.forward(&input), labels).mean();
-            let gradients = GradientsParams::from_grads(loss.backward(), &model);
-            let (gradients, _) = clip_grad_norm(&model, gradients, 1.0);
-            (optimizer.step(2e-5, model, gradients), loss)
-        });
+        (model, loss) =
+            among_the_threads(&device, || train_step(model, &mut optimizer, &input, labels, 2e-5));
         let loss = loss.try_into_scalar::<f32>().context("the loss")?;
         device.sync().context("the device")?;
         memory = memory.into_iter().chain(peak_memory_mib(&named.device)).reduce(f64::max);
@@ -85,6 +81,20 @@ pub(crate) fn train(args: &BenchTrain, verbosity: u8) -> Result<()> {
         "nsmc": env!("CARGO_PKG_VERSION"),
     });
     print(line)
+}
+
+/// A training step, and the loss before it.
+pub(crate) fn train_step(
+    model: PeftModel,
+    optimizer: &mut ModuleOptimizer,
+    input: &BertInput,
+    labels: Tensor<1, Int>,
+    learning_rate: f64,
+) -> (PeftModel, Tensor<1>) {
+    let loss = losses(model.forward(input), labels).mean();
+    let gradients = GradientsParams::from_grads(loss.backward(), &model);
+    let (gradients, _) = clip_grad_norm(&model, gradients, 1.0);
+    (optimizer.step(learning_rate, model, gradients), loss)
 }
 
 fn round(value: f64, digits: i32) -> f64 {

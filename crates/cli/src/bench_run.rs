@@ -5,14 +5,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use burn::data::dataloader::DataLoader;
-use burn::optim::ModuleOptimizer;
 use nsmc_data::{Batch, EncodedReviews, Order, Review, ReviewLoader};
 use nsmc_experiment::{MethodConfig, RunRecord};
 use nsmc_training::{AdamW, ClassificationTask, Replicas, set_precision};
 
 use crate::args::BenchRun;
 use crate::classifier::Classifier;
-use crate::corpus::{Corpus, cache_folder};
+use crate::corpus::Corpus;
 use crate::output::print;
 use crate::stop::Lifeline;
 use crate::{checksums, device, logging, method, run_directory};
@@ -48,7 +47,7 @@ pub(crate) fn run(args: &BenchRun, verbosity: u8) -> Result<()> {
     if let MethodConfig::AdapterFusion(fusion) = &config.method {
         model = method::fusion_stage(model, fusion, config.seed)?;
     }
-    let cache = cache_folder(args.cache.as_deref());
+    let cache = args.cache.folder();
     let max_length = config.data.max_length;
     let encoded = EncodedReviews::encode_cached(&corpus.train, &base.tokenizer, max_length, &cache)
         .with_context(|| format!("the token cache {}", cache.display()))?;
@@ -62,7 +61,7 @@ pub(crate) fn run(args: &BenchRun, verbosity: u8) -> Result<()> {
     );
 
     let mut task = ClassificationTask { model };
-    let mut optimizer = ModuleOptimizer::from(AdamW::new(&config.training));
+    let mut optimizer = AdamW::new(&config.training).for_module(&named.device);
     let mut alone = Replicas::default();
     let (mut step, mut epoch) = (0, 0);
     let (mut tokens, mut started) = (0, Instant::now());

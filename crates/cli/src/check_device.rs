@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 use nsmc_bert::{BertConfig, Init};
-use nsmc_training::{clip_grad_norm, losses, set_precision};
+use nsmc_training::{losses, set_precision};
 
 use crate::args::{CheckDevice, DeviceChoice, InputLayout, Trained};
 use crate::output::print;
@@ -138,10 +138,8 @@ fn compute(
     let mut curve = Vec::with_capacity(steps);
     for step in 0..steps {
         let (input, labels) = batch(step);
-        let loss = losses(model.forward(&input), labels).mean();
-        let gradients = GradientsParams::from_grads(loss.backward(), &model);
-        let (gradients, _) = clip_grad_norm(&model, gradients, 1.0);
-        model = optimizer.step(1e-4, model, gradients);
+        let loss;
+        (model, loss) = bench::train_step(model, &mut optimizer, &input, labels, 1e-4);
         curve.push(loss.try_into_scalar::<f32>().context("the loss")?);
     }
     Ok(Computed { logits, gradients, losses: curve })
@@ -197,7 +195,6 @@ impl ModuleVisitor for Gradients<'_> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use burn::module::ParamId;
 

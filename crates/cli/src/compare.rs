@@ -1,11 +1,11 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use nsmc_eval::Table;
 use nsmc_eval::compare::{Candidate, Comparison, Member, Outcome, group};
 use nsmc_eval::statistics::Resampling;
-use nsmc_experiment::{RunRecord, RunStatus};
+use nsmc_experiment::{RunRecord, RunStatus, sha256_file};
 
 use crate::args::Compare;
 use crate::logging;
@@ -20,7 +20,7 @@ pub(crate) fn run(args: &Compare, verbosity: u8) -> Result<()> {
     let groups = group(candidates);
     let resampling = Resampling { resamples: args.resamples, seed: args.seed };
     let comparison = Comparison::new(&groups, resampling)?;
-    let text = |table: &Table| if args.markdown { table.markdown() } else { table.terminal(None) };
+    let text = |table: &Table| if args.markdown { table.markdown() } else { table.for_stdout() };
     // Without empty lines between them, Markdown takes tables and sentences for one table.
     let gap = if args.markdown { "\n" } else { "" };
     print(format_args!("Accuracy on {} reviews:{gap}", comparison.reviews))?;
@@ -78,11 +78,24 @@ fn read(argument: &str) -> Result<Candidate> {
     };
     let path = Path::new(path);
     if path.is_dir() {
-        let RunRecord { config, status, .. } = RunRecord::read(&path.join("record.json"))?;
+        let record = path.join("record.json");
+        ensure!(
+            record.is_file(),
+            "{}: expected the directory of a finished run, found no record.json in it",
+            path.display()
+        );
+        let RunRecord { config, status, results, .. } = RunRecord::read(&record)?;
         if let RunStatus::Failed { error } = status {
             bail!("{}: the run has no predictions: {error}", path.display());
         }
-        let member = Member::read(&path.join("predictions.tsv"), Some(config.seed))?;
+        let predictions = path.join("predictions.tsv");
+        let member = Member::read(&predictions, Some(config.seed))?;
+        let expected = results.map(|results| results.predictions_sha256);
+        ensure!(
+            Some(sha256_file(&predictions)?) == expected,
+            "{}: not the predictions that the run's record.json is of; `nsmc verify` says what changed",
+            predictions.display()
+        );
         return Ok(Candidate { name, config: Some(config), member });
     }
     Ok(Candidate { name, config: None, member: Member::read(path, None)? })

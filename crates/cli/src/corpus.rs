@@ -1,5 +1,6 @@
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -103,12 +104,35 @@ fn read_file(key: &str, file: &DataFile, format: &Format, dataset: &str) -> Resu
     Ok(reviews)
 }
 
-/// Where tokens are kept between runs.
-pub(crate) fn cache_folder(chosen: Option<&Path>) -> PathBuf {
-    let default = || {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let home = || std::env::home_dir().map(|home| home.join(".cache"));
-        cache.or_else(home).unwrap_or_else(std::env::temp_dir).join("nsmc")
-    };
-    chosen.map_or_else(default, Path::to_path_buf)
+/// The user's folder for what is kept between runs: tokens, corpora, kernels.
+pub(crate) fn cache_folder() -> PathBuf {
+    cache_folder_by(std::env::var_os("XDG_CACHE_HOME"), std::env::home_dir())
+}
+
+fn cache_folder_by(variable: Option<OsString>, home: Option<PathBuf>) -> PathBuf {
+    // Of anything else, the variable's specification says to take no notice. It would be a folder within
+    // the one that a program is started in.
+    let cache = variable.map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let cache = cache.or_else(|| home.map(|home| home.join(".cache")));
+    cache.unwrap_or_else(std::env::temp_dir).join("nsmc")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_lies_in_no_folder_that_a_program_happens_to_be_started_in() {
+        let (absolute, home) = (std::env::temp_dir(), std::env::temp_dir().join("home"));
+        let folder = |value: &str, home: Option<&PathBuf>| {
+            cache_folder_by(Some(value.into()), home.cloned())
+        };
+        let named = absolute.to_str().unwrap();
+        assert_eq!(folder(named, Some(&home)), absolute.join("nsmc"));
+        for value in ["", "cache", "./cache"] {
+            assert_eq!(folder(value, Some(&home)), home.join(".cache/nsmc"), "`{value}`");
+            assert_eq!(folder(value, None), std::env::temp_dir().join("nsmc"), "`{value}`");
+        }
+        assert_eq!(cache_folder_by(None, Some(home.clone())), home.join(".cache/nsmc"));
+    }
 }

@@ -130,7 +130,7 @@ fn keep_kernels() {
     let mut config = config.override_from_env();
     config.compilation.cache = true;
     if matches!(config.environment.path, CacheConfig::Target) {
-        config.environment.path = CacheConfig::Directory(cache_folder(None).join("kernels"));
+        config.environment.path = CacheConfig::Directory(cache_folder().join("kernels"));
     }
     if cfg!(feature = "cuda-cpp") {
         config.environment.name.push_str("-cpp");

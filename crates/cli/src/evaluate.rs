@@ -6,7 +6,7 @@ use nsmc_eval::{ClassificationReport, EvaluatedRun, Prediction, Predictions};
 
 use crate::args::Evaluate;
 use crate::classifier::Classifier;
-use crate::corpus::{Corpus, cache_folder};
+use crate::corpus::Corpus;
 use crate::output::{print, print_attention, print_tables};
 use crate::train::{dashboard, test};
 use crate::{device, logging, run_directory};
@@ -20,7 +20,7 @@ pub(crate) fn run(args: &Evaluate, verbosity: u8) -> Result<()> {
     let device = device::choose(args.device)?.device;
     let corpus = Corpus::read(&config.data)?;
     let classifier = Classifier::of_run(&args.run, &record, &device)?;
-    let cache = cache_folder(args.cache.as_deref());
+    let cache = args.cache.folder();
     let encoded = EncodedReviews::encode_cached(
         &corpus.test,
         &classifier.tokenizer,

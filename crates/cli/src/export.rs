@@ -1,10 +1,14 @@
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
 use burn::tensor::Device;
 use clap::ValueEnum;
-use nsmc_experiment::{MethodConfig, ModelConfig, RunRecord, sync_folder};
+use nsmc_experiment::{
+    MethodConfig, ModelConfig, RunRecord, create_folder_durably, rename_folder_durably,
+};
 use nsmc_peft::{LoraLayer, PeftModel};
+use serde_json::Value;
 
 use crate::args::{Export, Layout};
 use crate::classifier::Classifier;
@@ -22,7 +26,7 @@ pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     let out = place(&args.out, &std::env::current_dir()?)?;
     let classifier = Classifier::of_run(&args.run, &record, &Device::flex())?;
     let parent = parent(&out);
-    fs_err::create_dir_all(parent)?;
+    create_folder_durably(parent)?;
     let room = tempfile::Builder::new().prefix(".export-").tempdir_in(parent)?;
     // A temporary folder is closed to other users; one in it is not.
     let incoming = room.path().join("model");
@@ -35,12 +39,11 @@ pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     let load = how_to_load(layout, folder, &base(folder), &classifier)?;
     let card = model_card::text(&args.run, &record, layout, &load)?;
     fs_err::write(incoming.join("README.md"), card)?;
-    sync_folder(&incoming)?;
     if out.exists() {
         // It is empty.
         fs_err::remove_dir(&out)?;
     }
-    fs_err::rename(&incoming, &out)?;
+    rename_folder_durably(&incoming, &out)?;
     print(args.out.display())?;
     let (_, load) = how_to_load(layout, &args.out, &base(&args.out), &classifier)?;
     print(load)
@@ -168,23 +171,23 @@ fn how_to_load(
     base: &str,
     classifier: &Classifier,
 ) -> Result<(&'static str, String)> {
-    let out = out.display();
-    let labels = classifier.config.num_labels();
+    let (file, out) = (python(out.join("lora.bin").display()), python(out.display()));
+    let (base, labels) = (python(base), classifier.config.num_labels());
     let model =
-        format!("BertForSequenceClassification.from_pretrained(\"{base}\", num_labels={labels})");
+        format!("BertForSequenceClassification.from_pretrained({base}, num_labels={labels})");
     let transformers = "from transformers import BertForSequenceClassification";
     Ok(match layout {
         Layout::Hf | Layout::Merged => {
-            (transformers, format!("BertForSequenceClassification.from_pretrained(\"{out}\")"))
+            (transformers, format!("BertForSequenceClassification.from_pretrained({out})"))
         }
         Layout::Peft => (
             "from peft import PeftModel\nfrom transformers import BertForSequenceClassification",
-            format!("PeftModel.from_pretrained({model}, \"{out}\")"),
+            format!("PeftModel.from_pretrained({model}, {out})"),
         ),
         Layout::Loralib => (
             "",
             format!(
-                "model.load_state_dict(torch.load(\"{out}/lora.bin\"), strict=False), where model is \
+                "model.load_state_dict(torch.load({file}), strict=False), where model is \
                  {model} with its targeted layers replaced by loralib's, each with the weight and bias \
                  of the layer it replaces, {}",
                 loralib_arguments(&lora_layers(&classifier.model)?)
@@ -193,18 +196,23 @@ fn how_to_load(
         Layout::Adapterhub if classifier.model.head.is_some() => (
             "from adapters import BertAdapterModel",
             format!(
-                "model = BertAdapterModel.from_pretrained(\"{base}\"); \
-                 model.load_adapter_setup(\"{out}\", set_active=True)"
+                "model = BertAdapterModel.from_pretrained({base}); \
+                 model.load_adapter_setup({out}, set_active=True)"
             ),
         ),
         Layout::Adapterhub => (
             "import adapters\nfrom transformers import BertForSequenceClassification",
             format!(
                 "model = {model}; adapters.init(model); \
-                 model.load_adapter_setup(\"{out}\", set_active=True)"
+                 model.load_adapter_setup({out}, set_active=True)"
             ),
         ),
     })
+}
+
+/// A text as Python writes it: a string of JSON is one of Python.
+fn python(text: impl Display) -> String {
+    Value::from(text.to_string()).to_string()
 }
 
 fn lora_layers(model: &PeftModel) -> Result<Vec<LoraLayer>> {
@@ -239,9 +247,12 @@ fn loralib_arguments(layers: &[LoraLayer]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use nsmc_data::BertTokenizer;
     use nsmc_peft::LoraConfig;
 
     use super::*;
+    use crate::args::{ModelShape, Trained};
+    use crate::bench;
 
     #[test]
     fn where_nothing_can_be_put_is_known_before() {
@@ -267,6 +278,28 @@ mod tests {
             assert_eq!(place("link"), Ok(real("empty")));
             assert!(place("dangling").unwrap_err().contains("a link to what is not there"));
         }
+    }
+
+    #[test]
+    fn a_folder_of_any_name_is_one_string_of_python() {
+        let (_, config) = bench::config(ModelShape::Mini);
+        let model = bench::model(Trained::Lora, 2, &config, &Device::flex()).unwrap();
+        let tokenizer = BertTokenizer::train(&["영화"], 40).unwrap();
+        let classifier = Classifier { config, tokenizer, model };
+        let load = |layout, out: &str, base: &str| {
+            how_to_load(layout, Path::new(out), base, &classifier).unwrap().1
+        };
+        let peft = load(Layout::Peft, r"C:\new\모델", "a \"base\"");
+        let expected = r#"from_pretrained("a \"base\"", num_labels=2), "C:\\new\\모델")"#;
+        assert!(peft.ends_with(expected), "{peft}");
+        let hf = load(Layout::Hf, "\"quoted\"", "");
+        assert_eq!(hf, r#"BertForSequenceClassification.from_pretrained("\"quoted\"")"#);
+        let loralib = load(Layout::Loralib, "a\\b", "base");
+        assert!(loralib.contains(r#"torch.load("a\\b/lora.bin")"#), "{loralib}");
+        assert!(loralib.contains(r#"from_pretrained("base", num_labels=2)"#), "{loralib}");
+        let adapters = load(Layout::Adapterhub, "a\\b", "c\\d");
+        assert!(adapters.contains(r#"from_pretrained("c\\d", num_labels=2)"#), "{adapters}");
+        assert!(adapters.contains(r#"load_adapter_setup("a\\b", set_active"#), "{adapters}");
     }
 
     #[test]

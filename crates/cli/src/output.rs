@@ -24,10 +24,10 @@ pub(crate) fn unless_unread(written: Result<()>) -> Result<()> {
 
 /// The table of runs, and the one beside the paper.
 pub(crate) fn print_tables(runs: &[EvaluatedRun]) -> Result<()> {
-    print(results_table(runs).terminal(None))?;
+    print(results_table(runs).for_stdout())?;
     if let Some(table) = paper_table(runs) {
         print("Beside the paper, averaged over batches as it did:")?;
-        print(table.terminal(None))?;
+        print(table.for_stdout())?;
     }
     Ok(())
 }
@@ -44,5 +44,5 @@ pub(crate) fn print_attention(attention: &[FusionAttention]) -> Result<()> {
         table.push(place.chain(attention.mean.iter().map(|mean| format!("{mean:.3}"))));
     }
     print("What the fusion attends to, mean weights over the test set's tokens:")?;
-    print(table.terminal(None))
+    print(table.for_stdout())
 }

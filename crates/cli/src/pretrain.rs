@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,23 +11,24 @@ use nsmc_data::pretraining::{
     read_corpus,
 };
 use nsmc_data::{BertTokenizer, EncodedReviews, Format, Review, read_reviews};
+use nsmc_eval::study::Factor;
 use nsmc_experiment::{
     CorpusConfig, FileLock, ModelConfig, PretrainingConfig, Provenance, Stretch,
     rename_folder_durably, sha256_file, sha256_folder, sync_folder, write_durably,
 };
 use nsmc_peft::AdaptedMaskedLm;
-use nsmc_training::{Pretraining, pretrain};
+use nsmc_training::{Pretraining, check_length, pretrain};
+use serde_json::Value;
 
 use crate::args::Pretrain;
 use crate::classifier::scratch;
-use crate::corpus::cache_folder;
 use crate::method::bottleneck;
 use crate::output::print;
 use crate::run_directory::Mended;
 use crate::stop::Lifeline;
 use crate::stretches::Stretches;
 use crate::train::dashboard;
-use crate::{device, logging, provenance, run_directory};
+use crate::{device, logging, provenance, run_directory, stretches};
 
 /// Dropout of a new model that is saved: pre-training may do without, fine-tuning does not.
 const FINE_TUNING_DROPOUT: f64 = 0.1;
@@ -46,8 +48,9 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
         Provenance { inputs: provenance::model(&config.model)?, ..provenance::of_this_program() };
     provenance.inputs.insert("corpus".into(), config.corpus.sha256.clone());
 
-    let cache = cache_folder(args.cache.as_deref());
-    let corpus = corpus(&config.corpus, &cache)?;
+    let cache = args.cache.folder();
+    let CorpusConfig { archive, test, sha256, .. } = &config.corpus;
+    let corpus = corpus(archive, test, sha256, &cache)?;
     let split = hold_out(&corpus, config.corpus.held_out_fraction);
     let reviews: Vec<Review> = corpus.into_iter().map(Review::from).collect();
     let tokenizer = tokenizer(&config, &reviews, &split.train, &args.out)?;
@@ -149,35 +152,93 @@ fn check_size(
     Ok(())
 }
 
-/// Writes `record.json` with what every run has to say of itself, when all else is on the disk.
+/// Writes `record.json` with what every run has to say of itself, when all else is on the disk. One of
+/// a training that was done before stays: it says who did it, and how long that took.
 fn write_record(
     run: &Path,
-    mut record: serde_json::Value,
+    mut record: Value,
     stretches: Stretches,
     provenance: &Provenance,
 ) -> Result<()> {
     let stretches = stretches.end();
     sync_folder(run)?;
+    if is_recorded(run, &record) {
+        return Ok(fs_err::remove_file(run.join(stretches::FILE))?);
+    }
     record["started"] = stretches.first().map(|first| first.started).into();
     record["total_seconds"] = Stretch::total_seconds(&stretches).into();
     record["peak_memory_mib"] = Stretch::peak_memory_mib(&stretches).into();
     record["stretches"] = serde_json::to_value(stretches)?;
     record["provenance"] = serde_json::to_value(provenance)?;
-    Ok(write_durably(&run.join("record.json"), serde_json::to_string_pretty(&record)? + "\n")?)
+    write_durably(&run.join("record.json"), serde_json::to_string_pretty(&record)? + "\n")?;
+    Ok(fs_err::remove_file(run.join(stretches::FILE))?)
 }
 
-/// Puts the configuration into a locked directory, or sees that it is of the same one.
+/// Whether the run's record is of the same configuration, and of the same measurements, times
+/// included.
+fn is_recorded(run: &Path, record: &Value) -> bool {
+    let found = fs_err::read(run.join("record.json")).ok();
+    let found = found.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    found.is_some_and(|found| ["config", "metrics"].iter().all(|key| found[key] == record[key]))
+}
+
+/// Puts the configuration into a locked directory, or sees that it is of the same one, and that a
+/// training of this length can go on there.
 fn open_run_directory(folder: &Path, config: &PretrainingConfig) -> Result<Mended> {
     let found = PretrainingConfig::read(&folder.join("config.toml"));
+    let there = found.as_ref().ok().cloned();
     let (same, mended) =
         run_directory::check(folder, found, PretrainingConfig::identity, &config.identity())?;
     ensure!(
         same,
-        "{}: another configuration was begun there; give another directory with `--out`",
-        folder.display()
+        "{}: another configuration was begun there{}; give another directory with `--out`",
+        folder.display(),
+        there.map(|there| differences(&there, config)).unwrap_or_default()
     );
-    run_directory::write_config(folder, &config.to_toml())?;
+    if there.as_ref() != Some(config) {
+        check_length(folder, config)?;
+        run_directory::write_config(folder, &config.to_toml())?;
+    }
     Ok(mended)
+}
+
+/// In which keys a pre-training is another.
+fn differences(there: &PretrainingConfig, here: &PretrainingConfig) -> String {
+    // In these it may be another and the same.
+    let mut there = there.without_paths();
+    there.training.num_train_steps = here.training.num_train_steps;
+    there.training.decay_steps = here.training.decay_steps;
+    there.evaluation = here.evaluation;
+    let leaves = |config: &PretrainingConfig| {
+        let config =
+            serde_json::to_value(config).expect("a configuration is representable in JSON");
+        let mut leaves = BTreeMap::new();
+        collect(&config, String::new(), &mut leaves);
+        leaves
+    };
+    let (there, here) = (leaves(&there), leaves(&here.without_paths()));
+    let keys: BTreeSet<&String> = there.keys().chain(here.keys()).collect();
+    let value = |leaves: &BTreeMap<String, String>, key: &str| {
+        leaves.get(key).cloned().unwrap_or_else(|| "–".into())
+    };
+    let factors = keys.into_iter().map(|key| Factor {
+        key: key.clone(),
+        first: value(&there, key),
+        second: value(&here, key),
+    });
+    run_directory::in_words(&factors.filter(|it| it.first != it.second).collect::<Vec<_>>())
+}
+
+/// The leaves of a value by their dotted keys.
+fn collect(value: &Value, key: String, leaves: &mut BTreeMap<String, String>) {
+    let Value::Object(entries) = value else {
+        leaves.insert(key, value.to_string());
+        return;
+    };
+    for (name, value) in entries {
+        let dot = if key.is_empty() { "" } else { "." };
+        collect(value, format!("{key}{dot}{name}"), leaves);
+    }
 }
 
 /// The model that is trained, or that the adapter is trained in, and its configuration. An adapter's
@@ -202,31 +263,35 @@ fn base(
     }
 }
 
-/// The corpus, built if it is not in the cache.
-pub(crate) fn corpus(config: &CorpusConfig, cache: &Path) -> Result<Vec<CorpusReview>> {
-    let expected = &config.sha256;
+/// The corpus with a sha256, built of the archive and the test set if it is not in the cache.
+pub(crate) fn corpus(
+    archive: &Path,
+    test: &Path,
+    expected: &str,
+    cache: &Path,
+) -> Result<Vec<CorpusReview>> {
     let path = cache.join(format!("corpus-{}.tsv", &expected[..16.min(expected.len())]));
     fs_err::create_dir_all(cache)?;
     // Trainings that are started side by side build it once.
     let _lock = FileLock::acquire(&path.with_extension("lock"), || {
         tracing::info!("waiting for another process that builds the corpus");
     })?;
-    if !path.is_file() || sha256_file(&path)? != *expected {
+    if !path.is_file() || sha256_file(&path)? != expected {
         let incoming = path.with_extension("incoming");
-        let test = read_reviews(&config.test, &nsmc())?;
-        let summary = build_corpus(&config.archive, &test, &incoming).with_context(|| {
+        let test = read_reviews(test, &nsmc())?;
+        let summary = build_corpus(archive, &test, &incoming).with_context(|| {
             format!(
                 "the corpus cannot be made of {}: if that is not the archive of NSMC's crawl, \
                  delete it, and `cargo xtask pretrain` fetches it again",
-                config.archive.display()
+                archive.display()
             )
         })?;
         ensure!(
-            summary.sha256 == *expected,
+            summary.sha256 == expected,
             "{}: the corpus made of it should have sha256 {expected}, found {}: the archive or the \
              test file is not the documented one; delete them, and `cargo xtask pretrain` fetches \
              them again",
-            config.archive.display(),
+            archive.display(),
             summary.sha256
         );
         fs_err::rename(&incoming, &path)?;
@@ -275,4 +340,99 @@ fn tokenizer(
         rename_folder_durably(&incoming, &folder)?;
     }
     Ok(BertTokenizer::from_pretrained(&folder)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use nsmc_experiment::{seal, sha256_hex};
+    use serde_json::json;
+
+    use super::*;
+    use crate::args::DeviceChoice;
+
+    fn config() -> PretrainingConfig {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let (profile, file) = (root.join("configs/pretraining/mini-cpu.toml"), Path::new("nsmc"));
+        PretrainingConfig::read_profile(&profile, &root, file, file, &"0".repeat(64)).unwrap()
+    }
+
+    #[test]
+    fn a_directory_whose_training_is_further_on_keeps_its_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = config();
+        let _ = open_run_directory(folder.path(), &long).unwrap();
+        let checkpoint = folder.path().join("checkpoint/step-7");
+        fs_err::create_dir_all(&checkpoint).unwrap();
+        for file in ["weights.bpk", "optimizer.bpk"] {
+            fs_err::write(checkpoint.join(file), "").unwrap();
+        }
+        let (identity, hash, steps) =
+            (long.identity(), sha256_hex(b""), long.training.num_train_steps);
+        let state = format!(
+            "identity = \"{identity}\"\nstep = {steps}\nweights_sha256 = \"{hash}\"\n\
+             optimizer_sha256 = \"{hash}\"\n[schedule]\nnum_train_steps = {steps}\n\
+             decay_start = {}\n[state]\nstep = {steps}\nepoch = 0\nbatch = 0\ntokens = 0\n\
+             seconds = 0.0\nloss_sum = 0.0\nloss_steps = 0\n",
+            steps - long.training.decay_steps
+        );
+        fs_err::write(checkpoint.join("state.toml"), seal(&state)).unwrap();
+
+        let mut short = long.clone();
+        short.training.num_train_steps -= 1;
+        let refused = open_run_directory(folder.path(), &short).err().unwrap().to_string();
+        assert!(refused.contains(&format!("of a training of {steps} steps")), "{refused}");
+        let kept = fs_err::read_to_string(folder.path().join("config.toml")).unwrap();
+        assert_eq!(kept, long.to_toml());
+
+        // What is no part of the identity may be another.
+        let mut moved = long;
+        moved.corpus.test = "elsewhere".into();
+        moved.evaluation.save_every += 1;
+        let _ = open_run_directory(folder.path(), &moved).unwrap();
+        let kept = fs_err::read_to_string(folder.path().join("config.toml")).unwrap();
+        assert_eq!(kept, moved.to_toml());
+    }
+
+    #[test]
+    fn another_configuration_is_told_by_its_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = config();
+        let _ = open_run_directory(folder.path(), &there).unwrap();
+        let mut here = there.clone();
+        here.seed += 1;
+        here.training.learning_rate = 0.5;
+        here.training.num_train_steps += 1;
+        here.evaluation.save_every += 1;
+        here.corpus.archive = "elsewhere".into();
+        let refused = open_run_directory(folder.path(), &here).err().unwrap().to_string();
+        let expected = format!(
+            "another configuration was begun there (`seed` is {} there and {} here, \
+             `training.learning_rate` is {} there and 0.5 here); give another directory",
+            there.seed, here.seed, there.training.learning_rate
+        );
+        assert!(refused.contains(&expected), "{refused}");
+    }
+
+    #[test]
+    fn the_record_of_a_training_that_is_done_stays_and_a_longer_one_adds_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path();
+        let named = device::choose(DeviceChoice::Cpu).unwrap();
+        let write = |metrics: &Value| {
+            let stretches = Stretches::begin(run, &named).unwrap();
+            let record = json!({"config": {"seed": 1}, "metrics": metrics});
+            write_record(run, record, stretches, &Provenance::default()).unwrap();
+            assert!(!run.join(stretches::FILE).exists());
+            fs_err::read_to_string(run.join("record.json")).unwrap()
+        };
+        let mut metrics = json!([{"step": 8, "seconds": 0.1}]);
+        let first = write(&metrics);
+        assert_eq!(write(&metrics), first, "nothing was trained");
+        metrics.as_array_mut().unwrap().push(json!({"step": 9, "seconds": 0.2}));
+        let [first, longer] =
+            [first, write(&metrics)].map(|text| serde_json::from_str::<Value>(&text).unwrap());
+        assert_eq!(longer["stretches"].as_array().unwrap().len(), 2);
+        assert_eq!(longer["stretches"][0], first["stretches"][0]);
+        assert_eq!(longer["started"], first["started"]);
+    }
 }

@@ -87,16 +87,31 @@ pub(crate) fn open(folder: &Path, config: &ExperimentConfig) -> Result<Mended> {
         );
     }
     // What is no part of the identity may have changed: where files lie, how often to save.
-    let toml = config.to_toml();
+    let toml = with_places(config, folder)?.to_toml();
     if fs_err::read(folder.join(CONFIG)).ok().as_deref() != Some(toml.as_bytes()) {
         write_config(folder, &toml)?;
     }
     Ok(mended)
 }
 
+/// The configuration with places that lead to the files from wherever the run is used. [`record`] looks
+/// for relative ones in every folder above the run; where the current one is not among these, they
+/// become absolute.
+fn with_places(config: &ExperimentConfig, run: &Path) -> Result<ExperimentConfig> {
+    let here = fs_err::canonicalize(".")?;
+    let mut config = config.clone();
+    if !fs_err::canonicalize(run)?.starts_with(&here) {
+        for path in config.paths_mut() {
+            if !path.as_os_str().is_empty() {
+                *path = here.join(&path);
+            }
+        }
+    }
+    Ok(config)
+}
+
 /// In which keys a run is another.
 fn differences(there: &ExperimentConfig, here: &ExperimentConfig) -> String {
-    const SHOWN: usize = 4;
     let factor =
         |key: &str, first: String, second: String| Factor { key: key.into(), first, second };
     // Those that a study passes over.
@@ -109,6 +124,12 @@ fn differences(there: &ExperimentConfig, here: &ExperimentConfig) -> String {
     factors.extend(study::factors(there, here));
     // Of another method nearly all keys are others.
     factors.sort_by_key(|factor| factor.key != "method.name");
+    in_words(&factors)
+}
+
+/// Some keys in which one configuration differs from another, in brackets.
+pub(crate) fn in_words(factors: &[Factor]) -> String {
+    const SHOWN: usize = 4;
     let shown = factors
         .iter()
         .take(SHOWN)
@@ -220,8 +241,11 @@ mod tests {
         for config in [&first, &second] {
             let mended = open(folder.path(), config).expect("it is the same run");
             assert!(mended.0.is_none());
-            let path = folder.path().join(CONFIG);
-            assert_eq!(&ExperimentConfig::read(&path).expect("it was written"), config);
+            let written = ExperimentConfig::read(&folder.path().join(CONFIG));
+            let written = written.expect("it was written");
+            assert_eq!(written.training.save_steps, config.training.save_steps);
+            let here = fs_err::canonicalize(".").expect("there is a current folder");
+            assert_eq!(written.data.train.path, here.join(&config.data.train.path));
         }
         second.seed += 1;
         let refused = open(folder.path(), &second).err().expect("it is another run");

@@ -1,10 +1,8 @@
 use anyhow::{Result, ensure};
 use nsmc_data::pretraining::{StarSummary, write_stars};
 use nsmc_data::{Review, read_reviews, split};
-use nsmc_experiment::CorpusConfig;
 
 use crate::args::Stars;
-use crate::corpus::cache_folder;
 use crate::logging;
 use crate::output::print;
 use crate::pretrain::{corpus, nsmc};
@@ -21,14 +19,7 @@ pub(crate) fn run(args: &Stars, verbosity: u8) -> Result<()> {
             "`{flag}`: expected a share from 0 to below 1, found {share}"
         );
     }
-    let config = CorpusConfig {
-        archive: args.archive.clone(),
-        test: args.test.clone(),
-        sha256: args.corpus_sha256.clone(),
-        held_out_fraction: 0.0,
-        max_length: 128,
-    };
-    let corpus = corpus(&config, &cache_folder(args.cache.as_deref()))?;
+    let corpus = corpus(&args.archive, &args.test, &args.corpus_sha256, &args.cache.folder())?;
     let train = read_reviews(&args.train, &nsmc())?;
     let validation = split(&train, None, args.validation_fraction)?.validation;
     let left_out: Vec<&Review> = validation.iter().map(|&index| &train[index]).collect();

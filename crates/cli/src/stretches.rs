@@ -9,6 +9,7 @@ use anyhow::Result;
 use burn::tensor::Device;
 use nsmc_experiment::{Stretch, write_durably};
 use nsmc_training::peak_memory_mib;
+use serde::Deserialize;
 
 use crate::device::NamedDevice;
 use crate::provenance;
@@ -38,7 +39,7 @@ impl Stretches {
         let path = run.join(FILE);
         let earlier = path.is_file().then(|| fs_err::read(&path)).transpose()?;
         let mut stretches: Vec<Stretch> = match earlier.as_deref().map(serde_json::from_slice) {
-            None => Vec::new(),
+            None => recorded(run),
             Some(Ok(stretches)) => stretches,
             Some(Err(_)) => {
                 tracing::warn!(file = %path.display(), "damaged: the run's time begins anew");
@@ -82,6 +83,18 @@ impl Stretches {
         let _ = beats.beat();
         beats.stretches
     }
+}
+
+/// The stretches that a run's record has: a pre-training that is done can be made longer.
+fn recorded(run: &Path) -> Vec<Stretch> {
+    #[derive(Default, Deserialize)]
+    struct Record {
+        #[serde(default)]
+        stretches: Vec<Stretch>,
+    }
+    let record = fs_err::read(run.join("record.json")).ok();
+    let record = record.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
+    record.unwrap_or_default().stretches
 }
 
 impl Beats {

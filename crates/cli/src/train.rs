@@ -18,7 +18,7 @@ use nsmc_training::{Dashboard, Fit, Fitted, Progress, fit, predict, set_precisio
 
 use crate::args::{DeviceChoice, Train};
 use crate::classifier::{Classifier, checkpoint, save};
-use crate::corpus::{Corpus, cache_folder};
+use crate::corpus::Corpus;
 use crate::device::NamedDevice;
 use crate::output::{print_attention, print_tables};
 use crate::stop::Lifeline;
@@ -120,7 +120,7 @@ fn train_and_test(
     let base = Classifier::base(config, &trained_on, &device.clone().autodiff())?;
     let model = method::first_stage(base.model, &config.method, config.seed)?;
 
-    let cache = cache_folder(args.cache.as_deref());
+    let cache = args.cache.folder();
     let encode = |reviews: &[Review]| {
         let (tokenizer, max_length) = (&base.tokenizer, config.data.max_length);
         EncodedReviews::encode_cached(reviews, tokenizer, max_length, &cache)
@@ -233,9 +233,9 @@ impl Trainer<'_> {
         let AdapterTraining { num_train_epochs, learning_rate } = method.adapter_training;
         let training =
             TrainingConfig { num_train_epochs, learning_rate, ..self.config.training.clone() };
-        self.dashboard.stage(1, 2, &format!("the adapter `{}`", method.adapter.name));
+        self.dashboard.stage(1, &format!("the adapter `{}`", method.adapter.name));
         let fitted = self.fit(model, &training, &folder)?;
-        self.dashboard.stage(2, 2, &method.setup);
+        self.dashboard.stage(2, &method.setup);
         self.check_weights()?;
         let checkpoint = checkpoint(&folder, training.selection);
         let device = self.device.clone().autodiff();

@@ -491,14 +491,21 @@ impl Products<'_> {
 #[expect(clippy::float_cmp, reason = "what is exact is to be exact")]
 mod tests {
     use std::iter;
+    use std::sync::Once;
 
     use super::*;
+    use crate::extension::tests::not_checked;
     use crate::matrix::tests::either_order;
     use crate::matrix::{multiply, sum_parallel};
 
-    /// Where there is no AMX, these tests have nothing to say.
+    /// Where there is no AMX, these tests say so, and no more.
     fn have() -> bool {
-        Amx::get().is_some()
+        static SAID: Once = Once::new();
+        let have = Amx::get().is_some();
+        if !have {
+            SAID.call_once(|| not_checked("products on AMX, which this processor or system lacks"));
+        }
+        have
     }
 
     fn by_rows(elements: &[f32], rows: usize, columns: usize) -> (&[f32], View) {

@@ -26,7 +26,7 @@ use crate::chain::{DEPTH, are_chained, chains, fitting};
 use crate::matrix::{Start, Target, Term, View, for_each_panel, have_unit_strides};
 
 /// Elements of a vector.
-pub(crate) const LANES: usize = 16;
+const LANES: usize = 16;
 /// Columns that are computed at once, at most.
 const PANEL: usize = 4 * LANES;
 /// Rows of the right factor of which a panel, 272 KiB, stays in a core's second cache: those of

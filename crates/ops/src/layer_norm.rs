@@ -9,7 +9,7 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 
 use crate::extension::FlexKernels;
-use crate::linear::{of_each_part, parts};
+use crate::linear::{bias_gradient, of_each_part, parts};
 use crate::math::{add, add_product, sum, sum2};
 use crate::parallel;
 use crate::storage::{Elements, has_kernel, new, rows_and_width, update};
@@ -36,16 +36,26 @@ impl LayerNorm {
         }
     }
 
+    /// `γ (x - mean(x)) / √(var(x) + ε) + β`, row by row.
+    ///
     /// # Shapes
     /// - x, output: `[rows, width]`
+    ///
+    /// # Panics
+    ///
+    /// If rows are not as wide as the layer.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         layer_norm(x, self.gamma.val(), self.beta.val(), self.epsilon)
     }
 
-    /// Of `x + residual`: the end of a sub-layer of BERT.
+    /// The same of `x + residual`: the end of a sub-layer of BERT.
     ///
     /// # Shapes
     /// - x, residual, output: `[rows, width]`
+    ///
+    /// # Panics
+    ///
+    /// If rows are not as wide as the layer, or the two are not of one shape.
     pub fn forward_sum(&self, x: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
         add_layer_norm(x, residual, self.gamma.val(), self.beta.val(), self.epsilon)
     }
@@ -213,12 +223,7 @@ impl<const N: usize> Backward<Flex, N> for LayerNormBackward {
             gradients.register::<Flex>(node.id, new(sums, [width]));
         }
         if let Some(node) = &ops.parents[2] {
-            let gradient = Elements::of(gradient.clone());
-            let sums = parallel::sum_rows(rows, width, |first, count, sums| {
-                let range = first * width..(first + count) * width;
-                gradient.floats()[range].chunks_exact(width).for_each(|row| add(sums, row));
-            });
-            gradients.register::<Flex>(node.id, new(sums, [width]));
+            gradients.register::<Flex>(node.id, bias_gradient(&gradient));
         }
         let inputs: Vec<_> = ops
             .parents

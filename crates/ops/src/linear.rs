@@ -20,11 +20,16 @@ const PARTS: usize = 16;
 /// A batch of fine-tuning has fewer.
 const MANY_ROWS: usize = 4096;
 
-/// `x · W + b`.
+/// `x · W + b`, or `x · W` of a layer without a bias.
 ///
 /// # Shapes
 /// - x: `[rows, in]`
+/// - the layer's weight: `[in, out]`, and bias: `[out]`
 /// - output: `[rows, out]`
+///
+/// # Panics
+///
+/// If `x` is not as wide as the layer takes it.
 pub fn linear(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
     match layer.bias.as_ref().filter(|_| has_kernel(&x)) {
         Some(bias) => linear_kernel(x, layer.weight.val(), bias.val()),
@@ -80,6 +85,10 @@ pub(crate) fn of_each_part(parameter: Tensor<1>, parts: usize) -> Tensor<3> {
 /// - x: `[rows, in]`
 /// - weight: `[in, out]`
 /// - output: `[rows, out]`
+///
+/// # Panics
+///
+/// If `x` is not as wide as the weight is high.
 pub fn multiply(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     if !has_kernel(&x) {
         return x.matmul(weight);
@@ -113,7 +122,12 @@ pub struct LowRank {
 ///
 /// # Shapes
 /// - x: `[rows, in]`
+/// - the layer's weight: `[in, out]`, and bias: `[out]`
 /// - output: `[rows, out]`
+///
+/// # Panics
+///
+/// If the shapes of `x`, the layer and the update do not fit each other.
 pub fn low_rank_linear(layer: &Linear, x: Tensor<2>, update: LowRank) -> Tensor<2> {
     match layer.bias.as_ref().filter(|_| has_kernel(&x)) {
         Some(bias) => low_rank_kernel(x, layer.weight.val(), bias.val(), update),
@@ -220,7 +234,8 @@ fn register(gradients: &mut Gradients, node: Option<NodeId>, make: impl FnOnce()
     }
 }
 
-fn bias_gradient(gradient: &FlexTensor) -> FlexTensor {
+/// The sum of its rows.
+pub(crate) fn bias_gradient(gradient: &FlexTensor) -> FlexTensor {
     let (rows, width) = rows_and_width(gradient);
     let gradient = Elements::of(gradient.clone());
     let sums = parallel::sum_rows(rows, width, |first, count, sums| {

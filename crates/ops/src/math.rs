@@ -5,8 +5,9 @@ use multiversion::multiversion;
 /// Lanes of a sum: as many partial sums are kept, so that adding is done many at a time.
 const LANES: usize = 16;
 
-/// `eˣ`, to 2 units in the last place; 0 below -87.3 (where PyTorch's is subnormal) and capped above
-/// 88.3.
+/// `eˣ`, to 2 units in the last place. It is 0 below -87.3, where that is 1.2 · 10⁻³⁸ and numbers below
+/// 1.18 · 10⁻³⁸ are subnormal, and above 88.3 what it is there, 2.2 · 10³⁸; PyTorch's is subnormal from
+/// -87.34 on down, and infinite above 88.72.
 ///
 /// `eˣ = 2ⁿ eʳ` with `n = round(x / ln 2)` and `|r| ≤ ½ ln 2`; `eʳ` by the polynomial of Cephes'
 /// `expf`.

@@ -7,7 +7,15 @@ use crate::math::sum;
 use crate::parallel;
 use crate::storage::{Elements, has_kernel, update};
 
-/// Σ x², of a tensor without a gradient of its own; `[1]`.
+/// `Σ x²`, of a tensor without a gradient of its own.
+///
+/// # Shapes
+/// - x: any
+/// - output: `[1]`
+///
+/// # Panics
+///
+/// On `flex`, if the tensor records gradients.
 pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     if !has_kernel(&x) {
         return x.square().sum();
@@ -29,6 +37,14 @@ fn sum_of_block(x: &[f32]) -> f32 {
 }
 
 /// `x · factor`, of a tensor without a gradient of its own.
+///
+/// # Shapes
+/// - x, output: any
+/// - factor: `[1]`
+///
+/// # Panics
+///
+/// On `flex`, if the tensor records gradients.
 pub fn scale<const D: usize>(x: Tensor<D>, factor: Tensor<1>) -> Tensor<D> {
     if !has_kernel(&x) {
         return x * factor.reshape([1; D]);

@@ -78,3 +78,43 @@ pub(crate) fn sum_rows(
     }
     total
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::math::add;
+    use crate::matrix::tests::random;
+
+    #[test]
+    fn a_sum_over_rows_has_the_same_bits_on_any_number_of_threads() {
+        let width = 257;
+        let rows = 9 * block_rows(width) + 5;
+        // Of very different sizes, so that the order they are added up in shows.
+        let sizes = (0..rows).flat_map(|row| [2f32.powi((row % 25) as i32 - 12); 257]);
+        let elements: Vec<f32> = random(rows * width, 1)
+            .into_iter()
+            .zip(sizes)
+            .map(|(value, size)| value * size)
+            .collect();
+        let add_rows = |first: usize, count: usize, sum: &mut [f32]| {
+            let rows = elements[first * width..][..count * width].chunks_exact(width);
+            rows.for_each(|row| add(sum, row));
+        };
+        let bits = |sum: Vec<f32>| sum.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        let mut in_order = vec![0.0; width];
+        for first in (0..rows).step_by(block_rows(width)) {
+            let mut sum = vec![0.0; width];
+            add_rows(first, block_rows(width).min(rows - first), &mut sum);
+            add(&mut in_order, &sum);
+        }
+        let mut at_once = vec![0.0; width];
+        add_rows(0, rows, &mut at_once);
+        let expected = bits(in_order);
+        assert_ne!(bits(at_once), expected, "no order shows in these numbers");
+        for threads in [1, 3, 8] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let sum = pool.install(|| sum_rows(rows, width, add_rows));
+            assert!(bits(sum) == expected, "{threads} threads");
+        }
+    }
+}

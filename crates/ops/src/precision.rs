@@ -8,8 +8,11 @@ static BF16: AtomicBool = AtomicBool::new(false);
 /// [`low_rank_linear`](crate::low_rank_linear) and [`attention`](crate::attention()) in this process,
 /// outside of the kernels for `flex`, round their factors to bfloat16, 7 bits behind the point, and add
 /// up in float32. Weights, gradients, moments and everything between the products stay float32.
-/// Otherwise, and in any other product (a masked language model's decoder), burn computes in float32,
-/// which on a GPU with tensor cores is TF32, 10 bits.
+///
+/// Otherwise, and in any other product, burn computes in float32, which on a GPU with tensor cores is
+/// TF32, 10 bits: those of [`multiply`](crate::multiply) (a fusion's keys and values, a masked language
+/// model's decoder), and those of layers that call burn's own `Linear` (a masked language model's
+/// transform, AdapterHub's classification head, an invertible adapter, and what DoRA adds to LoRA).
 pub fn set_bf16_products(on: bool) {
     BF16.store(on, Ordering::Relaxed);
 }

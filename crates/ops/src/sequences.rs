@@ -2,8 +2,9 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// How the sequences of a batch lie in its rows.
 ///
-/// Everything in BERT but attention works on rows and needs no more. Attention pads: `select` with
-/// [`Self::padded_rows`] gives `[batch, longest]` positions, and `select` with
+/// Everything in BERT but attention works on rows and needs no more. Attention's kernel for `flex` goes
+/// from the first row of a sequence to its last. The composition for other backends pads: `select` with
+/// [`Self::padded_rows`] gives `[batch_size, width]` positions, and `select` with
 /// [`Self::row_positions`] takes the rows back.
 #[derive(Clone, Debug)]
 pub struct Sequences {
@@ -129,18 +130,18 @@ impl Sequences {
 
     /// For each of the `batch_size · width` positions its row; none where rows are positions
     /// already.
-    pub fn padded_rows(&self) -> Option<Tensor<1, Int>> {
+    pub(crate) fn padded_rows(&self) -> Option<Tensor<1, Int>> {
         self.unpadded.as_ref().map(|unpadded| unpadded.padded_rows.clone())
     }
 
     /// For each row its position; none where rows are positions already.
-    pub fn row_positions(&self) -> Option<Tensor<1, Int>> {
+    pub(crate) fn row_positions(&self) -> Option<Tensor<1, Int>> {
         self.unpadded.as_ref().map(|unpadded| unpadded.row_positions.clone())
     }
 
     /// Added to the attention scores of each key: 0 for a token, `f32::MIN` for padding, as
     /// transformers does; none where nothing is padded. `[batch_size, width]`
-    pub fn key_mask(&self) -> Option<Tensor<2>> {
+    pub(crate) fn key_mask(&self) -> Option<Tensor<2>> {
         self.key_mask.clone()
     }
 }

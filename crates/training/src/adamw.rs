@@ -1,8 +1,10 @@
 use burn::module::ParamGroup;
-use burn::optim::{AdaptiveMomentumState, Optimizer};
+use burn::optim::{AdaptiveMomentumState, ModuleOptimizer, Optimizer};
 use burn::tensor::{Device, Tensor};
 use nsmc_experiment::{Optimizer as Flavour, TrainingConfig};
 use nsmc_ops::{AdamWStep, Moments, adamw_step};
+
+use crate::on_device::OnDevice;
 
 /// AdamW in both flavours that BERT has been fine-tuned with.
 ///
@@ -42,16 +44,21 @@ impl AdamW {
         }
     }
 
-    /// The same without weight decay.
-    #[must_use]
-    pub fn without_decay(self) -> Self {
-        Self { weight_decay: 0.0, ..self }
+    /// The optimiser of a module, in which the group [`no_decay`] does not decay. A state that is read
+    /// from a record is put on `device`.
+    pub fn for_module(self, device: &Device) -> ModuleOptimizer {
+        let without_decay = Self { weight_decay: 0.0, ..self };
+        OnDevice::new(self, device).for_all().with_group(
+            no_decay(),
+            OnDevice::new(without_decay, device),
+            None,
+        )
     }
 }
 
 /// The parameters that transformers' `Trainer` leaves without weight decay: biases and LayerNorm.
-pub fn no_decay() -> ParamGroup {
-    ParamGroup::from_regexes(vec![r"(^|\.)bias$", r"\.gamma$", r"\.beta$"])
+fn no_decay() -> ParamGroup {
+    ParamGroup::from_any_regexes(vec![r"(^|\.)bias$", r"\.gamma$", r"\.beta$"])
         .expect("the patterns are valid")
 }
 
@@ -100,5 +107,114 @@ impl Optimizer for AdamW {
 
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
         state.to_device(device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+    use burn::optim::GradientsParams;
+    use nsmc_bert::{BertConfig, BertForSequenceClassification};
+    use nsmc_peft::{BottleneckConfig, PeftModel};
+
+    use super::*;
+    use crate::ClassificationTask;
+
+    /// Sets every parameter to 1.
+    struct Ones;
+
+    impl ModuleMapper for Ones {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|value| {
+                let trains = value.is_require_grad();
+                value.ones_like().detach().set_require_grad(trains)
+            })
+        }
+    }
+
+    /// Gives every parameter a gradient of 0.
+    #[derive(Default)]
+    struct Zeros(GradientsParams);
+
+    impl ModuleVisitor for Zeros {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.register(param.id, param.val().inner().zeros_like());
+        }
+    }
+
+    /// Each parameter's path, and what its elements are.
+    #[derive(Default)]
+    struct Values {
+        path: Vec<String>,
+        found: Vec<(String, Vec<f32>)>,
+    }
+
+    impl ModuleVisitor for Values {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.into());
+        }
+
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let mut values: Vec<f32> = param.val().into_data().try_to_vec().unwrap();
+            values.dedup();
+            self.found.push((self.path.join("."), values));
+        }
+    }
+
+    #[test]
+    fn all_but_biases_and_layer_norm_decay() {
+        let device = Device::flex();
+        let config = r#"{"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "intermediate_size": 8, "max_position_embeddings": 4}"#;
+        let config: BertConfig = serde_json::from_str(config).unwrap();
+        let base = BertForSequenceClassification::new(&config, 0, &device.clone().autodiff());
+        let mut model = PeftModel::new(base, &config);
+        model.add_adapter("nsmc", &BottleneckConfig::pfeiffer(2.0), 0).unwrap();
+        let task = ClassificationTask { model }.map(&mut Ones);
+        for flavour in [Flavour::AdamwTorch, Flavour::AdamwHf] {
+            let adamw =
+                AdamW { flavour, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.5 };
+            let mut zeros = Zeros::default();
+            task.visit(&mut zeros);
+            let mut values = Values::default();
+            adamw.for_module(&device).step(0.1, task.clone(), zeros.0).visit(&mut values);
+            let stays = |path: &str| {
+                path.rsplit('.')
+                    .next()
+                    .is_some_and(|name| ["bias", "gamma", "beta"].contains(&name))
+            };
+            for (path, found) in &values.found {
+                let expected = if stays(path) { 1.0 } else { 0.95 };
+                assert_eq!(*found, [expected], "{path}");
+            }
+            let kept = values.found.iter().filter(|(path, _)| stays(path)).count();
+            // Of 6 linear layers and 2 norms, embeddings' norm, pooler, classifier and adapter's two.
+            assert_eq!(kept, 6 + 2 * 2 + 2 + 2 + 2, "{:?}", values.found);
+        }
+    }
+
+    #[test]
+    fn a_step_of_one_number_is_the_closed_form_of_its_flavour() {
+        // Large enough that it shows where it stands, and what decays.
+        let (p, g, lr, epsilon, decay) = (2.0, 3.0, 0.1, 0.5, 0.5);
+        let step = |flavour| -> f64 {
+            let adamw = AdamW { flavour, beta1: 0.9, beta2: 0.999, epsilon, weight_decay: decay };
+            let number = |value: f64| Tensor::<1>::from_floats([value as f32], &Device::flex());
+            let (stepped, _) = adamw.step(lr, number(p), number(g), None);
+            let stepped: f32 = stepped.into_scalar();
+            f64::from(stepped)
+        };
+        // Corrected for their bias, the moments of the first step are g and g².
+        let torch = p * (1.0 - lr * decay) - lr * g / (g + epsilon);
+        let root = 0.001_f64.sqrt();
+        let hf = (p - lr * root * g / (root * g + epsilon)) * (1.0 - lr * decay);
+        for (flavour, expected) in [(Flavour::AdamwTorch, torch), (Flavour::AdamwHf, hf)] {
+            let found = step(flavour);
+            assert!((found - expected).abs() < 1e-6, "{flavour:?}: {found}, {expected}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::TrainingError;
 
 const WEIGHTS: &str = "weights.bpk";
 const OPTIMIZER: &str = "optimizer.bpk";
-// TOML, for serde_json reads a float back to within its last bit alone.
+// TOML, which has comments: the hash of its lines stands in one above them.
 const STATE: &str = "state.toml";
 /// A checkpoint before it gets its name.
 const INCOMING: &str = "incoming";
@@ -107,21 +107,37 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// The newest checkpoint that is whole and whose state is `usable`; `optimizer` makes one as it
-    /// was before.
-    ///
-    /// One from within the decay of the learning rate is of use only to the same schedule; to a
-    /// longer one, the stable one is.
+    /// The newest checkpoint to go on from, as [`Self::find`] has it; `optimizer` makes one as it was
+    /// before.
     pub(crate) fn load<S: DeserializeOwned>(
         &self,
         optimizer: impl Fn() -> ModuleOptimizer,
         usable: impl Fn(&S) -> std::io::Result<bool>,
     ) -> Result<Option<Loaded<S>>, TrainingError> {
+        let Some((folder, state)) = self.find(usable)? else { return Ok(None) };
+        let weights =
+            ModuleRecord::load(folder.join(WEIGHTS)).map_err(|error| record(&folder, &error))?;
+        let optimizer =
+            optimizer().load(folder.join(OPTIMIZER)).map_err(|error| record(&folder, &error))?;
+        Ok(Some(Loaded { weights, optimizer, state }))
+    }
+
+    /// The newest checkpoint that is whole, that the schedule goes on from and whose state is `usable`,
+    /// and that state.
+    ///
+    /// One from within the decay of the learning rate is of use only to the same schedule; to a
+    /// longer one, the stable one is. Where none is of use to this one, a training that began anew
+    /// would put its own in their place: that is an error.
+    pub(crate) fn find<S: DeserializeOwned>(
+        &self,
+        usable: impl Fn(&S) -> std::io::Result<bool>,
+    ) -> Result<Option<(PathBuf, S)>, TrainingError> {
         self.finish_saving::<S>()?;
         let mut candidates: Vec<PathBuf> =
             self.steps()?.into_iter().rev().map(|(_, folder)| folder).collect();
         candidates.push(self.folder.join(STABLE));
         candidates.retain(|folder| folder.is_dir());
+        let mut too_far = None;
         for folder in &candidates {
             let Some(manifest) = read::<S>(folder)? else { continue };
             if manifest.identity != self.identity {
@@ -129,14 +145,14 @@ impl Checkpoints {
             }
             let same = manifest.schedule == self.schedule;
             let decay_start = manifest.schedule.decay_start.min(self.schedule.decay_start);
-            if !same && manifest.step > decay_start || !usable(&manifest.state)? {
-                continue;
+            if !same && manifest.step > decay_start {
+                too_far.get_or_insert_with(|| self.too_far(folder, &manifest));
+            } else if usable(&manifest.state)? {
+                return Ok(Some((folder.clone(), manifest.state)));
             }
-            let weights =
-                ModuleRecord::load(folder.join(WEIGHTS)).map_err(|error| record(folder, &error))?;
-            let optimizer =
-                optimizer().load(folder.join(OPTIMIZER)).map_err(|error| record(folder, &error))?;
-            return Ok(Some(Loaded { weights, optimizer, state: manifest.state }));
+        }
+        if let Some(error) = too_far {
+            return Err(error);
         }
         if !candidates.is_empty() {
             tracing::warn!(
@@ -145,6 +161,23 @@ impl Checkpoints {
             );
         }
         Ok(None)
+    }
+
+    /// The error for a checkpoint of another schedule from beyond where the two part.
+    fn too_far<S>(&self, folder: &Path, manifest: &Manifest<S>) -> TrainingError {
+        let Manifest { schedule: there, step, .. } = manifest;
+        TrainingError::Record {
+            path: folder.into(),
+            message: format!(
+                "it is after step {step} of a training of {} steps whose learning rate falls from step \
+                 {} on: one of {} steps, falling from step {} on, cannot go on from it; give another \
+                 directory with `--out`",
+                there.num_train_steps,
+                there.decay_start,
+                self.schedule.num_train_steps,
+                self.schedule.decay_start
+            ),
+        }
     }
 
     /// Names a checkpoint that was whole when its training was cut off. The one of its name may be gone
@@ -307,7 +340,12 @@ mod tests {
     }
 
     fn checkpoints(folder: &Path, identity: &str) -> Checkpoints {
-        let schedule = Schedule { num_train_steps: 99, decay_start: 0 };
+        scheduled(folder, identity, [99, 0])
+    }
+
+    fn scheduled(folder: &Path, identity: &str, schedule: [usize; 2]) -> Checkpoints {
+        let [num_train_steps, decay_start] = schedule;
+        let schedule = Schedule { num_train_steps, decay_start };
         Checkpoints::new(folder.join("resume"), identity.into(), schedule)
     }
 
@@ -395,6 +433,35 @@ mod tests {
         save(&checkpoints, 2);
         assert_eq!(load(&checkpoints), Some(2));
         assert!(!file(10, "").exists() && !file(12, "").exists());
+    }
+
+    #[test]
+    fn checkpoints_that_a_shorter_training_cannot_go_on_from_are_refused_and_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |schedule| scheduled(folder.path(), "one", schedule);
+        let long = of([40, 30]);
+        for step in [20, 30, 40] {
+            save(&long, step);
+        }
+        let refused = |schedule| {
+            let Err(error) = of(schedule).load::<State>(optimizer, |_| Ok(true)) else {
+                panic!("all of them are further on")
+            };
+            error.to_string()
+        };
+        let message = refused([20, 10]);
+        assert!(message.contains("step-40: it is after step 40 of a training of 40"), "{message}");
+        assert!(message.contains("one of 20 steps, falling from step 10 on"), "{message}");
+        assert!(message.ends_with("give another directory with `--out`"), "{message}");
+        // As long, but with an earlier decay.
+        refused([40, 29]);
+        assert_eq!(load(&long), Some(40));
+        assert_eq!(load(&of([50, 40])), Some(30), "a longer one goes on from before the decay");
+        // What is not whole keeps nobody from beginning anew.
+        for name in ["step-30", "step-40", "stable"] {
+            fs_err::write(folder.path().join("resume").join(name).join(STATE), "").unwrap();
+        }
+        assert_eq!(load(&of([20, 10])), None);
     }
 
     /// The second checkpoint of the step that ends an epoch takes the place of the first: a kill in

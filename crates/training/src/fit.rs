@@ -13,9 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoints, FITTED, Schedule, foreign, remove};
 use crate::kept::Kept;
-use crate::on_device::OnDevice;
 use crate::strategy::{METRICS, Outcome, RecipeStrategy, metrics};
-use crate::{AdamW, ClassificationTask, Dashboard, LinearSchedule, TrainingError, no_decay};
+use crate::{AdamW, ClassificationTask, Dashboard, LinearSchedule, TrainingError};
 
 /// What is trained, on what, and how.
 pub struct Fit {
@@ -123,16 +122,8 @@ pub fn fit(
     }
     let config = &fit.config;
     let steps = fit.train.num_batches() * config.num_train_epochs;
-    let adamw = AdamW::new(config);
-    let decays = config.weight_decay > 0.0;
-    let device = fit.device.clone();
-    let optimizer = move || {
-        let all = OnDevice::new(adamw, &device).for_all();
-        if !decays {
-            return all;
-        }
-        all.with_group(no_decay(), OnDevice::new(adamw.without_decay(), &device), None)
-    };
+    let (adamw, device) = (AdamW::new(config), fit.device.clone());
+    let optimizer = move || adamw.for_module(&device);
     let schedule = LinearSchedule::new(config.learning_rate, config.warmup_ratio, steps);
 
     // Its learning rate depends on the number of steps from the first on.

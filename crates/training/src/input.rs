@@ -2,12 +2,8 @@ use burn::tensor::{Int, Tensor};
 use nsmc_bert::{BertInput, Sequences};
 use nsmc_data::Batch;
 
-/// A batch of reviews as BERT takes it, laid out as its device computes it fastest.
-pub fn bert_input(batch: &Batch) -> BertInput {
-    laid_out(batch).0
-}
-
-/// [`bert_input`], with the rows of the batch's tokens where others, of padding, lie between them.
+/// A batch of reviews as BERT takes it, laid out as its device computes it fastest, and the rows of its
+/// tokens where others, of padding, lie between them.
 pub(crate) fn laid_out(batch: &Batch) -> (BertInput, Option<Tensor<1, Int>>) {
     let input = BertInput::new(
         batch.input_ids.clone(),

@@ -12,8 +12,8 @@ mod error;
 mod fit;
 mod input;
 mod kept;
+mod loss;
 mod memory;
-mod metrics;
 mod on_device;
 mod precision;
 mod predict;
@@ -26,19 +26,19 @@ mod task;
 mod threads;
 mod writer;
 
-pub use adamw::{AdamW, no_decay};
+pub use adamw::AdamW;
 pub use checkpoint::identities;
 pub use clip::clip_grad_norm;
 pub use error::TrainingError;
 pub use fit::{Fit, Fitted, fit};
-pub use input::bert_input;
+pub use loss::losses;
 pub use memory::peak_memory_mib;
-pub use metrics::losses;
 pub use nsmc_ops::{has_amx, set_amx};
 pub use precision::set_precision;
 pub use predict::{Predicted, predict};
 pub use pretraining::{
-    MaskedLanguageModel, Pretraining, PretrainingMetrics, pretrain, warmup_stable_decay,
+    MaskedLanguageModel, Pretraining, PretrainingMetrics, check_length, pretrain,
+    warmup_stable_decay,
 };
 pub use progress::{Dashboard, Progress};
 pub use replicas::Replicas;

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{Checkpoints, Schedule, record};
 use crate::on_device::OnDevice;
 use crate::writer::Writer;
-use crate::{AdamW, Dashboard, TrainingError, clip_grad_norm, losses, no_decay, step_seed};
+use crate::{AdamW, Dashboard, TrainingError, clip_grad_norm, losses, step_seed};
 
 /// A model that can be pre-trained.
 pub trait MaskedLanguageModel: Module {
@@ -117,7 +117,25 @@ pub fn warmup_stable_decay(recipe: &PretrainingRecipe, step: usize) -> f64 {
     recipe.learning_rate * share
 }
 
-/// Trains `model` to its last step, from the last checkpoint in the run directory if there is one.
+/// Refuses a run directory whose checkpoints are of this configuration, but of another length, and all
+/// of them too far on for a training of this length to go on from: see [`pretrain`].
+pub fn check_length(run: &Path, config: &PretrainingConfig) -> Result<(), TrainingError> {
+    checkpoints(run, config).find::<State>(|_| Ok(true)).map(|_| ())
+}
+
+fn checkpoints(run: &Path, config: &PretrainingConfig) -> Checkpoints {
+    let PretrainingRecipe { num_train_steps, .. } = config.training;
+    let schedule = Schedule { num_train_steps, decay_start: decay_start(&config.training) };
+    Checkpoints::new(run.join("checkpoint"), config.identity(), schedule)
+}
+
+/// The step after which the learning rate falls.
+fn decay_start(recipe: &PretrainingRecipe) -> usize {
+    recipe.num_train_steps.saturating_sub(recipe.decay_steps)
+}
+
+/// Trains `model` to its last step, from the last checkpoint in the run directory if there is one. One
+/// of a training of another length will do, if it is of before either's learning rate fell.
 ///
 /// Every step is a function of the configuration and the step's number, so that a training that was
 /// killed ends with the weights of one that was not, bit for bit on the CPU.
@@ -129,16 +147,14 @@ pub fn pretrain<M: MaskedLanguageModel>(
         return Err(TrainingError::NoCorpus);
     }
     let recipe = run.config.training;
-    let decay_start = recipe.num_train_steps.saturating_sub(recipe.decay_steps);
-    let schedule = Schedule { num_train_steps: recipe.num_train_steps, decay_start };
-    let folder = run.folder.join("checkpoint");
-    let checkpoints = Checkpoints::new(folder.clone(), run.config.identity(), schedule);
+    let decay_start = decay_start(&recipe);
+    let checkpoints = checkpoints(&run.folder, &run.config);
     let new_optimizer = || new_optimizer(&recipe, &run.device);
     let mut optimizer = new_optimizer();
     let mut state = State::default();
     if let Some(loaded) = checkpoints.load(new_optimizer, |_| Ok(true))? {
         let weights = model.try_load_record(loaded.weights);
-        model = weights.map_err(|error| record(&folder, &error))?;
+        model = weights.map_err(|error| record(&run.folder.join("checkpoint"), &error))?;
         (optimizer, state) = (loaded.optimizer, loaded.state);
         tracing::info!(step = state.step, "gone on from a checkpoint");
         run.dashboard.say(&format!("resumed after step {}", state.step));
@@ -227,15 +243,14 @@ fn new_optimizer(recipe: &PretrainingRecipe, device: &Device) -> ModuleOptimizer
         epsilon: recipe.adam_epsilon,
         weight_decay: recipe.weight_decay,
     };
-    let optimizer = OnDevice::new(adamw, device).for_all();
-    let optimizer = match recipe.optimizer {
+    let optimizer = adamw.for_module(device);
+    match recipe.optimizer {
         PretrainingOptimizer::Adamw => optimizer,
         PretrainingOptimizer::Muon => {
             let muon = OnDevice::new(muon(recipe.weight_decay), device);
             optimizer.with_group(encoder_matrices(), muon, None)
         }
-    };
-    optimizer.with_group(no_decay(), OnDevice::new(adamw.without_decay(), device), None)
+    }
 }
 
 /// The weights of the encoder's linear layers; LayerNorm's are named `gamma` and `beta`.

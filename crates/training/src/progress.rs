@@ -40,11 +40,11 @@ impl Dashboard {
         }
     }
 
-    /// Tells which of a run's trainings begins, from 1.
-    pub fn stage(self, stage: usize, stages: usize, what: &str) {
+    /// Tells which of AdapterFusion's two trainings begins, from 1.
+    pub fn stage(self, stage: usize, what: &str) {
         match self {
-            Self::Json => send(&ProgressEvent::Stage { stage, stages }),
-            _ => self.say(&format!("stage {stage} of {stages}: {what}")),
+            Self::Json => send(&ProgressEvent::Stage { stage, stages: 2 }),
+            _ => self.say(&format!("stage {stage} of 2: {what}")),
         }
     }
 

@@ -348,7 +348,8 @@ impl RecipeStrategy {
         self.sync()?;
         let mut started = Instant::now();
         while training.state.index < steps {
-            let Some(batch) = iterator.next().transpose()? else { break };
+            // Without one, the epoch would be a shorter one, and its record say that it was not.
+            let batch = iterator.next().expect("there are as many batches as there are steps")?;
             let step = (epoch - 1) * steps + training.state.index;
             let learning_rate = self.schedule.at(step);
             let reviews = batch.reviews.clone();
@@ -562,7 +563,19 @@ fn locked<T>(value: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn every_step_of_every_seed_has_a_seed_of_its_own_which_stays_what_it_was() {
+        let seeds = [0, 42, u64::MAX].map(|seed| (0..1000).map(move |step| step_seed(seed, step)));
+        let seeds: BTreeSet<u64> = seeds.into_iter().flatten().collect();
+        assert_eq!(seeds.len(), 3000);
+        // The first 8 bytes of sha256("dropout", 42, 7), both numbers in 8 bytes, lowest first: with
+        // another, no run that is stopped ends as it would have, and no recorded one comes back.
+        assert_eq!(step_seed(42, 7), 0x1cf7_f6be_0864_24f0);
+    }
 
     #[test]
     fn an_epochs_time_is_that_of_its_timed_steps_and_of_all_where_none_is_timed() {

@@ -6,7 +6,8 @@ use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 use nsmc_data::Batch;
 use nsmc_peft::PeftModel;
 
-use crate::{Replicas, among_the_threads, bert_input, clip_grad_norm, losses};
+use crate::input::laid_out;
+use crate::{Replicas, among_the_threads, clip_grad_norm, losses};
 
 /// Review classification as burn-train's learner takes it.
 #[derive(Module, Debug)]
@@ -27,7 +28,7 @@ pub struct StepOutput {
 
 impl ClassificationTask {
     fn output(&self, batch: &Batch) -> StepOutput {
-        let logits = self.model.forward(&bert_input(batch));
+        let logits = self.model.forward(&laid_out(batch).0);
         let losses = losses(logits.clone(), batch.labels.clone());
         StepOutput { losses, logits, labels: batch.labels.clone() }
     }
@@ -145,5 +146,87 @@ impl Adaptor<LossInput> for StepOutput {
 impl Adaptor<AccuracyInput> for StepOutput {
     fn adapt(&self) -> AccuracyInput {
         AccuracyInput::new(self.logits.clone(), self.labels.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::data::dataloader::batcher::Batcher;
+    use burn::module::{ModuleMapper, Param};
+    use burn::optim::SgdConfig;
+    use burn::tensor::TensorData;
+    use nsmc_bert::{BertConfig, BertForSequenceClassification, state_dict};
+    use nsmc_data::{Example, ReviewBatcher};
+    use nsmc_peft::{BottleneckConfig, Composition, FusionConfig, Trains};
+
+    use super::*;
+
+    /// Moves every parameter: a new value matrix is all but the identity, and a regulariser of it
+    /// all but 0.
+    struct Moved;
+
+    impl ModuleMapper for Moved {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|value| {
+                let trains = value.is_require_grad();
+                (value + 0.25).detach().set_require_grad(trains)
+            })
+        }
+    }
+
+    fn fusion(device: &Device) -> ClassificationTask {
+        let config = r#"{"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "intermediate_size": 8, "max_position_embeddings": 4,
+            "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}"#;
+        let config: BertConfig = serde_json::from_str(config).unwrap();
+        let base = BertForSequenceClassification::new(&config, 0, device);
+        let mut model = PeftModel::new(base, &config);
+        for name in ["ko", "nsmc"] {
+            model.add_adapter(name, &BottleneckConfig::pfeiffer(2.0), 0).unwrap();
+        }
+        let fuse = Composition::fuse(["ko", "nsmc"]);
+        model.add_fusion(&fuse, FusionConfig::dynamic(), 0).unwrap();
+        model.set_active(Some(fuse)).unwrap();
+        let model = model.train_only(Trains::fusion("ko,nsmc"));
+        ClassificationTask { model }.map(&mut Moved)
+    }
+
+    #[test]
+    fn a_fusion_is_regularised_in_every_step_but_the_first() {
+        let device = Device::flex().autodiff();
+        let task = fusion(&device);
+        let example = |review, input_ids: &[u32], label| Example {
+            review,
+            input_ids: input_ids.to_vec(),
+            label,
+        };
+        let examples = vec![example(0, &[2, 5, 6, 3], 0), example(1, &[2, 7, 3], 1)];
+        let batch = ReviewBatcher.batch(examples, &device);
+        let floats = |data: &TensorData| data.try_to_vec::<f32>().unwrap();
+        let before = state_dict(&task);
+        // Without moments and clipping, at a learning rate of 1, a parameter loses its gradient.
+        let after = |step| {
+            let (mut alone, mut sgd) = (Replicas::default(), SgdConfig::new().init());
+            let batch = batch.clone();
+            state_dict(&task.clone().optimize(&mut alone, &mut sgd, batch, step, 1.0, 0.0).0)
+        };
+        let (first, second) = (after(0), after(1));
+        let mut regularised = 0;
+        for (name, first) in &first {
+            let apart = floats(first).into_iter().zip(floats(&second[name])).map(|(a, b)| a - b);
+            if !name.ends_with("value.weight") || name.starts_with("model.base.") {
+                assert!(apart.into_iter().all(|apart| apart == 0.0), "{name}");
+                continue;
+            }
+            regularised += 1;
+            let value = floats(&before[name]);
+            assert_eq!(value.len(), 8 * 8);
+            for (at, (apart, value)) in apart.zip(value).enumerate() {
+                let identity = if at / 8 == at % 8 { 1.0 } else { 0.0 };
+                let expected = 0.02 * (value - identity);
+                assert!((apart - expected).abs() < 1e-6 && expected > 1e-3, "{name}: {apart}");
+            }
+        }
+        assert_eq!(regularised, 2, "{:?}", first.keys());
     }
 }

@@ -1,4 +1,5 @@
-use std::thread::JoinHandle;
+use std::panic::resume_unwind;
+use std::thread::{JoinHandle, Result as Joined};
 
 use crate::TrainingError;
 
@@ -34,7 +35,7 @@ impl Writer {
     /// Waits until what was begun is written.
     pub(crate) fn finish(&mut self) -> Result<(), TrainingError> {
         match self.pending.take() {
-            Some(pending) => pending.join().expect("writing a checkpoint does not panic"),
+            Some(pending) => pending.join().unwrap_or_else(|panic| resume_unwind(panic)),
             None => Ok(()),
         }
     }
@@ -43,16 +44,34 @@ impl Writer {
 impl Drop for Writer {
     /// A training that ends with an error of its own leaves its last checkpoint.
     fn drop(&mut self) {
-        if let Some(Ok(Err(error))) = self.pending.take().map(JoinHandle::join) {
-            tracing::warn!("{error}");
+        let joined = self.pending.take().map(JoinHandle::join);
+        if let Some(wrong) = joined.and_then(|joined| wrong(&joined)) {
+            tracing::warn!("{wrong}");
+        }
+    }
+}
+
+/// What went wrong with a writing, if anything did.
+fn wrong(joined: &Joined<Result<(), TrainingError>>) -> Option<String> {
+    match joined {
+        Ok(written) => written.as_ref().err().map(ToString::to_string),
+        Err(panic) => {
+            let said = panic.downcast_ref::<&str>().copied();
+            let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            Some(format!(
+                "the last checkpoint was not written: its writer panicked: {}",
+                said.unwrap_or("without a word")
+            ))
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, mpsc};
+    use std::thread;
 
     use super::*;
 
@@ -98,5 +117,19 @@ mod tests {
         writer.begin(|| Err(failure("first"))).unwrap();
         assert_eq!(writer.begin(|| Ok(())).unwrap_err().to_string(), "first");
         writer.finish().unwrap();
+    }
+
+    #[test]
+    fn a_panic_is_the_trainings_own_and_is_told_where_that_has_another_error() {
+        let mut writer = Writer::default();
+        writer.begin(|| panic!("no such state")).unwrap();
+        let finish = AssertUnwindSafe(|| writer.finish().unwrap());
+        let panic = catch_unwind(finish).unwrap_err();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"no such state"));
+        let told = |write: fn() -> Result<(), TrainingError>| wrong(&thread::spawn(write).join());
+        let said = told(|| panic!("state {}", 7)).unwrap();
+        assert!(said.ends_with("was not written: its writer panicked: state 7"), "{said}");
+        assert_eq!(told(|| Err(failure("no space"))).unwrap(), "no space");
+        assert_eq!(told(|| Ok(())), None);
     }
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::{Device, TensorData};
@@ -16,7 +16,8 @@ use nsmc_experiment::{
     PretrainingRecipe, ScratchModel,
 };
 use nsmc_training::{
-    Dashboard, Pretraining, PretrainingMetrics, TrainingError, pretrain, warmup_stable_decay,
+    Dashboard, Pretraining, PretrainingMetrics, TrainingError, check_length, pretrain,
+    warmup_stable_decay,
 };
 
 /// Reviews in which each word says what the next one is.
@@ -140,6 +141,21 @@ fn train_on(
     Ok((state_dict(&model), metrics))
 }
 
+/// The files below a folder, with what is in them.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs_err::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(contents(&path));
+        } else {
+            let bytes = fs_err::read(&path).unwrap();
+            found.insert(path, bytes);
+        }
+    }
+    found
+}
+
 /// What does not depend on the clock.
 fn figures(metrics: &[PretrainingMetrics]) -> Vec<(usize, usize, u64, u64)> {
     let bits = |line: &PretrainingMetrics| {
@@ -194,6 +210,20 @@ fn a_longer_training_goes_on_from_before_the_decay() {
     let (resumed, again) = train(&long, grown.path(), false).unwrap();
     assert_eq!(resumed, weights);
     assert_eq!(figures(&again)[3..], figures(&metrics)[3..]);
+
+    // A shorter one would begin anew: it is refused instead, and what is there stays.
+    let training = PretrainingRecipe { num_train_steps: 30, ..config().training };
+    let short = PretrainingConfig { training, ..config() };
+    let there = contents(grown.path());
+    for message in [
+        check_length(grown.path(), &short).unwrap_err().to_string(),
+        train(&short, grown.path(), false).unwrap_err().to_string(),
+    ] {
+        assert!(message.contains("of a training of 50 steps"), "{message}");
+        assert!(message.contains("give another directory with `--out`"), "{message}");
+    }
+    assert!(contents(grown.path()) == there, "nothing is lost");
+    check_length(grown.path(), &long).unwrap();
 
     // Another recipe does not go on from it.
     let other = PretrainingConfig { seed: 4, ..long };

@@ -1,5 +1,7 @@
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use nsmc_eval::statistics::median;
@@ -24,6 +26,8 @@ pub(crate) struct Speeds {
     measured: BTreeMap<Key, Vec<Speed>>,
     datasets: DatasetManifest,
     cuda: bool,
+    /// The rows of files that stand in no manifest, which every run of a grid asks for.
+    rows: RefCell<HashMap<PathBuf, Option<usize>>>,
 }
 
 type Key = (&'static str, String, String, bool);
@@ -63,7 +67,7 @@ impl Speeds {
                 }
             }
         }
-        Ok(Self { measured, datasets, cuda })
+        Ok(Self { measured, datasets, cuda, rows: RefCell::default() })
     }
 
     /// How long a run takes with this many threads, from nothing to its record; none if the model's
@@ -107,7 +111,7 @@ impl Speeds {
             Rows::All if !file.class_counts.is_empty() => {
                 Some(file.class_counts.iter().sum::<usize>() as f64)
             }
-            Rows::All => all.or_else(|| rows_of(&file.path)).map(|rows| rows as f64),
+            Rows::All => all.or_else(|| self.rows_of(&file.path)).map(|rows| rows as f64),
         };
         let all = entry.map(|entry| entry.train.rows);
         let train = count(data.train_size, &data.train, all)?;
@@ -116,6 +120,10 @@ impl Speeds {
         let whole = count(Rows::All, &data.train, all);
         let held_out = whole.unwrap_or(train) * data.validation_fraction;
         Some((train * (1.0 - data.validation_fraction), held_out, test))
+    }
+
+    fn rows_of(&self, file: &Path) -> Option<usize> {
+        *self.rows.borrow_mut().entry(file.into()).or_insert_with(|| count_rows(file))
     }
 
     fn guess(&self, config: &ExperimentConfig) -> Option<Speed> {
@@ -132,8 +140,11 @@ impl Speeds {
 }
 
 /// About as many as its lines: a field may hold some.
-fn rows_of(file: &Path) -> Option<usize> {
-    Some(fs_err::read_to_string(file).ok()?.lines().count().saturating_sub(1))
+fn count_rows(file: &Path) -> Option<usize> {
+    let mut lines = BufReader::new(fs_err::File::open(file).ok()?).split(b'\n');
+    // Whatever it is encoded in. A folder is no file, but can be opened, and never read.
+    let lines = lines.try_fold(0_usize, |lines, line| line.map(|_| lines + 1));
+    Some(lines.ok()?.saturating_sub(1))
 }
 
 fn key(config: &ExperimentConfig, cuda: bool) -> Key {

@@ -18,5 +18,5 @@ pub(crate) use kept::Kept;
 pub(crate) use plan::{Plan, State, choose};
 pub(crate) use schedule::{Outcome, Starting, run};
 pub(crate) use show::{AtOnce, Costs, show};
-pub(crate) use stop::Stop;
+pub(crate) use stop::{Stop, pass_on};
 pub(crate) use timing::{Timed, time, to_time};

@@ -71,7 +71,7 @@ pub(crate) fn run(
     starting: &Starting<'_>,
     seconds: &[Option<f64>],
     failed: BTreeMap<usize, String>,
-) -> Result<Outcome> {
+) -> Outcome {
     let stand = |job: usize| match plan.jobs[job].state() {
         State::Done => Stand::Done,
         _ if failed.contains_key(&job) => Stand::Failed,
@@ -115,7 +115,7 @@ pub(crate) fn run(
             }
         }
         match receiver.recv_timeout(Duration::from_millis(100)) {
-            Ok((job, message)) => grid.take(job, message, stopping)?,
+            Ok((job, message)) => grid.take(job, message),
             Err(RecvTimeoutError::Timeout) => grid.show_whole(),
             Err(RecvTimeoutError::Disconnected) => unreachable!("this loop holds a sender"),
         }
@@ -126,7 +126,7 @@ pub(crate) fn run(
     let failures = failures
         .map(|(&job, why)| format!("{}: {why}", grid.plan.jobs[job].run.config.run_id()))
         .collect();
-    Ok(Outcome { failures, stopped })
+    Outcome { failures, stopped }
 }
 
 /// What a run can be at work on.
@@ -246,7 +246,7 @@ impl Grid<'_> {
         self.show_whole();
     }
 
-    fn take(&mut self, job: usize, message: Message, stopping: bool) -> Result<()> {
+    fn take(&mut self, job: usize, message: Message) {
         match message {
             Message::Event(event) => self.display.event(job, event),
             Message::Line(line) => {
@@ -262,36 +262,44 @@ impl Grid<'_> {
                 }
             }
             Message::Closed => {
-                let Some(process) = self.at_work.remove(&job) else { return Ok(()) };
-                let status = process.end()?;
-                if status.success() && self.plan.jobs[job].run.is_done() {
-                    self.held.remove(&job);
-                    self.stands[job] = Stand::Done;
-                    self.display.end(job, "done");
-                } else if stopping {
-                    self.stands[job] = Stand::Open;
-                    self.display.end(job, "stopped");
-                } else {
-                    let said = self.last_lines.remove(&job);
-                    let why = why_it_ended(said.as_deref(), &status.to_string());
-                    let run = &self.plan.jobs[job].run;
-                    let late = self
-                        .held
-                        .get(&job)
-                        .is_some_and(|(_, since)| since.elapsed() >= self.starting.patience);
-                    if why.contains(HELD) && !late {
-                        let holder = Holder::of(&run.folder)?.unwrap_or_default();
-                        let id = run.config.run_id();
-                        self.stands[job] = Stand::Open;
-                        self.display.end(job, "not started");
-                        self.hold(job, &id, holder);
-                        return Ok(());
-                    }
-                    self.display.end(job, &format!("failed ({why})"));
-                    self.fail(job, why);
+                let Some(process) = self.at_work.remove(&job) else { return };
+                // What cannot be read or removed of one run is no reason to end the others.
+                if let Err(error) = self.ended(job, process) {
+                    self.fail_at_work(job, format!("{error:#}"));
                 }
                 self.show_whole();
             }
+        }
+    }
+
+    /// Takes note of how a run at work ended.
+    fn ended(&mut self, job: usize, process: Process) -> Result<()> {
+        let status = process.end()?;
+        if status.success() && self.plan.jobs[job].run.is_done() {
+            self.held.remove(&job);
+            self.stands[job] = Stand::Done;
+            self.display.end(job, "done");
+            return Ok(());
+        }
+        // Asked only now: it may have ended by a signal that came since it was last seen at work.
+        if self.starting.stop.asked() > 0 {
+            self.stands[job] = Stand::Open;
+            self.display.end(job, "stopped");
+            return Ok(());
+        }
+        let said = self.last_lines.remove(&job);
+        let why = why_it_ended(said.as_deref(), &status.to_string());
+        let run = &self.plan.jobs[job].run;
+        let late =
+            self.held.get(&job).is_some_and(|(_, since)| since.elapsed() >= self.starting.patience);
+        if why.contains(HELD) && !late {
+            let holder = Holder::of(&run.folder)?.unwrap_or_default();
+            let id = run.config.run_id();
+            self.stands[job] = Stand::Open;
+            self.display.end(job, "not started");
+            self.hold(job, &id, holder);
+        } else {
+            self.fail_at_work(job, why);
         }
         Ok(())
     }
@@ -304,6 +312,11 @@ impl Grid<'_> {
         }
         let since = earlier.map_or_else(Instant::now, |(_, since)| *since);
         self.held.insert(job, (holder, since));
+    }
+
+    fn fail_at_work(&mut self, job: usize, why: String) {
+        self.display.end(job, &format!("failed ({why})"));
+        self.fail(job, why);
     }
 
     fn fail(&mut self, job: usize, why: String) {

@@ -71,7 +71,7 @@ pub(crate) fn show(
     for ((job, state), estimate) in plan.jobs.iter().zip(&states).zip(&costs.estimates) {
         table.push(row(job, *state, *estimate));
     }
-    print(&table.terminal(None));
+    print(&table.for_stdout());
     for choice in &plan.choices {
         print(choice);
     }

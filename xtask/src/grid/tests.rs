@@ -105,7 +105,7 @@ class_counts = [30, 30]
 
 /// `nsmc train --config FILE --out DIR --progress-json --device cpu --stop-with-stdin`: notes that it
 /// was started, and on which device, and does what the file `records/ID` says. It measures a run
-/// again unless the file `measures/ID` says that this fails, or waits for that file to go.
+/// again unless the file `measures/ID` says that this fails, or waits to be stopped.
 const PROGRAM: &str = r#"#!/bin/sh
 root='ROOT'
 if [ "$1 $2 $3 $5" = "bench run --run --record" ]; then
@@ -118,11 +118,15 @@ if [ "$1 $2 $3 $5" = "bench run --run --record" ]; then
         ;;
     waits)
         echo "$id" >> "$root/waiting"
-        while [ -e "$root/measures/$id" ]; do sleep 0.02; done
+        # Ten seconds: a test that has failed does not stop it.
+        turns=0
+        while [ $turns -lt 500 ]; do sleep 0.02; turns=$((turns + 1)); done
+        echo "$id" >> "$root/unstopped"
         exit 1
         ;;
     esac
-    sed -i 's/"test_seconds"/"epoch_seconds_alone": 1.5, &/' "$4/record.json"
+    sed 's/"test_seconds"/"epoch_seconds_alone": 1.5, &/' "$4/record.json" > "$4/timed"
+    mv "$4/timed" "$4/record.json"
     echo "{\"epoch_s\": 1.5}"
     exit
 fi
@@ -255,7 +259,7 @@ impl World {
             patience: Duration::from_millis(300),
         };
         let seconds = vec![Some(1.0); plan.jobs.len()];
-        run(plan, &starting, &seconds, BTreeMap::new()).unwrap()
+        run(plan, &starting, &seconds, BTreeMap::new())
     }
 }
 
@@ -503,7 +507,18 @@ pub(crate) fn stopped_when_waiting<T>(
     stop: &Stop,
     grid: impl FnOnce() -> T,
 ) -> T {
-    let (waiting, measures) = (world.path("waiting"), world.path("measures"));
+    stopped_and_then(world, runs, stop, || (), grid)
+}
+
+/// The same; `then` comes right after.
+fn stopped_and_then<T>(
+    world: &World,
+    runs: usize,
+    stop: &Stop,
+    then: impl FnOnce() + Send,
+    grid: impl FnOnce() -> T,
+) -> T {
+    let waiting = world.path("waiting");
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let count = || fs_err::read_to_string(&waiting).map_or(0, |text| text.lines().count());
@@ -513,8 +528,7 @@ pub(crate) fn stopped_when_waiting<T>(
             }
             // After the deadline, too: the grid would wait for its runs.
             stop.ask();
-            // Ctrl-C reaches a measurement, too.
-            let _ = fs_err::remove_dir_all(&measures);
+            then();
         });
         grid()
     })
@@ -533,6 +547,66 @@ fn a_signal_reaches_each_run_at_work_once_and_starts_no_more() {
     signalled.sort();
     assert_eq!((started.len(), &started), (2, &signalled));
     assert_eq!(plan.jobs[0].state(), State::Stopped);
+}
+
+/// A run that has no handler of signals yet says nothing when one ends it, and another process may have
+/// sent it, before the grid has passed it on.
+#[test]
+fn a_run_that_a_signal_ends_before_it_is_passed_on_did_not_fail() {
+    let world = World::new();
+    let program = "#!/bin/sh\nroot='ROOT'\nmkdir -p \"$5\"\ncp \"$3\" \"$5/config.toml\"\n\
+                   echo >> \"$root/waiting\"\nturns=0\n\
+                   while [ ! -e \"$root/end\" ] && [ $turns -lt 3000 ]; do\n\
+                   sleep 0.01; turns=$((turns + 1)); done\nkill $$\n";
+    world.write_program("nsmc", &program.replace("ROOT", &world.path("").display().to_string()));
+    for _ in 0..5 {
+        let (mut plan, stop) = (world.plan(), Stop::default());
+        let end = world.path("end");
+        let ended = || fs_err::write(&end, "").unwrap();
+        let grid = || world.run(&mut plan, 2, &stop);
+        let outcome = stopped_and_then(&world, 2, &stop, ended, grid);
+        assert!(outcome.stopped && outcome.failures.is_empty(), "{outcome:?}");
+        for file in ["waiting", "end"] {
+            fs_err::remove_file(world.path(file)).unwrap();
+        }
+    }
+}
+
+/// The program of a world, in which the configuration that a run was started with cannot be removed
+/// any more: a folder is in its place.
+fn with_a_folder_in_the_way(world: &World, id: &str) -> String {
+    let copied = "cp \"$3\" \"$out/config.toml\"\n";
+    let program = world.program();
+    assert!(program.contains(copied));
+    let in_the_way = format!("[ \"$id\" != '{id}' ] || {{ rm \"$3\"; mkdir \"$3\"; }}\n");
+    program.replace(copied, &format!("{copied}{in_the_way}"))
+}
+
+#[test]
+fn what_cannot_be_removed_of_one_run_ends_no_other() {
+    let world = World::new();
+    let mut plan = without_waiting(&world);
+    let id = plan.jobs[0].run.config.run_id();
+    world.write_program("nsmc", &with_a_folder_in_the_way(&world, &id));
+    let outcome = world.run(&mut plan, 1, &Stop::default());
+    let [failure] = outcome.failures.as_slice() else { panic!("{outcome:?}") };
+    assert!(failure.starts_with(&format!("{id}: ")) && failure.contains(".toml"), "{failure}");
+    assert_eq!((world.lines("started").len(), outcome.stopped), (6, false));
+}
+
+#[test]
+fn why_a_run_failed_goes_before_what_cannot_be_removed_of_it() {
+    let world = World::new();
+    let run = &world.plan().jobs[0].run;
+    let id = run.config.run_id();
+    // What it says is not for the tests' own output.
+    let program = with_a_folder_in_the_way(&world, &id).replacen('\n', "\nexec 2>/dev/null\n", 1);
+    world.write_program("nsmc", &program);
+    let nsmc = Nsmc::at(world.path("nsmc"));
+    let error = run.start(&world.workspace, &nsmc, false, false).unwrap_err();
+    let said = format!("{error:#}");
+    assert!(said.starts_with(&format!("run {id}: the run ended with exit status: 1")), "{said}");
+    assert!(run.started_with().is_dir(), "it was in the way");
 }
 
 /// The plan's runs without the cells that wait for trials, each with a record ready for it.
@@ -742,8 +816,17 @@ fn an_estimate_is_what_earlier_runs_took_by_reviews_and_threads() {
     assert_eq!(speeds(false).estimate(&own, 2), None, "it is not there");
     world.write("mine.tsv", &format!("id\tdocument\tlabel\n{}", "1\tgood\t1\n".repeat(400)));
     let of_400 = speeds(false).estimate(&own, 2).unwrap();
-    own.data.train_size = Rows::Exactly(400);
+    let with_400 = speeds(false);
+    assert_eq!(Some(of_400), with_400.estimate(&own, 2));
+    // In whatever encoding; once for all runs.
+    let korean = b"1\t\xc1\xc1\xb4\xd9\t1\n".repeat(400);
+    fs_err::write(world.path("mine.tsv"), [&b"id\tdocument\tlabel\n"[..], &korean].concat())
+        .unwrap();
     assert_eq!(Some(of_400), speeds(false).estimate(&own, 2));
+    world.write("mine.tsv", "id\tdocument\tlabel\n");
+    assert_eq!(Some(of_400), with_400.estimate(&own, 2));
+    own.data.train_size = Rows::Exactly(400);
+    assert_eq!(Some(of_400), with_400.estimate(&own, 2));
 }
 
 #[test]

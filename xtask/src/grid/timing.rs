@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
@@ -69,7 +70,7 @@ pub(crate) fn time(
         let run = &plan.jobs[job].run;
         match time_one(workspace, nsmc, run, stop) {
             Ok(()) => timed.measured += 1,
-            // Ctrl-C ends the measurement, too.
+            // The signal ended the measurement, too.
             Err(_) if stop.asked() > 0 => {
                 timed.stopped = true;
                 break;
@@ -89,17 +90,17 @@ fn time_one(workspace: &Workspace, nsmc: &Nsmc, run: &Run, stop: &Stop) -> Resul
     patiently(&id, stop, PATIENCE, || {
         Ok(Holder::of(&run.folder)?.map_or(Attempt::Made(()), Attempt::Held))
     })?;
-    let seconds = measure(workspace, nsmc, &run.folder)?;
+    let seconds = measure(workspace, nsmc, &run.folder, stop)?;
     say(&format!("{id}: {seconds:.1} s per epoch alone, {shared:.1} s beside others"));
     Ok(())
 }
 
-fn measure(workspace: &Workspace, nsmc: &Nsmc, folder: &std::path::Path) -> Result<f64> {
+fn measure(workspace: &Workspace, nsmc: &Nsmc, folder: &Path, stop: &Stop) -> Result<f64> {
     let arguments =
         ["bench".into(), "run".into(), "--run".into(), folder.into(), "--record".into()];
     let mut command = nsmc.command(workspace, &arguments);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let output = nsmc.tie(command)?.output()?;
+    let output = nsmc.tie(command)?.output(stop)?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     let said = stderr.trim();
     ensure!(output.status.success(), "{}", said.strip_prefix(ERROR).unwrap_or(said));

@@ -92,7 +92,7 @@ pub(crate) fn reproduce(plan: &mut Plan, submitting: &Submitting<'_>) -> Result<
         let all_done = sweep(submission, &runs)?;
         let queued = submission.tasks().filter(|(job, task, _)| queue.holds(*job, *task)).count();
         if queued > 0 || !all_done {
-            print(&standing(plan, submission, &queue, &runs)?.terminal(None));
+            print(&standing(plan, submission, &queue, &runs)?.for_stdout());
         }
         if queued > 0 {
             print(&format!(
