@@ -51,7 +51,6 @@ SAMPLE = {
     "data.validation_fraction": 0,
     "training.selection": "last",
 }
-P = 0.5
 DROPOUTS = ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"]
 
 
@@ -222,40 +221,40 @@ def check_training(method, settings, base, folder):
     print(f"{name}: after {len(done.losses)} steps the same class for {same} of {len(labels)} reviews, "
           f"largest difference {(ours - theirs).abs().max():.1e} of logits up to {theirs.abs().max():.1f}, "
           f"accuracy {accuracy(ours):.4f} and {accuracy(theirs):.4f}", flush=True)
-    # The errors of rounding grow with every step of a training of all weights.
-    assert same >= 0.99 * len(labels), name
+    # What is left is rounding. Biases that decay where they should not have come to 1e-3.
+    assert (ours - theirs).abs().max() < 1e-4, name
     return run
 
 
-# What can be dropped of each method's model, each by itself.
+# What can be dropped of each method's model, each by itself, and how much of it makes a difference.
 DROPPED = {
-    "vanilla": DROPOUTS,
-    "head": [],
-    "lora": ["lora_dropout"],
-    "adapter": ["dropout"],
-    "adapterfusion": ["dropout_prob"],
+    "vanilla": {"hidden_dropout_prob": 0.5, "attention_probs_dropout_prob": 0.5, "classifier_dropout": 0.9},
+    "head": {},
+    "lora": {"lora_dropout": 0.9},
+    "adapter": {"dropout": 0.9},
+    "adapterfusion": {"dropout_prob": 0.9},
 }
 
 
 def check_dropout(method, run, folder):
     """Holds the trained weights still and switches each dropout on, here and there."""
-    for dropped in DROPPED[method]:
+    for dropped, probability in DROPPED[method].items():
         exported = folder / f"{method}-{dropped}"
         shutil.copytree(run.export(), exported)
         _, model = in_the_library(method, exported)
         base = exported if method == "vanilla" else exported / "base"
         still = {"training.learning_rate": STILL, "training.weight_decay": 0, "training.num_train_epochs": 4}
         if method == "vanilla":
-            edit(base / "config.json", {dropped: P})
+            edit(base / "config.json", {dropped: probability})
         elif method == "lora":
-            edit(exported / "adapter_config.json", {dropped: P})
-            still |= {"method.start.from": str(exported), "method.dropout": P}
+            edit(exported / "adapter_config.json", {dropped: probability})
+            still |= {"method.start.from": str(exported), "method.dropout": probability}
         else:
             if method == "adapter":
-                edit(exported / "nsmc" / "adapter_config.json", {dropped: P}, "config")
-                still["method.adapter.dropout"] = P
+                edit(exported / "nsmc" / "adapter_config.json", {dropped: probability}, "config")
+                still["method.adapter.dropout"] = probability
             else:
-                edit(exported / "ko,nsmc" / "adapter_fusion_config.json", {dropped: P}, "config")
+                edit(exported / "ko,nsmc" / "adapter_fusion_config.json", {dropped: probability}, "config")
                 still |= {"method.keep_head": True, "method.adapter_training.num_train_epochs": 1,
                           "method.adapter_training.learning_rate": STILL}
             for source in ["nsmc", "ko", "ko,nsmc"]:
@@ -270,7 +269,7 @@ def check_dropout(method, run, folder):
         epochs = [[epoch["train_loss"] for epoch in ours.results["epochs"]], theirs]
         one, other = map(statistics.mean, epochs)
         error = sum(statistics.variance(of) / len(of) for of in epochs) ** 0.5
-        print(f"{method}, {dropped} {P}, weights still: mean loss {one:.4f} and {other:.4f}, standard error of "
+        print(f"{method}, {dropped} {probability}, weights still: mean loss {one:.4f} and {other:.4f}, standard error of "
               f"the difference {error:.4f}; without dropout {without:.4f}", flush=True)
         assert abs(one - other) < 4 * error, method
         # Else it could not be told from none.
@@ -301,7 +300,7 @@ def compare_losses(name, epochs, done):
     differences = [abs(one - other) for one, other in zip(ours, theirs)]
     print(f"{name}: mean loss of the epochs {' '.join(f'{loss:.4f}' for loss in theirs)}, "
           f"differences {' '.join(f'{difference:.0e}' for difference in differences)}", flush=True)
-    assert max(differences) < 1e-3, name
+    assert max(differences) < 1e-6, name
 
 
 TOKENIZER = COLLATOR = None
