@@ -1,6 +1,6 @@
 use comfy_table::presets::{ASCII_MARKDOWN, NOTHING, UTF8_FULL_CONDENSED};
-use comfy_table::{CellAlignment, ContentArrangement, TableStyle};
-use terminal_size::{Width, terminal_size_of};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, TableStyle, Width};
+use terminal_size::terminal_size_of;
 
 /// A table of text cells, shown on a terminal or as Markdown.
 #[derive(Clone, Debug, Default)]
@@ -32,23 +32,31 @@ impl Table {
         self.within(width_of_stdout())
     }
 
-    /// At most `width` characters wide, if there is a limit: cells are broken into lines, and where
-    /// they would be too narrow to read, each row is a list.
+    /// At most `width` characters wide, if there is a limit: cells are broken between words, and where
+    /// that does not do, each row is a list.
     fn within(&self, width: Option<u16>) -> String {
-        /// What a column with its borders needs to be read.
-        const NARROW: u16 = 9;
         let mut table = self.build(UTF8_FULL_CONDENSED, str::to_owned);
         let Some(width) = width else { return table.to_string() };
         // The first line is of characters that are one wide.
         let natural = table.lines().next().map_or(0, |line| line.chars().count());
         if natural <= usize::from(width) {
-            table.to_string()
-        } else if usize::from(width / NARROW) < self.header.len() {
-            self.lists()
-        } else {
-            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-            table.to_string()
+            return table.to_string();
         }
+        let cells = |column: usize| {
+            std::iter::once(&self.header).chain(&self.rows).map(move |row| row[column].as_str())
+        };
+        let words = |column| cells(column).flat_map(str::split_whitespace);
+        let longest = |column| words(column).map(|word| word.chars().count()).max().unwrap_or(0);
+        // A blank on either side of a cell, and a border before each and behind the last.
+        let least: Vec<usize> = (0..self.header.len()).map(|column| longest(column) + 2).collect();
+        if least.iter().sum::<usize>() + least.len() + 1 > usize::from(width) {
+            return self.lists();
+        }
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+        for (column, least) in table.column_iter_mut().zip(least) {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least as u16)));
+        }
+        table.to_string()
     }
 
     /// Each row as its words, and beneath them a line per number.
@@ -140,7 +148,7 @@ pub fn paragraph(text: &str) -> String {
 }
 
 fn width_of_stdout() -> Option<u16> {
-    terminal_size_of(std::io::stdout()).map(|(Width(width), _)| width)
+    terminal_size_of(std::io::stdout()).map(|(width, _)| width.0)
 }
 
 /// Text without what ends a cell of a Markdown table.
@@ -247,11 +255,11 @@ mod tests {
         assert_eq!(table.within(Some(natural as u16)), whole);
         let broken = table.within(Some(50));
         assert!(widest(&broken) <= 50 && broken.starts_with('┌'), "{broken}");
-        for word in ["AdapterFusion", "0.7550", "0.7106", "0.7946"] {
+        for word in ["AdapterFusion,", "accuracy", "interval", "0.7550", "0.7106", "0.7946"] {
             assert!(broken.contains(word), "{word} in {broken}");
         }
         let lists = "AdapterFusion, Fuse(ko, nsmc)\n  accuracy: 0.7550\n  \
                      95 % interval: 0.7106 to 0.7946";
-        assert_eq!(table.within(Some(30)), lists);
+        assert_eq!(table.within(Some(45)), lists);
     }
 }
