@@ -2,13 +2,13 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nsmc_eval::{EvaluatedRun, paper_table, results_table};
 use nsmc_experiment::{
     Cell, ConfigError, ExperimentConfig, FileLock, ModelConfig, Profile, RunRecord, RunStatus,
 };
 
-use crate::args::{Options, Train};
+use crate::args::{Options, Source, Train};
 use crate::grid::Stop;
 use crate::holder::{Attempt, Holder, PATIENCE, patiently};
 use crate::nsmc::Nsmc;
@@ -34,7 +34,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Train) -> Result<()> {
         }
         return Ok(());
     }
-    run.fetch(workspace, options)?;
+    run.fetch(workspace, &options.source)?;
     let run = Run::resolve(workspace, &profile, &cell, seed, options)?;
     let nsmc = Nsmc::build(workspace, args.options.device)?;
     run.start(workspace, &nsmc.on(gpus), args.again, args.tui)
@@ -150,9 +150,23 @@ impl Run {
     }
 
     /// Fetches what the run needs; it is to be resolved again with the places it lies at.
-    pub(crate) fn fetch(&self, workspace: &Workspace, options: &Options) -> Result<()> {
-        if let Some(entry) = workspace.datasets()?.datasets.get(&self.config.data.dataset) {
-            download::dataset(workspace, &self.config.data.dataset, entry, &options.source)?;
+    pub(crate) fn fetch(&self, workspace: &Workspace, from: &Source) -> Result<()> {
+        let data = &self.config.data;
+        let datasets = workspace.datasets()?.datasets;
+        let entry = datasets.get(&data.dataset);
+        if let Some(entry) = entry {
+            download::dataset(workspace, &data.dataset, entry, from)?;
+        }
+        for (key, file) in [("data.train.path", &data.train), ("data.test.path", &data.test)] {
+            let unknown = match entry {
+                Some(_) => String::new(),
+                None => format!(", and no \"{}\" in datasets/manifest.toml to fetch", data.dataset),
+            };
+            ensure!(
+                workspace.root.join(&file.path).is_file(),
+                "`{key}`: {}: no such file{unknown}",
+                file.path.display()
+            );
         }
         if let Some(name) = self.missing_model(workspace)
             && let Some(entry) = workspace.models()?.models.get(name)
@@ -162,7 +176,7 @@ impl Run {
         let adapters = workspace.models()?.adapters;
         for source in self.config.method.sources() {
             if let Some(entry) = adapters.get(&source.from) {
-                download::adapter(workspace, &source.from, entry, &options.source)?;
+                download::adapter(workspace, &source.from, entry, from)?;
             }
         }
         Ok(())
@@ -315,6 +329,24 @@ mod tests {
             *path = "models/mini".into();
         }
         assert_eq!(run.missing_model(&workspace), None);
+    }
+
+    #[test]
+    fn data_that_cannot_be_fetched_is_told_before_a_run_starts() {
+        let workspace = Workspace::find();
+        let profile = workspace.profile("mini").unwrap();
+        let resolve = |catalog: nsmc_experiment::Catalog<'_>| {
+            Ok(profile.resolve(&Cell::of("majority"), 0, &[], catalog)?)
+        };
+        let mut config = workspace.with_catalog(resolve).unwrap();
+        config.data.dataset = "mine".into();
+        config.data.train.path = "Cargo.toml".into();
+        config.data.test.path = "datasets/mine/tset.csv".into();
+        let run = Run { config, folder: "runs/none".into() };
+        let error = run.fetch(&workspace, &Source::NETWORK).unwrap_err().to_string();
+        let expected = "`data.test.path`: datasets/mine/tset.csv: no such file, and no \"mine\" in \
+                        datasets/manifest.toml to fetch";
+        assert_eq!(error, expected);
     }
 
     #[test]

@@ -177,7 +177,10 @@ impl Plan {
             let before = fetched.iter().find_map(failed_for);
             let why = fetched.entry(needs).or_insert_with(|| {
                 before.or_else(|| {
-                    job.run.fetch(workspace, options).err().map(|error| format!("{error:#}"))
+                    job.run
+                        .fetch(workspace, &options.source)
+                        .err()
+                        .map(|error| format!("{error:#}"))
                 })
             });
             let resolved = || self.resolved(workspace, options, job);

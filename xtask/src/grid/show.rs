@@ -143,7 +143,7 @@ fn to_fetch(workspace: &Workspace, plan: &Plan, open: &[usize]) -> Result<String
     }
     let lines = missing.iter().map(|(name, size)| match size {
         Some(size) => format!("{name} ({})", bytes(*size as f64)),
-        None => format!("{name} (size not known)"),
+        None => format!("{name} (no manifest names it: it is to be put there first)"),
     });
     Ok(lines.collect::<Vec<_>>().join(", "))
 }
