@@ -45,7 +45,10 @@ pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     }
     rename_folder_durably(&incoming, &out)?;
     print(args.out.display())?;
-    let (_, load) = how_to_load(layout, &args.out, &base(&args.out), &classifier)?;
+    let (imports, load) = how_to_load(layout, &args.out, &base(&args.out), &classifier)?;
+    if !imports.is_empty() {
+        print(imports)?;
+    }
     print(load)
 }
 
