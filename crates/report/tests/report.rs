@@ -426,8 +426,10 @@ const found = { errors: [] };
 const measure = (frame, width) => {
   const page = frame.contentDocument, root = page.documentElement;
   page.querySelectorAll("details").forEach((details) => details.open = true);
+  // The blank at which a line is broken hangs over its edge, and counts for an inline element.
   const wide = [...page.querySelectorAll("body *")].filter((element) =>
-    !element.closest(".scroll, svg") && element.getBoundingClientRect().right > width + 1);
+    !element.closest(".scroll, svg") && frame.contentWindow.getComputedStyle(element).display !== "inline" &&
+    element.getBoundingClientRect().right > width + 1);
   const shown = (selector) => [...page.querySelectorAll(selector)]
     .some((element) => frame.contentWindow.getComputedStyle(element).display !== "none");
   const marks = [...page.querySelectorAll("svg.plot")].map((svg) =>
