@@ -10,6 +10,7 @@ use nsmc_experiment::{RunRecord, RunStatus, sha256_file};
 use crate::args::Compare;
 use crate::logging;
 use crate::output::print;
+use crate::run_directory::saved_record;
 
 /// Compares methods on the same test reviews.
 pub(crate) fn run(args: &Compare, verbosity: u8) -> Result<()> {
@@ -78,13 +79,7 @@ fn read(argument: &str) -> Result<Candidate> {
     };
     let path = Path::new(path);
     if path.is_dir() {
-        let record = path.join("record.json");
-        ensure!(
-            record.is_file(),
-            "{}: expected the directory of a finished run, found no record.json in it",
-            path.display()
-        );
-        let RunRecord { config, status, results, .. } = RunRecord::read(&record)?;
+        let RunRecord { config, status, results, .. } = saved_record(path)?;
         if let RunStatus::Failed { error } = status {
             bail!("{}: the run has no predictions: {error}", path.display());
         }

@@ -192,16 +192,21 @@ pub(crate) fn write_config(folder: &Path, toml: &str) -> Result<()> {
     Ok(write_durably(&folder.join(CONFIG), toml)?)
 }
 
-/// The record of a run, with the places of its files as the run directory's configuration has them, but
-/// for those that were `moved`.
-pub(crate) fn record(folder: &Path, moved: &[String]) -> Result<RunRecord> {
+/// What a finished run's directory has for a record.
+pub(crate) fn saved_record(folder: &Path) -> Result<RunRecord> {
     let path = folder.join("record.json");
     ensure!(
         path.is_file(),
         "{}: expected the directory of a finished run, found no record.json in it",
         folder.display()
     );
-    let mut record = RunRecord::read(&path)?;
+    Ok(RunRecord::read(&path)?)
+}
+
+/// The record of a run, with the places of its files as the run directory's configuration has them, but
+/// for those that were `moved`.
+pub(crate) fn record(folder: &Path, moved: &[String]) -> Result<RunRecord> {
+    let mut record = saved_record(folder)?;
     let path = folder.join(CONFIG);
     let has_places = path.is_file();
     if has_places {

@@ -8,14 +8,10 @@ use crate::words::{estimate, recipe, reviews, turned, words};
 /// The most accurate method, and whether it beats the baselines; none where there is nothing to hold it
 /// against.
 pub(crate) fn leader(study: &Study, ranking: &Ranking) -> Option<Words> {
-    let recipe = recipe(&ranking.recipe);
-    let size = reviews(ranking.train_size);
+    let under = under(study, ranking);
     let best = named(study, ranking.methods[0]);
-    let en = format!(
-        "With {}, trained on {}, the most accurate method is {}",
-        recipe.en, size.en, best.en
-    );
-    let ko = format!("{}, {} 기준으로는 {}의 정확도가 가장 높", recipe.ko, size.ko, best.ko);
+    let en = format!("{}, the most accurate method is {}", under.en, best.en);
+    let ko = format!("{} 기준으로는 {}의 정확도가 가장 높", under.ko, best.ko);
     let Some(beside) = &ranking.baseline else {
         return (ranking.methods.len() > 1).then(|| words(en + ".", ko + "습니다."));
     };
@@ -59,13 +55,30 @@ pub(crate) fn order(study: &Study, ranking: &Ranking) -> Words {
     let accuracy = |&cell: &usize| study.cells[cell].mean(Metric::Accuracy).unwrap_or_default();
     cells.sort_by(|a, b| accuracy(b).total_cmp(&accuracy(a)));
     let cells: Vec<Words> = cells.into_iter().map(|cell| named(study, cell)).collect();
-    let size = reviews(ranking.train_size);
+    let under = under(study, ranking);
     // Names have commas of their own.
     let join =
         |language: fn(&Words) -> &str| cells.iter().map(language).collect::<Vec<_>>().join("; ");
     words(
-        format!("Trained on {}, by accuracy: {}.", size.en, join(|cell| &cell.en)),
-        format!("{}, 정확도 순: {}.", size.ko, join(|cell| &cell.ko)),
+        format!("{}, by accuracy: {}.", under.en, join(|cell| &cell.en)),
+        format!("{}, 정확도 순: {}.", under.ko, join(|cell| &cell.ko)),
+    )
+}
+
+/// The recipe and the training size of a ranking, and the model and test set where there are others.
+fn under(study: &Study, ranking: &Ranking) -> Words {
+    let recipe = recipe(&ranking.recipe);
+    let size = reviews(ranking.train_size);
+    let setting = study
+        .rankings
+        .iter()
+        .any(|other| other.setting != ranking.setting)
+        .then(|| study.setting(&ranking.setting));
+    let (en, ko) = setting
+        .map_or_else(Default::default, |Words { en, ko }| (format!(" ({en})"), format!("({ko})")));
+    words(
+        format!("With {}{en}, trained on {}", recipe.en, size.en),
+        format!("{}{ko}, {}", recipe.ko, size.ko),
     )
 }
 
@@ -88,6 +101,24 @@ mod tests {
 
     use super::*;
     use crate::fabricated;
+
+    #[test]
+    fn of_two_models_each_ranking_says_of_which_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        for max_length in [64, 128] {
+            let mut config = fabricated::config("tuned", 1000, 0);
+            config.data.dataset = format!("mine {max_length}");
+            fabricated::run(folder.path(), &config, 0.8, 1.0);
+        }
+        let study = Study::read_runs(folder.path(), None).unwrap();
+        assert_eq!(study.rankings.len(), 2);
+        for (ranking, other) in study.rankings.iter().zip(study.rankings.iter().rev()) {
+            let said = order(&study, ranking);
+            let of = |ranking: &Ranking| study.setting(&ranking.setting);
+            assert!(said.en.contains(&of(ranking).en) && said.ko.contains(&of(ranking).ko));
+            assert!(!said.en.contains(&of(other).en), "{said:?}");
+        }
+    }
 
     /// The verdict on one's own data, of two methods and TF-IDF with these accuracies.
     fn verdict([vanilla, lora, tfidf]: [f64; 3]) -> Vec<Words> {

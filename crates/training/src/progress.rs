@@ -1,3 +1,4 @@
+use std::fmt;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use burn::train::renderer::{
     EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation,
     MetricsRendererTraining,
 };
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use nsmc_experiment::ProgressEvent;
 
 /// A bar cannot be read faster.
@@ -106,8 +107,13 @@ impl Progress {
             Dashboard::Bar => {
                 let bar = ProgressBar::new(total as u64).with_prefix(label.to_owned());
                 let template = "{prefix:<16} {bar:30} {human_pos}/{human_len} reviews  \
-                                {per_sec}  ETA {eta}  {msg}";
+                                {rate}  ETA {eta}  {msg}";
                 let style = ProgressStyle::with_template(template).expect("the template is valid");
+                // `per_sec` has four decimals.
+                let style =
+                    style.with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+                        let _ = write!(out, "{:.0}/s", state.per_sec());
+                    });
                 Shown::Bar(bar.with_style(style))
             }
             Dashboard::Lines => Shown::Lines { pace: Pace::from(0), tenths: 0 },
