@@ -42,6 +42,16 @@ fn a_configuration_with_mistakes_is_refused_with_all_of_them() {
             "`training.selection`: expected \"last\" or \"best\", found the string \"newest\"",
         ],
     );
+    for (numerics, expected) in [
+        (
+            "",
+            "found 1: it is of a program before this change: biases and LayerNorm parameters no longer",
+        ),
+        ("numerics = 3\n", "expected `numerics = 2`, found 3: it is of a later program"),
+    ] {
+        let of_another_program = world.config().replace("numerics = 2\n", numerics);
+        refused(&world, &of_another_program, &["config.toml: ", expected]);
+    }
     let bf16 = config_with_precision(&world, "bf16");
     refused(&world, &bf16, &["`training.precision`: products in bf16 are for GPUs alone"]);
     let half = config_with_precision(&world, "half");

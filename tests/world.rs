@@ -49,7 +49,7 @@ impl World {
     pub(crate) fn config(&self) -> String {
         let sha256 = |name: &str| sha256_hex(&fs_err::read(self.path(name)).unwrap());
         format!(
-            r#"
+            r#"numerics = 2
 seed = 7
 [model]
 source = "scratch"

@@ -28,6 +28,7 @@ use crate::{baseline, checksums, device, logging, method, provenance, run_direct
 pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
     let lifeline = Lifeline::watch(args.stop_with_stdin);
     let config = ExperimentConfig::read(&args.config)?;
+    check_numerics(&args.config, &config)?;
     let (device, further_devices) = if config.method.is_baseline() {
         // It has no tensors.
         (device::choose(DeviceChoice::Cpu)?, Vec::new())
@@ -58,6 +59,29 @@ pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
     if attention.is_file() {
         print_attention(&serde_json::from_str::<Vec<_>>(&fs_err::read_to_string(attention)?)?)?;
     }
+    Ok(())
+}
+
+/// Refuses a configuration of another program's run: what it comes to here is not what that run would.
+fn check_numerics(path: &Path, config: &ExperimentConfig) -> Result<()> {
+    if config.method.is_baseline() {
+        return Ok(());
+    }
+    let (found, todays) = (config.numerics, config.todays_numerics());
+    let path = path.display();
+    let changes: Vec<&str> = config.changed_since().into_iter().map(|(what, _)| what).collect();
+    ensure!(
+        changes.is_empty(),
+        "{path}: expected `numerics = {todays}`, found {found}: it is of a program before this change: \
+         {}. `cargo xtask train` and `cargo xtask reproduce` make the configuration anew; in one that \
+         was written by hand, set it",
+        changes.join("; ")
+    );
+    ensure!(
+        found == todays,
+        "{path}: expected `numerics = {todays}`, found {found}: it is of a later program, or of a \
+         configuration that was changed by hand"
+    );
     Ok(())
 }
 

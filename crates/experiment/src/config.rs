@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::document::{Node, Value};
 use crate::grid::is_trial_recipe;
 use crate::method::read_method;
+use crate::numerics;
 use crate::reader::{FromNode, Reader};
 use crate::{ConfigError, Document, MethodConfig, Origin, Problem, sha256_hex};
 
@@ -30,6 +31,10 @@ pub struct ExperimentConfig {
     /// label for tables, no part of the run's identity.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub recipe: String,
+    /// The last change of this program that makes the configuration come to other numbers: what was run
+    /// before it is another run ([`Self::changed_since`]). 1 before all of them.
+    #[serde(default = "numerics::first", skip_serializing_if = "numerics::is_first")]
+    pub numerics: u32,
     /// Where the weights come from.
     pub model: ModelConfig,
     /// What is trained and tested on.
@@ -264,6 +269,10 @@ impl ExperimentConfig {
         let mut reader = Reader::new(&document.root);
         let seed = reader.get("seed");
         let recipe = if reader.has("recipe") { reader.get("recipe") } else { String::new() };
+        let numerics = match reader.has("numerics") {
+            true => reader.within("numerics", numerics::FIRST..),
+            false => numerics::FIRST,
+        };
         let model = reader.table("model", read_model);
         let data = reader.table("data", read_data);
         let method = reader.table("method", read_method);
@@ -283,6 +292,7 @@ impl ExperimentConfig {
             Some(Self {
                 seed,
                 recipe,
+                numerics,
                 model: model?,
                 data: data?,
                 method: method?,
@@ -646,6 +656,27 @@ metric_batch_size = 32
         let config = read(COMPLETE).unwrap();
         assert_eq!(read(&config.to_toml()).unwrap(), config);
         assert_eq!(config.training.learning_rate.to_bits(), 2e-5f64.to_bits());
+    }
+
+    #[test]
+    fn a_run_that_a_change_of_the_program_touches_is_another_run() {
+        let old = read(COMPLETE).unwrap();
+        assert_eq!((old.training.weight_decay, old.numerics, old.todays_numerics()), (0.0, 1, 1));
+        assert!(old.changed_since().is_empty());
+        assert!(!old.to_toml().contains("numerics"), "as programs before wrote it");
+
+        let decays = COMPLETE.replace("weight_decay = 0.0", "weight_decay = 0.01");
+        let old = read(&decays).unwrap();
+        assert_eq!((old.numerics, old.todays_numerics()), (1, 2));
+        let [(en, ko)] = old.changed_since()[..] else { panic!("{:?}", old.changed_since()) };
+        assert!(en.contains("no longer decay") && ko.contains("weight decay"), "{en} {ko}");
+        let new = read(&format!("numerics = 2{decays}")).unwrap();
+        assert!(new.changed_since().is_empty());
+        assert_ne!(new.run_id(), old.run_id());
+        assert_eq!(read(&new.to_toml()).unwrap(), new);
+
+        let baseline = ExperimentConfig { method: MethodConfig::Majority, ..old };
+        assert_eq!(baseline.todays_numerics(), 1, "nothing of it decays");
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod inputs;
 mod manifest;
 mod method;
 mod model_lock;
+mod numerics;
 mod pretraining;
 mod profile;
 mod progress;

@@ -159,6 +159,7 @@ impl Profile {
         for (key, where_it_is) in [
             ("seed", "`--seed`, or `seeds` in the profile's `[grid]`"),
             ("recipe", "`--recipe`, or `recipes` in the profile's `[grid]`"),
+            ("numerics", "what this program computes"),
         ] {
             if let Some(Node { origin, .. }) = upper.remove(&[key]) {
                 let message = format!("expected none here: it is {where_it_is}");
@@ -187,7 +188,8 @@ impl Profile {
         let mut document = catalog.layer(&upper)?;
         catalog.find_sources(&mut upper)?;
         document.overlay(upper);
-        ExperimentConfig::from_document(&document)
+        let config = ExperimentConfig::from_document(&document)?;
+        Ok(ExperimentConfig { numerics: config.todays_numerics(), ..config })
     }
 }
 

@@ -381,7 +381,7 @@ macro_rules! from_integer {
         }
     )*};
 }
-from_integer!(usize, u64);
+from_integer!(usize, u32, u64);
 
 impl<T: FromNode> FromNode for Vec<T> {
     fn expected() -> String {

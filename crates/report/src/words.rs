@@ -1,5 +1,7 @@
 //! What the numbers say, in English and Korean.
 
+use std::collections::BTreeMap;
+
 use nsmc_eval::compare::{Pair, p_value};
 use nsmc_eval::statistics::{BootstrapDifference, Interval};
 use nsmc_eval::study::{
@@ -752,8 +754,32 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
     if study.paper_scale.is_some() && study.is_compared_with_the_paper() {
         caveats.push(scaled(study));
     }
+    caveats.extend(outdated(study));
     caveats.extend(troubles(study));
     caveats
+}
+
+/// That runs are of programs which computed something else.
+fn outdated(study: &Study) -> Vec<Words> {
+    let mut runs: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let all = study.runs();
+    for change in all.iter().flat_map(|run| run.record.config.changed_since()) {
+        *runs.entry(change).or_default() += 1;
+    }
+    let caveat = |((en, ko), count)| {
+        words(
+            format!(
+                "{count} of {} runs were made before this program was changed, and would come to other \
+                 numbers today: {en}.",
+                all.len()
+            ),
+            format!(
+                "실험 {}개 중 {count}개는 프로그램이 바뀌기 전의 결과로, 지금 다시 실행하면 수치가 달라집니다: {ko}.",
+                all.len()
+            ),
+        )
+    };
+    runs.into_iter().map(caveat).collect()
 }
 
 /// How far the intervals of differences reach, and so what they cannot tell.
@@ -993,6 +1019,25 @@ mod tests {
         for (scale, change) in [(None, mini), (Some(150), own)] {
             assert_eq!(found(scale, change), (false, false), "not beside the paper's");
         }
+    }
+
+    #[test]
+    fn runs_of_programs_that_computed_something_else_are_counted() {
+        let found = |change: Change| {
+            let caveats = caveats_of(None, 2, change);
+            caveats.into_iter().find(|caveat| caveat.en.contains("before this program was changed"))
+        };
+        assert!(found(|_| ()).is_none());
+        let caveat = found(|config| config.training.weight_decay = 0.01).unwrap();
+        assert!(caveat.en.starts_with("4 of 4 runs were made before"), "{caveat:?}");
+        assert!(caveat.ko.starts_with("실험 4개 중 4개는") && caveat.ko.contains("weight decay"));
+        assert!(
+            found(|config| {
+                config.training.weight_decay = 0.01;
+                config.numerics = config.todays_numerics();
+            })
+            .is_none()
+        );
     }
 
     #[test]
