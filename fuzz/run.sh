@@ -19,7 +19,7 @@ mapfile -t targets < <(cargo +nightly fuzz list --fuzz-dir .)
 if [ $# -gt 0 ]; then targets=("$@"); fi
 
 # One thread each: a crash is found again, and targets can run side by side.
-export RAYON_NUM_THREADS=1 POLARS_MAX_THREADS=1
+export RAYON_NUM_THREADS=1
 limits=(-rss_limit_mb=512 -timeout=60 -max_len=16384 -detect_leaks=0)
 # One allocation beyond what is left of 4 GiB of addresses ends the process, touched or not.
 address_space_kib=$((4 << 20))

@@ -8,7 +8,7 @@ use crate::say;
 use crate::workspace::Workspace;
 
 /// A test that waits for what never comes would hold CI for ever. The longest step on two cores, which
-/// builds burn and polars from nothing, takes a third of this.
+/// builds burn from nothing, takes a fifth of this.
 const LIMIT: Duration = Duration::from_mins(30);
 
 /// The crates, each of which is tested alone.

@@ -65,14 +65,6 @@ pub enum DataError {
         /// The most tokens of a batch.
         budget: usize,
     },
-    /// polars could not read what passed the checks.
-    #[error("{path}: {}", cause(reason), path = path.display())]
-    Polars {
-        /// The file.
-        path: PathBuf,
-        /// polars' own.
-        reason: polars::error::PolarsError,
-    },
     /// More reviews are asked for than there are.
     #[error("expected a size of at most {available} {what}, found {wanted}")]
     Size {
@@ -162,11 +154,6 @@ impl BadLines {
     }
 }
 
-/// Without polars' advice, which is for its callers.
-fn cause(reason: &polars::error::PolarsError) -> String {
-    reason.to_string().lines().next().unwrap_or_default().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use std::error::Error;
@@ -174,17 +161,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_librarys_reason_is_told_once_and_without_advice_to_its_callers() {
-        let path = PathBuf::from("reviews.csv");
-        let reason =
-            polars::error::PolarsError::ComputeError("bad\n\nYou might want to try".into());
-        let polars = DataError::Polars { path, reason };
-        let tokenizer = DataError::Tokenizer { context: "vocab.txt".into(), reason: "bad".into() };
-        for (error, expected) in [(polars, "reviews.csv: bad"), (tokenizer, "vocab.txt: bad")] {
-            assert_eq!(error.to_string(), expected);
-            // A chain of errors is printed with all its links.
-            assert!(error.source().is_none());
-        }
+    fn a_librarys_reason_is_told_once() {
+        let error = DataError::Tokenizer { context: "vocab.txt".into(), reason: "bad".into() };
+        assert_eq!(error.to_string(), "vocab.txt: bad");
+        // A chain of errors is printed with all its links.
+        assert!(error.source().is_none());
     }
 
     #[test]

@@ -1,8 +1,6 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use polars::prelude::{CsvReadOptions, DataFrame, SerReader};
-
 use crate::DataError;
 use crate::diagnosis::{
     BYTE_ORDER_MARK, MisquoteKind, misquote, no_column, not_utf8, shown, strip_bom, utf16,
@@ -38,11 +36,7 @@ pub struct Format {
     pub quoting: bool,
 }
 
-/// What is wrong where two readers of one file make different texts of it.
-const QUOTES: &str = "expected a quoted field to end with its quote, quotes in it to be doubled, and a \
-                      carriage return outside of quotes at the end of a line alone";
-
-/// The same where nothing quotes.
+/// What one reader takes for a part of the field, another for a part of the line's end.
 const CARRIAGE_RETURN: &str = "expected a carriage return at the end of a line alone, found one at the \
                                end of a field";
 
@@ -62,7 +56,8 @@ struct Structure {
 struct Places {
     id: Option<usize>,
     text: usize,
-    label: usize,
+    /// None where labels are not read.
+    label: Option<usize>,
 }
 
 /// Reads every row of a file with a header, in its order.
@@ -73,6 +68,18 @@ struct Places {
 /// lines: it tells the first, how many more there are, and where. If a quote in the wrong place made
 /// the first wrong, it tells the quote.
 pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataError> {
+    read(path, format, true)
+}
+
+/// The same of a file that needs no labels: id and text of each row. The format's label column and
+/// labels are not looked at.
+pub fn read_texts(path: &Path, format: &Format) -> Result<Vec<(String, String)>, DataError> {
+    let texts = read(path, format, false)?.into_iter();
+    Ok(texts.map(|review| (review.id, review.document)).collect())
+}
+
+/// Without `labelled` every label is 0.
+fn read(path: &Path, format: &Format, labelled: bool) -> Result<Vec<Review>, DataError> {
     let bytes = fs_err::read(path)?;
     check_text(path, &bytes)?;
     let mut wrong = BadLines::default();
@@ -96,9 +103,10 @@ pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataErr
             DataError::Line { path: path.into(), line, message }
         })
     };
+    let label_column = labelled.then_some(&format.label_column);
     let places = Places {
         text: place(&format.text_column)?,
-        label: place(&format.label_column)?,
+        label: label_column.map(place).transpose()?,
         id: format.id_column.as_ref().map(place).transpose()?,
     };
     let reviews = reviews_of(&structure, &places, &format.labels, &mut wrong);
@@ -107,38 +115,11 @@ pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataErr
         return Err(DataError::File { path: path.into(), message: "no reviews".into() });
     }
 
-    // Its rows were found good: what is left are quotes in the wrong place.
-    let misquoted = || {
-        misquote().map(|misquote| {
-            let message = misquote.message();
-            DataError::Line { path: path.into(), line: misquote.line, message }
-        })
-    };
-    let failed = |reason| DataError::Polars { path: path.into(), reason };
-    let frame = read_frame(&bytes, format)
-        .map_err(|reason| misquoted().unwrap_or_else(|| failed(reason)))?;
-    let suspect = if format.quoting { QUOTES } else { CARRIAGE_RETURN };
-    let (rows, read) = (structure.rows.len(), frame.height());
-    if rows != read {
-        return Err(misquoted().unwrap_or_else(|| {
-            let message = format!("{suspect}: one reader finds {rows} rows, another {read}");
-            DataError::File { path: path.into(), message }
-        }));
+    // Its rows are good, and may yet be others than were meant.
+    if let Some(misquote) = surely() {
+        let message = misquote.message();
+        return Err(DataError::Line { path: path.into(), line: misquote.line, message });
     }
-    let mut wrong = BadLines::default();
-    let wanted = [Some(&format.text_column), Some(&format.label_column), format.id_column.as_ref()];
-    for name in wanted.into_iter().flatten() {
-        let place = place(name)?;
-        let column = frame.column(name).and_then(|column| column.str()).map_err(failed)?;
-        // Of quotes in the wrong place, and of a carriage return at the end of a field, each reader makes
-        // something else.
-        for ((row, &line), text) in structure.rows.iter().zip(&structure.lines).zip(column.iter()) {
-            if row[place] != *text.unwrap_or_default() {
-                wrong.add(line, || suspect.into());
-            }
-        }
-    }
-    check(wrong)?;
     Ok(reviews)
 }
 
@@ -162,7 +143,8 @@ fn reviews_of(
             continue;
         }
         seen.insert(id.clone(), line);
-        let label = labels.iter().position(|label| *label == row[places.label]);
+        let found = places.label.map(|place| &row[place]);
+        let label = found.map_or(Some(0), |found| labels.iter().position(|label| label == found));
         if id.starts_with(BYTE_ORDER_MARK) {
             let message = "the id begins with a byte order mark; remove it, and the header that may \
                            follow it if files were joined here";
@@ -173,7 +155,7 @@ fn reviews_of(
             wrong.add(line, || {
                 let known: Vec<String> =
                     labels.iter().map(|label| format!("\"{label}\"")).collect();
-                let found = shown(&row[places.label]);
+                let found = shown(found.unwrap_or_default());
                 format!("expected a label of {}, found \"{found}\"", known.join(", "))
             });
         }
@@ -206,22 +188,6 @@ pub fn check_class_counts(
 pub fn stand_in(reviews: &[Review], others: &[Review]) -> Vec<bool> {
     let others: HashSet<&str> = others.iter().map(|review| review.document.as_str()).collect();
     reviews.iter().map(|review| others.contains(review.document.as_str())).collect()
-}
-
-fn read_frame(bytes: &[u8], format: &Format) -> polars::error::PolarsResult<DataFrame> {
-    CsvReadOptions::default()
-        .with_has_header(true)
-        // No inference: every column is text.
-        .with_infer_schema_length(Some(0))
-        .map_parse_options(|options| {
-            options
-                .with_separator(format.delimiter)
-                .with_quote_char(format.quoting.then_some(b'"'))
-                // An empty document is a document.
-                .with_missing_is_null(false)
-        })
-        .into_reader_with_file_handle(std::io::Cursor::new(bytes))
-        .finish()
 }
 
 /// Refuses a file of which no line can be told from the next.
@@ -270,11 +236,13 @@ fn plain_structure(
             return Err(error(1, BLANK_LINE.into()));
         } else if index == 0 {
             columns = line.split(char::from(delimiter)).map(str::to_owned).collect();
+        } else if line.is_empty() {
+            wrong.add(number, || BLANK_LINE.into());
+        } else if line.split(char::from(delimiter)).any(|field| field.ends_with('\r')) {
+            wrong.add(number, || CARRIAGE_RETURN.into());
         } else if fields == columns.len() {
             lines.push(number);
             rows.push(line.split(char::from(delimiter)).collect());
-        } else if line.is_empty() {
-            wrong.add(number, || BLANK_LINE.into());
         } else {
             wrong.add(number, || fields_message(columns.len(), fields));
         }
@@ -451,6 +419,28 @@ mod tests {
     }
 
     #[test]
+    fn texts_need_no_labels() {
+        let read = |text: &str, format: &Format| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("texts.csv");
+            fs_err::write(&path, text).unwrap();
+            read_texts(&path, format).map_err(|error| error.to_string())
+        };
+        let row = |id: &str, text: &str| (id.to_owned(), text.to_owned());
+        let format = Format { delimiter: b',', quoting: true, ..nsmc() };
+        let texts = "document,id,label\n\"좋다, 정말\",7,\n,8,아직\n";
+        assert_eq!(read(texts, &format), Ok(vec![row("7", "좋다, 정말"), row("8", "")]));
+        let message = read(&format!("{texts}나쁘다,7,0\n"), &format).unwrap_err();
+        assert!(message.ends_with(":4: the id \"7\" stands on line 2 already"), "{message}");
+
+        let alone = Format { id_column: None, ..nsmc() };
+        let texts = read("document\n좋다\n\"인용\" 하나\n", &alone).unwrap();
+        assert_eq!(texts.iter().map(|text| &text.1).collect::<Vec<_>>(), ["좋다", "\"인용\" 하나"]);
+        let message = read("document\n좋다\n\n나쁘다\n", &alone).unwrap_err();
+        assert!(message.ends_with(":3: blank line; remove it"), "{message}");
+    }
+
+    #[test]
     fn a_bad_row_is_named_by_its_line() {
         let good = "id\tdocument\tlabel\n1\t좋다\t1\n";
         for (tail, expected) in [
@@ -491,7 +481,6 @@ mod tests {
                 ":3: the id \"1\" stands on line 2 already (3 more lines are wrong: 4, 5, 6)";
             assert!(message.ends_with(expected), "{message}");
         }
-        // What readers differ in.
         let text = "id\tdocument\tlabel\n1\ta\r\t1\n2\tb\t1\n3\tc\r\t1\n";
         let message = read(text, &nsmc()).unwrap_err().to_string();
         assert!(message.ends_with(&format!(":2: {CARRIAGE_RETURN} (1 more line is wrong: 4)")));
