@@ -32,8 +32,8 @@ pub(crate) const ADAMW: AdamW = AdamW {
     weight_decay: 0.01,
 };
 
-/// Times training steps of one method and prints one JSON line: the paper's recipe, random weights,
-/// dropout on. The fields are those of the Python peers' script.
+/// Times training steps of one method and prints one JSON line: the peers' optimizer and rate, random
+/// weights, dropout on. The fields are those of the Python peers' script.
 pub(crate) fn train(args: &BenchTrain, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
     let named = device::choose(args.device)?;
@@ -43,7 +43,7 @@ pub(crate) fn train(args: &BenchTrain, verbosity: u8) -> Result<()> {
     let (shape, config) = config(args.shape);
     let mut model = model(args.method, args.rank, &config, &device)?;
     let trainable = model.parameter_counts().trainable;
-    let mut optimizer = ModuleOptimizer::from(ADAMW);
+    let mut optimizer = ADAMW.for_module(&named.device);
     let mut times = Vec::new();
     let mut memory: Option<f64> = None;
     let (mut samples, mut tokens) = (0, 0);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use nsmc_bert::{BertConfig, Init};
 use nsmc_training::{losses, set_precision};
@@ -134,7 +134,7 @@ fn compute(
     model.visit(&mut gradients);
     let (logits, gradients) = (logits.try_into_vec_as().context("the logits")?, gradients.values);
 
-    let mut optimizer = ModuleOptimizer::from(bench::ADAMW);
+    let mut optimizer = bench::ADAMW.for_module(device);
     let mut curve = Vec::with_capacity(steps);
     for step in 0..steps {
         let (input, labels) = batch(step);

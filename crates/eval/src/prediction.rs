@@ -19,12 +19,15 @@ pub struct Prediction {
 }
 
 impl Prediction {
-    /// The predicted class: the highest logit, the lowest class of equals.
+    /// The predicted class ([`class_of`]).
     pub fn class(&self) -> usize {
-        (1..self.logits.len()).fold(0, |best, class| {
-            if self.logits[class] > self.logits[best] { class } else { best }
-        })
+        class_of(&self.logits)
     }
+}
+
+/// The class that logits predict: the highest's, the lowest of equals. For want of any, 0.
+pub fn class_of(logits: &[f32]) -> usize {
+    (1..logits.len()).fold(0, |best, class| if logits[class] > logits[best] { class } else { best })
 }
 
 /// The predictions of one run, in the order of the test file.

@@ -193,6 +193,22 @@ pub fn minutes_and_seconds(seconds: f64) -> String {
     format!("{:02}:{:02}", whole / 60, whole % 60)
 }
 
+/// Seconds in the units that suit them, as a person is told of them who plans or waits: `8.4 s`, `45 s`,
+/// `5 min 07 s`, `34 min`, `2 h 05 min`. In tables a time is written as the paper's
+/// ([`minutes_and_seconds`]).
+pub fn duration(seconds: f64) -> String {
+    if seconds < 9.95 {
+        return format!("{seconds:.1} s");
+    }
+    let (whole, minutes) = (seconds.round() as u64, (seconds / 60.0).round() as u64);
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ if minutes < 60 => format!("{minutes} min"),
+        _ => format!("{} h {:02} min", minutes / 60, minutes % 60),
+    }
+}
+
 /// An integer with thousands separated by commas.
 pub fn with_thousands(value: usize) -> String {
     let digits = value.to_string();
@@ -216,6 +232,27 @@ mod tests {
         assert_eq!(minutes_and_seconds(3.21), "3.2 s");
         assert_eq!(with_thousands(177_854_978), "177,854,978");
         assert_eq!(with_thousands(998), "998");
+    }
+
+    #[test]
+    fn a_duration_has_its_units_and_no_more_than_two() {
+        for (seconds, expected) in [
+            (0.0, "0.0 s"),
+            (9.94, "9.9 s"),
+            (9.96, "10 s"),
+            (59.4, "59 s"),
+            (59.6, "1 min 00 s"),
+            (307.2, "5 min 07 s"),
+            (599.4, "9 min 59 s"),
+            (599.6, "10 min"),
+            (2069.0, "34 min"),
+            (3569.0, "59 min"),
+            (3571.0, "1 h 00 min"),
+            (7500.0, "2 h 05 min"),
+            (360_000.0, "100 h 00 min"),
+        ] {
+            assert_eq!(duration(seconds), expected, "{seconds}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod fixture;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::optim::GradientsParams;
 use burn::tensor::loss::cross_entropy_with_logits;
 use burn::tensor::{Device, Tensor, TensorData};
 use fixture::{Batch, Case, PARAMETER, assert_close, fixtures, floats, output};
@@ -214,13 +214,14 @@ fn train(case: &Case, regularize: bool) -> (PeftModel, Vec<f32>) {
     let number = |key: &str| optimizer[key].as_f64().unwrap();
     let mut model = model(case, &device);
     let mut losses = Vec::new();
-    let mut adamw = ModuleOptimizer::from(AdamW {
+    let adamw = AdamW {
         flavour: Optimizer::AdamwTorch,
         beta1: optimizer["betas"][0].as_f64().unwrap(),
         beta2: optimizer["betas"][1].as_f64().unwrap(),
         epsilon: number("eps"),
         weight_decay: number("weight_decay"),
-    });
+    };
+    let mut adamw = adamw.for_all_parameters(&Device::flex());
     for step in 0..case.batches() {
         let loss = loss(&model, &case.batch(step), &device);
         losses.extend(floats(loss.clone()));

@@ -44,15 +44,17 @@ impl AdamW {
         }
     }
 
-    /// The optimiser of a module, in which the group [`no_decay`] does not decay. A state that is read
-    /// from a record is put on `device`.
+    /// The optimiser of a training: as in transformers' `Trainer`, biases and LayerNorm do not decay. A
+    /// state that is read from a record is put on `device`.
     pub fn for_module(self, device: &Device) -> ModuleOptimizer {
-        let without_decay = Self { weight_decay: 0.0, ..self };
-        OnDevice::new(self, device).for_all().with_group(
-            no_decay(),
-            OnDevice::new(without_decay, device),
-            None,
-        )
+        let without_decay = Update(Self { weight_decay: 0.0, ..self });
+        let without_decay = OnDevice::new(without_decay, device);
+        self.for_all_parameters(device).with_group(no_decay(), without_decay, None)
+    }
+
+    /// `AdamW(model.parameters())`, in which everything decays: for comparisons with PyTorch's own.
+    pub fn for_all_parameters(self, device: &Device) -> ModuleOptimizer {
+        OnDevice::new(Update(self), device).for_all()
     }
 }
 
@@ -62,7 +64,12 @@ fn no_decay() -> ParamGroup {
         .expect("the patterns are valid")
 }
 
-impl Optimizer for AdamW {
+/// One group's rule. It is no optimiser of a module by itself: where biases and LayerNorm are left out of
+/// the decay is [`AdamW`]'s to say.
+#[derive(Clone, Copy, Debug)]
+struct Update(AdamW);
+
+impl Optimizer for Update {
     type State<const D: usize> = AdaptiveMomentumState<D>;
 
     fn step<const D: usize>(
@@ -72,6 +79,7 @@ impl Optimizer for AdamW {
         grad: Tensor<D>,
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
+        let Self(adamw) = self;
         let (moments, step) = match state {
             Some(state) => {
                 let moments = Moments { first: state.moment_1, second: state.moment_2 };
@@ -80,20 +88,20 @@ impl Optimizer for AdamW {
             None => (None, 1),
         };
         let exponent = i32::try_from(step).expect("fewer than 2^31 steps");
-        let correction1 = 1.0 - self.beta1.powi(exponent);
-        let correction2 = (1.0 - self.beta2.powi(exponent)).sqrt();
-        let (size, correction) = match self.flavour {
+        let correction1 = 1.0 - adamw.beta1.powi(exponent);
+        let correction2 = (1.0 - adamw.beta2.powi(exponent)).sqrt();
+        let (size, correction) = match adamw.flavour {
             Flavour::AdamwTorch => (lr / correction1, correction2),
             Flavour::AdamwHf => (lr * correction2 / correction1, 1.0),
         };
         let update = AdamWStep {
-            beta1: self.beta1,
-            beta2: self.beta2,
-            epsilon: self.epsilon,
+            beta1: adamw.beta1,
+            beta2: adamw.beta2,
+            epsilon: adamw.epsilon,
             size,
             correction,
-            decay: lr * self.weight_decay,
-            decay_last: self.flavour == Flavour::AdamwHf,
+            decay: lr * adamw.weight_decay,
+            decay_last: adamw.flavour == Flavour::AdamwHf,
         };
         let (tensor, moments) = adamw_step(update, tensor, grad, moments);
         let state = AdaptiveMomentumState {
@@ -204,7 +212,7 @@ mod tests {
         let step = |flavour| -> f64 {
             let adamw = AdamW { flavour, beta1: 0.9, beta2: 0.999, epsilon, weight_decay: decay };
             let number = |value: f64| Tensor::<1>::from_floats([value as f32], &Device::flex());
-            let (stepped, _) = adamw.step(lr, number(p), number(g), None);
+            let (stepped, _) = Update(adamw).step(lr, number(p), number(g), None);
             let stepped: f32 = stepped.into_scalar();
             f64::from(stepped)
         };

@@ -319,13 +319,14 @@ mod tests {
     use crate::AdamW;
 
     fn optimizer() -> ModuleOptimizer {
-        ModuleOptimizer::from(AdamW {
+        let adamw = AdamW {
             flavour: Optimizer::AdamwTorch,
             beta1: 0.9,
             beta2: 0.999,
             epsilon: 1e-8,
             weight_decay: 0.01,
-        })
+        };
+        adamw.for_module(&Device::flex())
     }
 
     fn step(model: Linear, optimizer: &mut ModuleOptimizer) -> Linear {

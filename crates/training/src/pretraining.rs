@@ -13,6 +13,7 @@ use burn::tensor::{Device, Int, Tensor};
 use burn::train::Interrupter;
 use nsmc_bert::{BertForMaskedLm, BertInput, NoHooks, Sequences, int_tensor};
 use nsmc_data::pretraining::{PretrainingBatch, PretrainingLoader};
+use nsmc_eval::duration;
 use nsmc_experiment::{
     Optimizer, PretrainingConfig, PretrainingOptimizer, PretrainingRecipe, write_durably,
 };
@@ -417,12 +418,12 @@ fn summary(line: &PretrainingMetrics, recipe: &PretrainingRecipe) -> String {
     let rate = line.tokens as f64 / line.seconds;
     let left = (recipe.num_train_steps - line.step) as f64 * line.seconds / line.step as f64;
     format!(
-        "step {}/{}: {:.1} M tokens, {rate:.0}/s, {:.0} min left, loss {:.4}, held out {:.4}, \
+        "step {}/{}: {:.1} M tokens, {rate:.0}/s, {} left, loss {:.4}, held out {:.4}, \
          accuracy {:.4}",
         line.step,
         recipe.num_train_steps,
         line.tokens as f64 / 1e6,
-        left / 60.0,
+        duration(left),
         line.train_loss,
         line.held_out_loss,
         line.held_out_accuracy

@@ -11,6 +11,7 @@ use burn::train::renderer::{
     MetricsRendererTraining,
 };
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use nsmc_eval::duration;
 use nsmc_experiment::ProgressEvent;
 
 /// A bar cannot be read faster.
@@ -107,12 +108,15 @@ impl Progress {
             Dashboard::Bar => {
                 let bar = ProgressBar::new(total as u64).with_prefix(label.to_owned());
                 let template = "{prefix:<16} {bar:30} {human_pos}/{human_len} reviews  \
-                                {rate}  ETA {eta}  {msg}";
+                                {rate}  ETA {left}  {msg}";
                 let style = ProgressStyle::with_template(template).expect("the template is valid");
-                // `per_sec` has four decimals.
-                let style =
-                    style.with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+                // `per_sec` has four decimals, and `eta` a form of its own.
+                let style = style
+                    .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
                         let _ = write!(out, "{:.0}/s", state.per_sec());
+                    })
+                    .with_key("left", |state: &ProgressState, out: &mut dyn fmt::Write| {
+                        let _ = write!(out, "{}", duration(state.eta().as_secs_f64()));
                     });
                 Shown::Bar(bar.with_style(style))
             }
@@ -150,8 +154,9 @@ impl Progress {
                 } else if reached > *tenths {
                     *tenths = reached;
                     let (rate, left) = pace.at(done, total, pace.started.elapsed());
+                    let left = duration(left);
                     write_line(&format!(
-                        "{label}: {done}/{total} reviews, {rate:.0}/s, {left:.0} s left  {message}"
+                        "{label}: {done}/{total} reviews, {rate:.0}/s, {left} left  {message}"
                     ));
                 }
             }

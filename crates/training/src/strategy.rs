@@ -12,7 +12,7 @@ use burn::train::{
     TrainingItem, ValidLoader,
 };
 use nsmc_data::{Batch, ReviewLoader};
-use nsmc_eval::{ConfusionMatrix, minutes_and_seconds};
+use nsmc_eval::{ConfusionMatrix, class_of, duration};
 use nsmc_experiment::{EpochRecord, sync_entries, sync_folder, write_durably};
 use nsmc_peft::PeftModel;
 use serde::{Deserialize, Serialize};
@@ -216,9 +216,17 @@ impl RecipeStrategy {
         let Some(loaded) = self.checkpoints.load(&self.optimizer, usable)? else {
             return Ok(());
         };
+        let model = training.task().model.clone();
+        let (found, expected) = (loaded.weights.len(), model.trainable_paths().len());
+        if found != expected {
+            // burn would leave what is not in it as it was drawn.
+            let message = format!(
+                "expected {expected} parameters that train, found {found} in its checkpoint"
+            );
+            return Err(TrainingError::Record { path: self.folder.clone(), message });
+        }
         // The frozen base is not in it.
-        let weights = loaded.weights.allow_partial(true);
-        let model = training.task().model.clone().try_load_record(weights);
+        let model = model.try_load_record(loaded.weights.allow_partial(true));
         let model = model.map_err(|error| record(&self.folder, &error))?;
         training.task = Some(ClassificationTask { model });
         training.optimizer = loaded.optimizer;
@@ -462,10 +470,9 @@ impl RecipeStrategy {
                 among_the_threads(&self.device, move || InferenceStep::step(&model, batch));
             loss_sum += f64::from(output.losses.clone().sum().try_into_scalar::<f32>()?);
             let labels = output.labels.clone().try_into_vec_as::<i64>()?;
-            let classes =
-                output.logits.clone().argmax(1).flatten::<1>(0, 1).try_into_vec_as::<i64>()?;
-            let labelled = labels.into_iter().zip(classes);
-            pairs.extend(labelled.map(|(label, class)| (label as usize, class as usize)));
+            let logits = output.logits.clone().try_into_vec_as::<f32>()?;
+            let classes = logits.chunks(self.num_labels).map(class_of);
+            pairs.extend(labels.into_iter().map(|label| label as usize).zip(classes));
             let item = TrainingItem::new(output, iterator.progress(), Some(iteration), None);
             interrupter.fail_on_error(processor.process_valid(LearnerEvent::ProcessedItem(item)));
         }
@@ -548,7 +555,7 @@ fn summary(record: &EpochRecord, epochs: usize) -> String {
     let mut line = format!(
         "epoch {}/{epochs}: {}, loss {:.4}",
         record.epoch,
-        minutes_and_seconds(record.train_seconds),
+        duration(record.train_seconds),
         record.train_loss
     );
     if let (Some(loss), Some(accuracy)) = (record.validation_loss, record.validation_accuracy) {

@@ -13,7 +13,7 @@ use burn::train::Interrupter;
 use nsmc_bert::{Activation, BertConfig, BertForSequenceClassification, state_dict};
 use nsmc_data::{BertTokenizer, EncodedReviews, Order, Review, ReviewLoader, epoch_order};
 use nsmc_experiment::{Optimizer, Precision, Selection, TrainingConfig};
-use nsmc_peft::PeftModel;
+use nsmc_peft::{PeftModel, Trains};
 use nsmc_training::{Dashboard, Fit, Fitted, TrainingError, fit, predict};
 
 /// burn's generator is one per process: trainings in it take turns.
@@ -72,6 +72,8 @@ fn recipe() -> TrainingConfig {
 }
 
 struct Trained {
+    /// The weights before the first step.
+    initial: BTreeMap<String, TensorData>,
     fitted: Result<Fitted, TrainingError>,
     last: Option<BTreeMap<String, TensorData>>,
     logits: Vec<(usize, Vec<f32>)>,
@@ -118,7 +120,7 @@ fn train_in(
     stop: Stop,
     devices: usize,
 ) -> Trained {
-    train_with(folder, seed, recipe, stop, devices, Some(50))
+    train_with(folder, seed, recipe, stop, devices, Some(50), Trains::everything())
 }
 
 fn train_with(
@@ -128,6 +130,7 @@ fn train_with(
     stop: Stop,
     devices: usize,
     validated: Option<usize>,
+    trains: Trains,
 ) -> Trained {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let reviews = reviews();
@@ -149,6 +152,7 @@ fn train_with(
     };
     let config = config(&tokenizer, if devices == 1 { 0.1 } else { 0.0 });
     let base = BertForSequenceClassification::new(&config, seed, &device.clone().autodiff());
+    let initial = state_dict(&base);
     let saved_config = config.clone();
     let interrupter = Interrupter::new();
     if stop == Stop::AtOnce {
@@ -158,7 +162,7 @@ fn train_with(
     let seen = Arc::new(Mutex::new(vec![places(&base)]));
     let sees = seen.clone();
     let fitted = fit(
-        PeftModel::new(base, &config),
+        PeftModel::new(base, &config).train_only(trains),
         Fit {
             config: recipe.clone(),
             seed,
@@ -182,7 +186,7 @@ fn train_with(
     );
     let checkpoint = folder.path().join("checkpoint/last");
     let places = std::mem::take(&mut *seen.lock().unwrap());
-    let mut trained = Trained { fitted, last: None, logits: Vec::new(), places, folder };
+    let mut trained = Trained { initial, fitted, last: None, logits: Vec::new(), places, folder };
     if trained.fitted.is_ok() {
         let base = load(&checkpoint, &config);
         trained.last = Some(state_dict(&base));
@@ -195,6 +199,42 @@ fn train_with(
 
 fn load(folder: &Path, config: &BertConfig) -> BertForSequenceClassification {
     BertForSequenceClassification::from_pretrained(folder, config, 0, &Device::flex()).unwrap()
+}
+
+#[test]
+fn of_a_trained_model_all_but_biases_and_layer_norm_have_decayed() {
+    // With such an epsilon Adam moves nothing: what is left of a step is the decay.
+    let (rate, epsilon, decay) = (1e-2, 1e12, 0.5);
+    for optimizer in [Optimizer::AdamwTorch, Optimizer::AdamwHf] {
+        let recipe = TrainingConfig {
+            optimizer,
+            learning_rate: rate,
+            warmup_ratio: 0.0,
+            adam_epsilon: epsilon,
+            weight_decay: decay,
+            ..recipe()
+        };
+        let trained = train(1, &recipe);
+        let steps = trained.fitted.as_ref().unwrap().epochs.iter().map(|epoch| epoch.steps).sum();
+        assert_eq!(steps, 39);
+        let kept: f64 = (0..steps)
+            .map(|step| 1.0 - rate * (1.0 - step as f64 / steps as f64) * decay)
+            .product();
+        assert!(kept < 0.95, "{kept}");
+        let floats = |tensor: &TensorData| tensor.clone().try_to_vec::<f32>().unwrap();
+        let (mut decayed, mut stayed) = (0, 0);
+        for (name, last) in trained.last.as_ref().unwrap() {
+            let stays = name.ends_with(".bias") || name.contains("LayerNorm");
+            *if stays { &mut stayed } else { &mut decayed } += 1;
+            let kept = if stays { 1.0 } else { kept as f32 };
+            for (first, last) in floats(&trained.initial[name]).iter().zip(floats(last)) {
+                let error = (last - first * kept).abs();
+                assert!(error < 1e-5, "{optimizer:?} {name}: {first} became {last}");
+            }
+        }
+        // Three embeddings, six matrices a layer, pooler and classifier; a norm more than two a layer.
+        assert_eq!((decayed, stayed), (3 + 12 + 2, 12 + 2 + 2 * 5));
+    }
 }
 
 #[test]
@@ -263,6 +303,20 @@ fn a_diverging_training_says_where_and_leaves_no_checkpoint_of_it() {
     assert!(message.contains(&format!("reviews {}; ", reviews.join(", "))), "{message}");
     assert!(message.contains("of 39 (epoch 1)") && message.contains("learning_rate"), "{message}");
     assert!(!trained.folder.path().join("checkpoint").exists());
+}
+
+#[test]
+fn a_checkpoint_that_lacks_a_parameter_which_trains_is_refused() {
+    let head = Trains { head: true, ..Trains::nothing() };
+    let folder = tempfile::tempdir().unwrap();
+    let stopped = train_with(folder, 4, &recipe(), Stop::AtOnce, 1, Some(50), head);
+    assert!(matches!(stopped.fitted, Err(TrainingError::Interrupted { .. })));
+    let other = train_in(stopped.folder, 4, &recipe(), Stop::Never, 1);
+    let error = other.fitted.unwrap_err().to_string();
+    assert!(
+        error.ends_with("expected 41 parameters that train, found 2 in its checkpoint"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -339,7 +393,15 @@ fn the_best_epoch_of_a_training_without_validation_is_refused_before_its_first_s
     for validated in [None, Some(0)] {
         let train = |selection| {
             let recipe = TrainingConfig { selection, ..recipe() };
-            train_with(tempfile::tempdir().unwrap(), 6, &recipe, Stop::Never, 1, validated)
+            train_with(
+                tempfile::tempdir().unwrap(),
+                6,
+                &recipe,
+                Stop::Never,
+                1,
+                validated,
+                Trains::everything(),
+            )
         };
         let refused = train(Selection::Best);
         let message = refused.fitted.unwrap_err().to_string();
@@ -354,7 +416,15 @@ fn the_best_epoch_of_a_training_without_validation_is_refused_before_its_first_s
 fn nothing_holds_the_weights_that_a_training_begins_with() {
     // Of weights that something else holds, a step makes others beside them.
     let recipe = TrainingConfig { num_train_epochs: 1, save_steps: 0, ..recipe() };
-    let trained = train_with(tempfile::tempdir().unwrap(), 7, &recipe, Stop::Never, 1, None);
+    let trained = train_with(
+        tempfile::tempdir().unwrap(),
+        7,
+        &recipe,
+        Stop::Never,
+        1,
+        None,
+        Trains::everything(),
+    );
     trained.fitted.unwrap();
     let [before, after] = trained.places.as_slice() else { panic!("{:?}", trained.places) };
     assert!(before.len() > 30 && before == after, "{before:?} {after:?}");

@@ -6,7 +6,7 @@
 mod fixture;
 
 use burn::lr_scheduler::LrScheduler;
-use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::optim::GradientsParams;
 use burn::tensor::Device;
 use fixture::{Case, PARAMETER, fixtures, floats, output};
 use nsmc_bert::{BertConfig, BertForSequenceClassification, NoHooks, state_dict};
@@ -35,7 +35,7 @@ struct Run {
 /// One step on each batch of the fixture.
 fn train(case: &Case, adamw: AdamW, mut schedule: impl FnMut(usize) -> f64, max_norm: f64) -> Run {
     let device = Device::flex().autodiff();
-    let mut optimizer = ModuleOptimizer::from(adamw);
+    let mut optimizer = adamw.for_all_parameters(&Device::flex());
     let mut run = Run { model: base(&device), losses: Vec::new(), norms: Vec::new() };
     assert!(case.batches() > 1);
     for step in 0..case.batches() {

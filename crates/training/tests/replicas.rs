@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 
 use burn::data::dataloader::batcher::Batcher;
-use burn::optim::ModuleOptimizer;
 use burn::tensor::{Device, Tensor, TensorData};
 use nsmc_bert::{Activation, BertConfig, BertForSequenceClassification};
 use nsmc_data::{Batch, Example, ReviewBatcher};
@@ -80,13 +79,14 @@ fn train(method: &str, further_devices: usize) -> Trained {
     let mut replicas = Replicas::new(&task, &vec![Device::flex(); further_devices]);
     assert_eq!(replicas.is_empty(), further_devices == 0);
     // An epsilon above the noise of the gradients: Adam divides by their size.
-    let mut optimizer = ModuleOptimizer::from(AdamW {
+    let adamw = AdamW {
         flavour: Optimizer::AdamwTorch,
         beta1: 0.9,
         beta2: 0.999,
         epsilon: 1e-3,
         weight_decay: 0.01,
-    });
+    };
+    let mut optimizer = adamw.for_module(&Device::flex());
     let floats = |tensor: Tensor<1>| tensor.into_data().try_to_vec::<f32>().unwrap();
     let (mut losses, mut norms) = (Vec::new(), Vec::new());
     for step in 0..STEPS {
