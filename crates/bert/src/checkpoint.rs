@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -48,6 +48,8 @@ pub(crate) struct Declared {
     architectures: Option<Vec<String>>,
     /// Absent, it is true; null is not.
     tie_word_embeddings: TieWordEmbeddings,
+    /// The names of the weights' classes.
+    id2label: Value,
 }
 
 #[derive(Deserialize)]
@@ -76,6 +78,35 @@ impl Declared {
     pub(crate) fn has_other_classifier(&self) -> bool {
         let other = ["BertForTokenClassification", "BertForMultipleChoice"];
         self.architectures.iter().flatten().any(|class| other.contains(&class.as_str()))
+    }
+
+    /// Refuses a classifier whose classes are those of `config` in another order: what it learned of one
+    /// would be said of another.
+    pub(crate) fn check_class_order(
+        &self,
+        folder: &Path,
+        config: &BertConfig,
+    ) -> Result<(), CheckpointError> {
+        let mut found: Vec<(usize, &str)> = (self.id2label.as_object().into_iter().flatten())
+            .filter_map(|(id, name)| Some((id.parse().ok()?, name.as_str()?)))
+            .collect();
+        found.sort_unstable();
+        let found: Vec<&str> = found.into_iter().map(|(_, name)| name).collect();
+        let expected: Vec<&str> = config.id2label.values().map(String::as_str).collect();
+        let [theirs, ours] = [&found, &expected].map(|names| names.iter().collect::<BTreeSet<_>>());
+        if found == expected || theirs != ours {
+            return Ok(());
+        }
+        Err(CheckpointError::Config {
+            path: folder.join("config.json"),
+            message: format!(
+                "`id2label`: expected the classes in their order, [{}], found [{}], and the weights have a \
+                 classifier: put them in its order, that is `label_names` and with it `labels` of a run's \
+                 [data]",
+                expected.join(", "),
+                found.join(", ")
+            ),
+        })
     }
 
     /// Refuses a decoder of its own, which a model whose decoder is the word embeddings would lose.

@@ -67,12 +67,17 @@ impl BertForSequenceClassification {
     ) -> Result<Self, CheckpointError> {
         let path = weights_file(folder)?;
         let mut tensors = read_tensors(&path)?;
-        let other_classifier = Declared::read(folder)?.has_other_classifier();
+        let declared = Declared::read(folder)?;
+        let other_classifier = declared.has_other_classifier();
         tensors.retain(|name, _| {
             name.starts_with("bert.") || (name.starts_with("classifier.") && !other_classifier)
         });
         let mut new = optional.to_vec();
         new.retain(|module| !tensors.keys().any(|name| name.starts_with(module)));
+        if optional.contains(&"classifier.") && !new.contains(&"classifier.") {
+            declared.check_class_order(folder, config)?;
+            tracing::info!(weights = %path.display(), "the classifier is the model's own");
+        }
         let model = load_state_dict(Self::new(config, seed, device), tensors, &path, |name| {
             new.iter().any(|module| name.starts_with(module))
         })?;
