@@ -7,7 +7,7 @@ use nsmc_eval::study::{Calibration, Cell, Study, StudyTable, Verdict, difference
 use nsmc_eval::{
     BilingualTable, Words, method_words, minutes_and_seconds, size_words, with_thousands,
 };
-use nsmc_experiment::RunRecord;
+use nsmc_experiment::{Provenance, RunRecord, Stretch};
 
 use crate::disagreement::Disagreement;
 use crate::figures::{Figure, Section, panels, sections};
@@ -467,6 +467,28 @@ fn recipe(name: &str) -> &str {
     if name.is_empty() { "–" } else { name }
 }
 
+/// The program that made a run: its version and, where that is known, the commits that worked on it.
+fn program(record: &RunRecord) -> String {
+    let last = record.provenance.as_ref().and_then(Provenance::program);
+    let mut commits = Stretch::programs(&record.stretches);
+    if commits.is_empty() {
+        commits.extend(last.as_deref());
+    }
+    let commits: Vec<String> = commits.into_iter().map(short_commit).collect();
+    match commits.is_empty() {
+        true => record.version.clone(),
+        false => format!("{} ({})", record.version, commits.join(", ")),
+    }
+}
+
+/// A commit as `git log --oneline` shows it; `-dirty` stays behind it.
+fn short_commit(commit: &str) -> String {
+    match commit.split_once('-') {
+        Some((hash, rest)) => format!("{}-{rest}", hash.chars().take(7).collect::<String>()),
+        None => commit.chars().take(7).collect(),
+    }
+}
+
 /// Configurations, devices, versions, seeds and times.
 fn made(study: &Study) -> Markup {
     let runs = study.runs();
@@ -485,7 +507,7 @@ fn made(study: &Study) -> Markup {
         (words("seeds", "시드"), seeds.join(", ").into()),
         (words("device", "장치"), distinct(|record| record.device.clone()).into()),
         (words("threads", "스레드 수"), distinct(|record| record.threads.to_string()).into()),
-        (words("version", "버전"), distinct(|record| record.version.clone()).into()),
+        (words("program", "프로그램"), distinct(program).into()),
         (
             words("time of all runs", "모든 실험의 시간"),
             words(format!("{hours} h"), format!("{hours}시간")),
@@ -561,4 +583,37 @@ fn made(study: &Study) -> Markup {
 
 fn short(sha256: &str) -> String {
     sha256.get(..12).unwrap_or(sha256).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fabricated;
+
+    #[test]
+    fn a_program_is_its_version_and_the_commits_that_worked_on_the_run() {
+        let folder = tempfile::tempdir().unwrap();
+        fabricated::run(folder.path(), &fabricated::config("paper", 1000, 0), 0.8, 1.0);
+        let study = Study::read_runs(folder.path(), None).unwrap();
+        let mut record = study.runs()[0].record.clone();
+        let stretches = |programs: &[&str]| -> Vec<Stretch> {
+            let stretch = |program: &&str| Stretch {
+                program: Some((*program).to_owned()),
+                ..Stretch::default()
+            };
+            programs.iter().map(stretch).collect()
+        };
+        let (first, second) = ("b139567".repeat(6), format!("{}-dirty", "42933ac".repeat(6)));
+        record.version = "0.1.0".into();
+        record.provenance = None;
+        record.stretches = stretches(&[]);
+        assert_eq!(program(&record), "0.1.0");
+        record.provenance =
+            Some(Provenance { commit: Some(first.clone()), ..Provenance::default() });
+        assert_eq!(program(&record), "0.1.0 (b139567)");
+        record.stretches = stretches(&[&second, &first]);
+        assert_eq!(program(&record), "0.1.0 (42933ac-dirty, b139567)");
+        record.stretches = stretches(&["가나다라마바사아자"]);
+        assert_eq!(program(&record), "0.1.0 (가나다라마바사)");
+    }
 }
