@@ -62,3 +62,17 @@ fn what_needs_a_model_says_that_a_baseline_has_none() {
     let ran = world.train(&world.config_with(&TFIDF.replace("200", "2")), "short");
     assert!(!ran.success && ran.stderr.contains("raise `max_iter`"), "{}", ran.stderr);
 }
+
+#[test]
+fn the_class_that_precision_and_recall_are_of_is_named() {
+    let world = World::new();
+    let majority = world.config().replace("name = \"vanilla\"", "name = \"majority\"");
+    let swapped = majority
+        .replace("labels = [\"0\", \"1\"]", "labels = [\"1\", \"0\"]")
+        .replace("[\"negative\", \"positive\"]", "[\"positive\", \"negative\"]");
+    for (config, out, class) in [(majority, "first", "positive"), (swapped, "second", "negative")] {
+        let ran = world.train(&config, out);
+        assert!(ran.success, "{}", ran.stderr);
+        assert_eq!(ran.stdout.matches(&format!("({class})")).count(), 3, "{}", ran.stdout);
+    }
+}

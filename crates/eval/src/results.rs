@@ -55,6 +55,11 @@ pub(crate) fn read_predictions(
 /// Precision, recall and F1 are those of the positive class where there are two classes, and macro
 /// averages otherwise.
 pub fn results_table(runs: &[EvaluatedRun]) -> Table {
+    let whose = whose(runs);
+    let of_class = |metric: &str| match &whose {
+        Some(class) => format!("{metric}\n({class})"),
+        None => metric.to_owned(),
+    };
     let mut table = Table::new(
         [
             "model",
@@ -62,9 +67,9 @@ pub fn results_table(runs: &[EvaluatedRun]) -> Table {
             "reviews",
             "seed",
             "accuracy",
-            "precision",
-            "recall",
-            "F1",
+            of_class("precision").as_str(),
+            of_class("recall").as_str(),
+            of_class("F1").as_str(),
             "F1, mean\nof batches",
             "accuracy,\nnew texts",
             "time per\nepoch",
@@ -93,6 +98,17 @@ pub fn results_table(runs: &[EvaluatedRun]) -> Table {
         table.push(row);
     }
     table
+}
+
+/// What the metrics of all runs are of: the one class, or a mean over classes.
+fn whose(runs: &[EvaluatedRun]) -> Option<String> {
+    let of = |run: &EvaluatedRun| match run.record.config.data.label_names.as_slice() {
+        [_, positive] => positive.clone(),
+        _ => "macro".into(),
+    };
+    let (first, others) = runs.split_first()?;
+    let whose = of(first);
+    others.iter().all(|run| of(run) == whose).then_some(whose)
 }
 
 fn figures(report: &ClassificationReport, results: &RunResults) -> Vec<String> {
