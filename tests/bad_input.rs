@@ -1,6 +1,6 @@
 use nsmc_experiment::{FileHashes, RunRecord, RunStatus, WeightsKind};
 
-use crate::world::World;
+use crate::world::{World, newest_step};
 
 /// Training must fail with one clear error, and leave no half of a result.
 #[track_caller]
@@ -14,15 +14,53 @@ fn refused(world: &World, config: &str, expected: &[&str]) {
     assert_eq!(errors.count(), 1, "{}", ran.stderr);
     assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
     assert_eq!(ran.stdout, "");
-    for file in ["predictions.tsv", "checkpoint", "adapter"] {
-        assert!(!world.path("run").join(file).exists(), "{file} was written");
-    }
-    if world.path("run").exists() {
-        let record = RunRecord::read(&world.path("run/record.json")).unwrap();
-        let RunStatus::Failed { error } = record.status else { panic!("{:?}", record.status) };
-        assert!(ran.stderr.contains(&error), "{error}");
-        fs_err::remove_dir_all(world.path("run")).unwrap();
-    }
+    assert!(!world.path("run").exists(), "a run that never began left a directory");
+}
+
+#[test]
+fn a_run_that_was_begun_keeps_all_it_has_when_it_fails_before_its_next_step() {
+    let world = World::new();
+    let config = world.config().replace("num_train_epochs = 6", "num_train_epochs = 20");
+    world.write("config.toml", &config);
+    let train = ["train", "--config", "config.toml", "--out", "run", "--device", "cpu"];
+    let resume = world.path("run/resume");
+    let mut process = world.start(&train);
+    process.until("at its checkpoint", || newest_step(&resume) >= Some(12));
+    assert!(process.kill());
+    let step = newest_step(&resume);
+
+    fs_err::rename(world.path("test.txt"), world.path("moved.txt")).unwrap();
+    let ran = world.nsmc(&train);
+    assert!(!ran.success && ran.stderr.contains("test.txt: no such file"), "{}", ran.stderr);
+    assert_eq!(newest_step(&resume), step);
+    let record = RunRecord::read(&world.path("run/record.json")).unwrap();
+    let RunStatus::Failed { error } = record.status else { panic!("{:?}", record.status) };
+    assert!(error.contains("test.txt: no such file"), "{error}");
+    let ran = world.nsmc(&["verify", "run"]);
+    let told =
+        "1 of 1 runs have not come to their end: the command that began a run goes on with it";
+    assert!(!ran.success && ran.stderr.contains(told), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("not what they were"), "{}", ran.stderr);
+
+    fs_err::rename(world.path("moved.txt"), world.path("test.txt")).unwrap();
+    let ran = world.nsmc(&train);
+    assert!(ran.success && ran.stderr.contains("resumed: "), "{}", ran.stderr);
+}
+
+#[test]
+fn a_run_that_was_killed_before_its_first_checkpoint_keeps_its_log_when_it_fails_then() {
+    let world = World::new();
+    let config = world.config().replace("num_train_epochs = 6", "num_train_epochs = 100000");
+    world.write("config.toml", config);
+    let train = ["train", "--config", "config.toml", "--out", "run", "--device", "cpu"];
+    let mut process = world.start(&train);
+    let log = world.path("run/log.txt");
+    process.until("begun", || log.is_file());
+    assert!(process.kill());
+    fs_err::rename(world.path("train.txt"), world.path("moved.txt")).unwrap();
+    let ran = world.nsmc(&train);
+    assert!(!ran.success && ran.stderr.contains("train.txt: no such file"), "{}", ran.stderr);
+    assert!(log.is_file() && world.path("run/config.toml").is_file());
 }
 
 #[test]
@@ -233,12 +271,16 @@ fn a_setup_that_cannot_be_is_refused_before_anything_trains() {
     let fusion = FUSION.replace("sha256 = \"\"", &format!("sha256 = \"{sha256}\""));
     for (setup, expected) in [
         ("Fuse(ko, Fuse(nsmc))", "a `Fuse` within a `Fuse`"),
-        ("Parallel(ko, nsmc)", "`Parallel` is neither the adapter that trains"),
-        ("Fuse(ko, ../nsmc)", "`../nsmc` is neither"),
+        ("Parallel(ko, nsmc)", "`Parallel(` is not known"),
+        ("Fuse(ko, ../nsmc)", "`../nsmc` is no adapter's name"),
         ("Fuse(ko, nsmc", "a `)` is missing"),
+        ("[ko, nsmc]", "`[ko` is no adapter's name"),
     ] {
-        let method = fusion.replace("Fuse(ko, nsmc)", setup);
-        refused(&world, &world.config_with(&method), &[expected]);
+        // Before the data are read, too, which is said by the file and the line.
+        let config = world.config_with(&fusion.replace("Fuse(ko, nsmc)", setup));
+        let place = "`method.setup`: expected adapters as AdapterHub writes them";
+        let found = format!("found \"{setup}\": ");
+        refused(&world, &config, &["config.toml:", place, &found, expected]);
     }
     // Adapters are joined by commas without spaces, in the order of the setup.
     world.write("ko/model_adapter_fusion.safetensors", "never read");

@@ -69,7 +69,6 @@ fn files_that_are_not_those_of_the_configuration_are_refused() {
         let ran = world.nsmc(&["predict", "--run", "run", "--text", "최고", "--device", "cpu"]);
         assert!(!ran.success && ran.stderr.contains("expected the revision"), "{}", ran.stderr);
         restore();
-        fs_err::remove_dir_all(world.path("other")).unwrap();
     }
 
     trained(&world, &world.config_with(ADAPTER), "ko");

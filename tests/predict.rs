@@ -75,6 +75,102 @@ fn texts_are_classified_from_the_command_line_a_file_and_standard_input() {
 }
 
 #[test]
+fn a_number_has_no_more_digits_than_the_float32_that_it_is() {
+    let world = World::new();
+    assert!(world.train(&world.config(), "run").success);
+    let ran = world.nsmc(&["predict", "--run", "run", "--device", "cpu", "--text", "정말 최고"]);
+    let answer: Value = serde_json::from_str(&ran.stdout).unwrap();
+    for numbers in ["probabilities", "logits"] {
+        for label in ["negative", "positive"] {
+            let written = answer[numbers][label].as_f64().unwrap();
+            let shortest: f64 = (written as f32).to_string().parse().unwrap();
+            assert_eq!(written.to_bits(), shortest.to_bits(), "{}", ran.stdout);
+        }
+    }
+}
+
+#[test]
+fn tables_and_json_lines_are_read_by_their_columns_and_their_ids_stand_by_the_answers() {
+    let world = World::new();
+    assert!(world.train(&world.config(), "run").success);
+    let predict = |more: &[&str]| {
+        world.nsmc(&[&["predict", "--run", "run", "--device", "cpu"], more].concat())
+    };
+    let answers = |more: &[&str]| -> Vec<Value> {
+        let ran = predict(more);
+        assert!(ran.success, "{}", ran.stderr);
+        ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let plain = answers(&["--text", "정말 최고, 영화", "--text", "최악 \"그냥\" 결말"]);
+    let with_ids = |ids: [&str; 2]| -> Vec<Value> {
+        let mut answers = plain.clone();
+        for (answer, id) in answers.iter_mut().zip(ids) {
+            answer["id"] = id.into();
+        }
+        answers
+    };
+
+    // The columns of the run's data, among others.
+    let csv = "stars,document,id\n9,\"정말 최고, 영화\",b7\n1,\"최악 \"\"그냥\"\" 결말\",a8\n";
+    world.write("texts.CSV", csv);
+    assert_eq!(answers(&["--input", "texts.CSV"]), with_ids(["b7", "a8"]));
+    // Delimited as the run's data, in which a quote is a character like any other.
+    world.write("texts.tsv", "id\tdocument\n1\t정말 최고, 영화\n2\t최악 \"그냥\" 결말\n");
+    assert_eq!(answers(&["--input", "texts.tsv"]), with_ids(["1", "2"]));
+    let table = predict(&["--input", "texts.tsv", "--output", "tsv"]).stdout;
+    let fields: Vec<[&str; 2]> = table
+        .lines()
+        .map(|line| line.split('\t').collect::<Vec<_>>())
+        .map(|fields| [fields[0], fields[fields.len() - 1]])
+        .collect();
+    let expected = [["id", "text"], ["1", "정말 최고, 영화"], ["2", "최악 \"그냥\" 결말"]];
+    assert_eq!(fields, expected);
+    // Columns of another name, and none of ids.
+    world.write("theirs.csv", csv.replace("document", "review").replace("id", "key"));
+    let theirs = ["--input", "theirs.csv", "--text-column", "review"];
+    assert_eq!(answers(&theirs), plain);
+    let keyed = [&theirs[..], &["--id-column", "key"]].concat();
+    assert_eq!(answers(&keyed), with_ids(["b7", "a8"]));
+    let json = "{\"document\": \"정말 최고, 영화\", \"id\": 7}\n\
+                {\"document\": \"최악 \\\"그냥\\\" 결말\", \"id\": \"a8\", \"stars\": []}\n";
+    world.write("texts.jsonl", json);
+    assert_eq!(answers(&["--input", "texts.jsonl"]), with_ids(["7", "a8"]));
+
+    world.write("bad.jsonl", format!("{json}{{\"document\": null, \"id\": 9}}\n"));
+    world.write("no.jsonl", "[1]\n");
+    world.write("texts.txt", csv);
+    let advice =
+        "; the columns of the run's data are looked for, but `--text-column NAME` names another";
+    for (arguments, expected) in [
+        (
+            &["--input", "theirs.csv"][..],
+            format!("theirs.csv:1: expected a column `document`, found stars, review, key{advice}"),
+        ),
+        (
+            &["--input", "theirs.csv", "--text-column", "text"],
+            "theirs.csv:1: expected a column `text`, found stars, review, key\n".into(),
+        ),
+        (
+            &["--input", "bad.jsonl"],
+            format!("bad.jsonl:3: `document`: expected a string, found null{advice}"),
+        ),
+        (
+            &["--input", "bad.jsonl", "--text-column", "text"],
+            "bad.jsonl:1: `text`: expected a string, found the keys document, id\n".into(),
+        ),
+        (&["--input", "no.jsonl"], "no.jsonl:1: expected a JSON object: ".into()),
+        (
+            &["--input", "texts.txt", "--text-column", "review"],
+            "`--text-column`: expected an `--input` whose name ends in .csv, .tsv or .jsonl".into(),
+        ),
+        (&["--text", "x", "--id-column", "id"], "--text-column <NAME>".into()),
+    ] {
+        let ran = predict(arguments);
+        assert!(!ran.success && ran.stderr.contains(&expected), "{expected}\n{}", ran.stderr);
+    }
+}
+
+#[test]
 fn how_many_texts_were_cut_is_said_of_all_batches_together() {
     let world = World::new();
     assert!(world.train(&world.config(), "run").success);

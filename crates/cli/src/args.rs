@@ -243,9 +243,17 @@ pub(crate) struct Predict {
     /// A text; may be given more than once.
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) text: Vec<String>,
-    /// A file with one text per line, or - for standard input.
+    /// A file of texts: a table with a header (.csv, .tsv), JSON objects (.jsonl), or anything else with
+    /// one text per line; - is standard input, with one text per line.
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
+    /// The text's column in a table, or key in a JSON object; if not given, that of the run's data, and
+    /// so is the id's.
+    #[arg(long, value_name = "NAME", requires = "input")]
+    pub(crate) text_column: Option<String>,
+    /// The id's column or key, which is put beside each answer; beside --text-column none if not given.
+    #[arg(long, value_name = "NAME", requires_all = ["input", "text_column"])]
+    pub(crate) id_column: Option<String>,
     /// Form of the answer.
     #[arg(long, value_enum, default_value = "jsonl")]
     pub(crate) output: Form,

@@ -1,6 +1,5 @@
 //! The runs of baselines: reviews of the same splits, and run directories like all others.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,7 +10,7 @@ use nsmc_experiment::{ExperimentConfig, MethodConfig, RunResults, TfidfMethod};
 use crate::args::Train;
 use crate::corpus::Corpus;
 use crate::provenance;
-use crate::train::save_predictions;
+use crate::train::{Reached, save_predictions};
 
 /// What a baseline says of reviews.
 struct Answered {
@@ -28,12 +27,13 @@ struct Answered {
 pub(crate) fn fit_and_test(
     args: &Train,
     config: &ExperimentConfig,
-    inputs: &mut BTreeMap<String, String>,
+    reached: &mut Reached,
 ) -> Result<RunResults> {
     ensure!(!args.tui, "`--tui`: a baseline has no training to show");
     let corpus = Corpus::read(&config.data)?;
     corpus.warn(&config.data.labels);
-    *inputs = provenance::inputs(config)?;
+    reached.inputs = provenance::inputs(config)?;
+    reached.training = true;
     let num_labels = config.data.labels.len();
     let trained_on = corpus.split.train.iter().map(|&review| &corpus.train[review]);
     let (texts, labels): (Vec<&str>, Vec<usize>) =

@@ -31,6 +31,7 @@ mod run_directory;
 mod stars;
 mod stop;
 mod stretches;
+mod texts;
 mod train;
 mod verify;
 

@@ -337,6 +337,8 @@ fn parts(parts: &[Part]) -> Trains {
 
 #[cfg(test)]
 mod tests {
+    use nsmc_experiment::setup_names;
+
     use super::*;
 
     #[test]
@@ -371,6 +373,36 @@ mod tests {
         );
         let scaled = BottleneckConfig { scaling: 4.0, ..said.clone() };
         assert!(message(&scaled).ends_with("which has `scaling` 1.0 (there 4.0)"));
+    }
+
+    #[test]
+    fn a_setup_is_to_the_configuration_what_it_is_to_the_model() {
+        for setup in [
+            "nsmc",
+            " Fuse( ko,nsmc ) ",
+            "Stack(ko, Fuse(Stack(x, a-1), 나_2), b)",
+            "Fuse(Stack(ko, a), b)",
+            "Stack(ko)",
+            "Fuse",
+            "",
+            "Fuse()",
+            "Fuse(ko, )",
+            "Fuse(ko, nsmc",
+            "Fuse(ko, nsmc))",
+            "Fuse(ko, nsmc) x",
+            "ko, nsmc",
+            "[ko, nsmc]",
+            "fuse(ko, nsmc)",
+            "Fuse(ko/wiki@ukp, nsmc)",
+            "Stack(Stack(a, b), c)",
+            "Fuse(a, Fuse(b, c))",
+            "Fuse(Stack(c, Fuse(a, b)), a)",
+            "Stack(x, Fuse(Stack(c, Fuse(a, b)), a))",
+        ] {
+            let composition = Composition::parse(setup);
+            let to_the_model = composition.as_ref().map(Composition::names).ok();
+            assert_eq!(setup_names(setup).ok(), to_the_model, "{setup}");
+        }
     }
 
     #[test]

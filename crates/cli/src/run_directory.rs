@@ -11,7 +11,7 @@ use nsmc_experiment::{
 };
 use nsmc_training::identities;
 
-use crate::provenance;
+use crate::{provenance, stretches};
 
 /// Held by the process at work in the directory.
 pub(crate) const LOCK: &str = ".lock";
@@ -65,6 +65,30 @@ fn is_used(folder: &Path) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// Whether a locked directory has nothing in it yet.
+pub(crate) fn is_new(folder: &Path) -> Result<bool> {
+    Ok(!is_used(folder)?)
+}
+
+/// Removes what a run has left in a directory that was new, and that directory: for one that failed
+/// before its training began. One that holds anything else by now stays as it is.
+pub(crate) fn remove_new(folder: &Path) {
+    let partial = format!("{}.partial", stretches::FILE);
+    // Without the configuration what is left would be nobody's.
+    let own = ["log.txt", &partial, stretches::FILE, PARTIAL_CONFIG, CONFIG, LOCK];
+    let is_own = |entry: std::io::Result<fs_err::DirEntry>| {
+        entry.is_ok_and(|entry| own.iter().any(|name| entry.file_name() == *name))
+    };
+    if fs_err::read_dir(folder).is_ok_and(|mut entries| entries.all(is_own)) {
+        // Why the run failed is the error that matters. Whoever waits for the lock finds that its file
+        // has gone.
+        for name in own {
+            let _ = fs_err::remove_file(folder.join(name));
+        }
+        let _ = fs_err::remove_dir(folder);
+    }
 }
 
 /// Puts the configuration into a locked directory. One in which the same run was stopped is gone on

@@ -39,20 +39,29 @@ pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
         chosen
     };
     let _lock = run_directory::lock(&args.out)?;
+    let is_new = run_directory::is_new(&args.out)?;
     let mended = run_directory::open(&args.out, &config)?;
     logging::start(verbosity, Some(&args.out.join("log.txt")))?;
     mended.warn();
     let stretches = Stretches::begin(&args.out, &device)?;
     let run_id = config.run_id();
     tracing::info!(run = run_id, device = device.name, "run started");
-    let mut inputs = BTreeMap::new();
+    let mut reached = Reached::default();
     let outcome = if config.method.is_baseline() {
-        baseline::fit_and_test(args, &config, &mut inputs)
+        baseline::fit_and_test(args, &config, &mut reached)
     } else {
         let devices = (&device.device, further_devices.as_slice());
-        train_and_test(args, &config, devices, &lifeline, &mut inputs)
+        train_and_test(args, &config, devices, &lifeline, &mut reached)
     };
-    let outcome = finish(args, &config, &device, inputs, stretches, outcome);
+    let outcome = match outcome {
+        Err(error) if is_new && !reached.training => {
+            let _ = stretches.end();
+            // It would stand in tables as a run that was made.
+            run_directory::remove_new(&args.out);
+            Err(error)
+        }
+        outcome => finish(args, &config, &device, reached.inputs, stretches, outcome),
+    };
     outcome.with_context(|| format!("run {run_id}"))?;
     print_tables(&[EvaluatedRun::read(&args.out)?])?;
     let attention = args.out.join("fusion_attention.json");
@@ -60,6 +69,15 @@ pub(crate) fn run(args: &Train, verbosity: u8) -> Result<()> {
         print_attention(&serde_json::from_str::<Vec<_>>(&fs_err::read_to_string(attention)?)?)?;
     }
     Ok(())
+}
+
+/// How far a run has come, however it ends.
+#[derive(Default)]
+pub(crate) struct Reached {
+    /// The hashes of what it read.
+    pub(crate) inputs: BTreeMap<String, String>,
+    /// All is read and made, and the training begins.
+    pub(crate) training: bool,
 }
 
 /// Refuses a configuration of another program's run: what it comes to here is not what that run would.
@@ -134,15 +152,19 @@ fn train_and_test(
     config: &ExperimentConfig,
     (device, further_devices): (&Device, &[Device]),
     lifeline: &Lifeline,
-    inputs: &mut BTreeMap<String, String>,
+    reached: &mut Reached,
 ) -> Result<RunResults> {
     let corpus = Corpus::read(&config.data)?;
     corpus.warn(&config.data.labels);
-    *inputs = provenance::inputs(config)?;
+    reached.inputs = provenance::inputs(config)?;
     let trained_on: Vec<&Review> =
         corpus.split.train.iter().map(|&review| &corpus.train[review]).collect();
     let base = Classifier::base(config, &trained_on, &device.clone().autodiff())?;
     let model = method::first_stage(base.model, &config.method, config.seed)?;
+    ensure!(
+        model.parameter_counts().trainable > 0,
+        "nothing trains: the method puts no parameter on this model, and `method.trains` is empty"
+    );
 
     let cache = args.cache.folder();
     let encode = |reviews: &[Review]| {
@@ -164,6 +186,7 @@ fn train_and_test(
     }
 
     let interrupter = lifeline.interrupter()?;
+    reached.training = true;
     let trainer = Trainer {
         config,
         corpus: &corpus,
@@ -171,7 +194,7 @@ fn train_and_test(
         tokenizer: &base.tokenizer,
         device,
         further_devices,
-        inputs,
+        inputs: &reached.inputs,
         dashboard: if args.progress_json { Dashboard::Json } else { dashboard(args.tui) },
         interrupter,
     };
@@ -294,10 +317,6 @@ impl Trainer<'_> {
     fn fit(&self, model: PeftModel, training: &TrainingConfig, folder: &Path) -> Result<Fitted> {
         let Self { config, corpus, .. } = self;
         let counts = model.parameter_counts();
-        ensure!(
-            counts.trainable > 0,
-            "nothing trains: the method puts no parameter on this model, and `method.trains` is empty"
-        );
         tracing::info!(trainable = counts.trainable, total = counts.total, "model ready");
         let loader = |indices: &[usize], batch_size, order| {
             let (reviews, encoded) = (corpus.train.clone(), self.encoded.clone());

@@ -21,6 +21,8 @@ use crate::{checksums, logging, provenance};
 #[derive(Serialize)]
 struct Findings {
     run: PathBuf,
+    /// It has no record, or that of a run that was stopped or failed.
+    unfinished: bool,
     differences: Vec<Difference>,
     /// What could not be checked, and why.
     notes: Vec<String>,
@@ -69,8 +71,21 @@ pub(crate) fn run(args: &Verify, verbosity: u8) -> Result<()> {
     if args.json {
         print(serde_json::to_string_pretty(&serde_json::json!({ "runs": all }))?)?;
     }
-    let differing = all.iter().filter(|findings| !findings.differences.is_empty()).count();
-    ensure!(differing == 0, "{differing} of {} runs are not what they were", all.len());
+    let count = |wrong: &dyn Fn(&Findings) -> bool| all.iter().filter(|it| wrong(it)).count();
+    let unfinished = count(&|findings| findings.unfinished);
+    let changed = count(&|findings| !findings.unfinished && !findings.differences.is_empty());
+    let mut wrong = Vec::new();
+    if changed > 0 {
+        wrong.push(format!("{changed} of {} runs are not what they were", all.len()));
+    }
+    if unfinished > 0 {
+        wrong.push(format!(
+            "{unfinished} of {} runs have not come to their end: the command that began a run goes on \
+             with it, or delete its directory",
+            all.len()
+        ));
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("; "));
     Ok(())
 }
 
@@ -78,12 +93,14 @@ impl Findings {
     fn of(run: &Path, moved: &[String]) -> Result<Self> {
         let mut findings = Self {
             run: run.into(),
+            unfinished: false,
             differences: Vec::new(),
             notes: Vec::new(),
             metrics: None,
             files: 0,
         };
         if !run.join("record.json").is_file() {
+            findings.unfinished = true;
             findings.differs("record.json", "the record of a finished run", "no such file");
             return Ok(findings);
         }
@@ -194,6 +211,7 @@ impl Findings {
                 Ok(())
             }
             (RunStatus::Failed { error }, _) => {
+                self.unfinished = true;
                 self.differs("record.json: status", "a finished run", format!("failed: {error}"));
                 Ok(())
             }

@@ -701,6 +701,46 @@ metric_batch_size = 32
         }
     }
 
+    #[test]
+    fn a_librarys_name_of_a_key_is_answered_with_the_key() {
+        for (of, instead, expected) in [
+            (
+                "train_batch_size = 32",
+                "train_batch_size = 32\nper_device_train_batch_size = 32",
+                "run.toml:39: `training.per_device_train_batch_size`: unknown key; transformers' \
+                 `per_device_train_batch_size` is `training.train_batch_size` here: texts per step, \
+                 on all GPUs together",
+            ),
+            (
+                "warmup_ratio = 0.0",
+                "warmup_ratio = 0.0\nwarmup_steps = 10",
+                "`training.warmup_steps`: unknown key; transformers' `warmup_steps` is \
+                 `training.warmup_ratio` here: a share of the steps",
+            ),
+            (
+                "seed = 42",
+                "seed = 42\nlora_alpha = 16",
+                "run.toml:3: `lora_alpha`: unknown key; PEFT's `lora_alpha` is `method.alpha` here",
+            ),
+            (
+                "seed = 42",
+                "seed = 42\nlearning_rate = 16",
+                "run.toml:3: `learning_rate`: unknown key; it is `training.learning_rate`",
+            ),
+        ] {
+            assert_eq!(mistakes(of, instead).len(), 1);
+            let found = mistakes(of, instead).remove(0);
+            assert!(found.ends_with(expected), "{expected}\n{found}");
+        }
+        let mut document = Document::parse(COMPLETE, Path::new("run.toml")).unwrap();
+        document.set("reduction_factor=8").unwrap();
+        assert_eq!(
+            ExperimentConfig::from_document(&document).unwrap_err().to_string(),
+            "--set reduction_factor=8: `reduction_factor`: unknown key; it is \
+             `method.adapter.reduction_factor`"
+        );
+    }
+
     /// The mistakes in [`COMPLETE`] with one text in the place of another, a line each.
     fn mistakes(of: &str, instead: &str) -> Vec<String> {
         assert!(COMPLETE.contains(of), "{of}");

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use crate::MethodConfig;
 use crate::document::Node;
-use crate::reader::Reader;
+use crate::reader::{Reader, nearest};
 
 /// One cell of a grid: a method, the recipe it follows, and what is particular to the cell.
 #[derive(Clone, Debug)]
@@ -136,6 +136,9 @@ pub(crate) fn read_grid(profile: &mut Reader<'_>, methods: &[String]) -> Option<
                 cell.problem("recipes", "missing, here and in `grid`: the profile has recipes");
             }
             let method: String = cell.get("method");
+            if cell.is_sound("method") && !methods.contains(&method) {
+                cell.problem("method", unknown_method(&method, methods));
+            }
             let set = cell.table_if_any("set", |set| set.entries()).unwrap_or_default();
             (follows.unwrap_or_default(), Cell { set, ..Cell::of(method) })
         });
@@ -150,20 +153,37 @@ pub(crate) fn read_grid(profile: &mut Reader<'_>, methods: &[String]) -> Option<
         let paper_scale = grid
             .has("paper_scale")
             .then(|| grid.get_if("paper_scale", "an integer from 1", |&scale: &usize| scale > 0));
-        let baselines = read_baselines(grid, &rows);
+        let baselines = read_baselines(grid, &rows, methods);
         (cross(&rows), baselines, seeds, paper_scale)
     });
     let (cells, baselines, seeds, paper_scale) = grid?;
     Some(Grid { cells, baselines, seeds, paper_scale, overrides, recipes, trials })
 }
 
+/// What is wrong with a method that has no file in `configs/methods/`.
+pub(crate) fn unknown_method<'a>(
+    method: &str,
+    known: impl IntoIterator<Item = &'a String>,
+) -> String {
+    let known: Vec<&String> = known.into_iter().collect();
+    let likely = nearest(method, known.iter().copied());
+    let hint = likely.map_or_else(String::new, |likely| format!("; did you mean `{likely}`?"));
+    let known: Vec<&str> = known.into_iter().map(String::as_str).collect();
+    format!("expected one of the methods {}, found \"{method}\"{hint}", known.join(", "))
+}
+
 /// A cell per baseline that the grid names and choice of data that its cells make. They follow no
 /// recipe: how a model is trained is nothing to them.
-fn read_baselines(grid: &mut Reader<'_>, rows: &[(Vec<String>, Cell)]) -> Vec<Cell> {
+fn read_baselines(
+    grid: &mut Reader<'_>,
+    rows: &[(Vec<String>, Cell)],
+    methods: &[String],
+) -> Vec<Cell> {
     if !grid.has("baselines") {
         return Vec::new();
     }
-    let known = MethodConfig::BASELINES;
+    let is_there = |name: &&str| methods.iter().any(|method| method == name);
+    let known: Vec<&str> = MethodConfig::BASELINES.into_iter().filter(is_there).collect();
     let expected = format!("baselines among {}", known.join(", "));
     let names: Vec<String> = grid.get_if("baselines", &expected, |names: &Vec<String>| {
         names.iter().all(|name| known.contains(&name.as_str()))

@@ -16,6 +16,7 @@ mod error;
 mod file_lock;
 mod grid;
 mod inputs;
+mod library_names;
 mod manifest;
 mod method;
 mod model_lock;
@@ -46,7 +47,7 @@ pub use manifest::{
 pub use method::{
     AdapterConfig, AdapterFusionMethod, AdapterKind, AdapterMethod, AdapterTraining, FusionKind,
     Head, HeadOnlyMethod, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
-    TfidfMethod,
+    TfidfMethod, setup_names,
 };
 pub use model_lock::{LockedModel, ModelLock};
 pub use pretraining::{

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::document::{Node, Value};
-use crate::grid::{Grid, Overrides, Recipe, Trials, read_grid, trial_recipe};
+use crate::grid::{Grid, Overrides, Recipe, Trials, read_grid, trial_recipe, unknown_method};
 use crate::method::setup_names;
 use crate::reader::Reader;
 use crate::{
@@ -94,8 +94,9 @@ impl Profile {
         })
     }
 
-    /// The cell of a method, without particulars. A profile with more than one recipe must be told
-    /// which.
+    /// The cell of a method of the command line, without particulars. A profile with more than one
+    /// recipe must be told which. A method that there is not is told by [`Self::resolve`], with what is
+    /// wrong beside it, or here if the recipe is.
     pub fn cell(&self, method: &str, recipe: Option<&str>) -> Result<Cell, ConfigError> {
         if MethodConfig::BASELINES.contains(&method) && recipe.is_none() {
             return Ok(Cell::of(method));
@@ -113,13 +114,25 @@ impl Profile {
                 [] => "none, for the profile has no recipes".into(),
                 known => format!("one of {}", known.join(", ")),
             };
-            return Err(ConfigError::Problems(vec![Problem {
+            let mut problems: Vec<_> = self.no_such_method(method).into_iter().collect();
+            problems.push(Problem {
                 origin: Origin::Argument("--recipe".into()),
                 key: "recipe".into(),
                 message: format!("expected {expected}, {found}"),
-            }]));
+            });
+            return Err(ConfigError::Problems(problems));
         }
         Ok(Cell { recipe: recipe.into(), ..Cell::of(method) })
+    }
+
+    /// What is wrong with a method, if it has no file. The profile's own have one ([`Self::read`]), so
+    /// that it is the command line's.
+    fn no_such_method(&self, method: &str) -> Option<Problem> {
+        (!self.methods.contains_key(method)).then(|| Problem {
+            origin: Origin::Argument(format!("--method {method}")),
+            key: "method".into(),
+            message: unknown_method(method, self.methods.keys()),
+        })
     }
 
     /// Resolves one run.
@@ -130,17 +143,30 @@ impl Profile {
         assignments: &[String],
         catalog: Catalog<'_>,
     ) -> Result<ExperimentConfig, ConfigError> {
-        let Some(method) = self.methods.get(&cell.method) else {
-            let known: Vec<&str> = self.methods.keys().map(String::as_str).collect();
-            return Err(ConfigError::Problems(vec![Problem {
-                origin: self.shared.root.origin.clone(),
-                key: "method".into(),
-                message: format!("expected one of {}, found \"{}\"", known.join(", "), cell.method),
-            }]));
-        };
+        let resolved = self.resolve_keys(cell, seed, assignments, catalog);
+        let Some(problem) = self.no_such_method(&cell.method) else { return resolved };
+        let mut problems = vec![problem];
+        if let Err(ConfigError::Problems(others)) = resolved {
+            problems.extend(others.into_iter().filter(|other| other.key != "method"));
+        }
+        Err(ConfigError::Problems(problems))
+    }
+
+    /// The same; of a method that has no file, the section is missing, for which keys belong there is
+    /// not known.
+    fn resolve_keys(
+        &self,
+        cell: &Cell,
+        seed: u64,
+        assignments: &[String],
+        catalog: Catalog<'_>,
+    ) -> Result<ExperimentConfig, ConfigError> {
         let mut upper = self.shared.clone();
-        let path = self.methods_folder.join(format!("{}.toml", cell.method));
-        upper.overlay(Document::parse(method, &path)?);
+        let method = self.methods.get(&cell.method);
+        if let Some(text) = method {
+            let path = self.methods_folder.join(format!("{}.toml", cell.method));
+            upper.overlay(Document::parse(text, &path)?);
+        }
         let recipe = self.recipes.get(&cell.recipe);
         let overrides = [Some(&self.overrides), recipe.map(|recipe| &recipe.overrides)]
             .map(|overrides| overrides.and_then(|overrides| overrides.get(&cell.method)));
@@ -155,6 +181,9 @@ impl Profile {
         }
         for assignment in assignments {
             upper.set(assignment)?;
+        }
+        if method.is_none() {
+            upper.remove(&["method"]);
         }
         for (key, where_it_is) in [
             ("seed", "`--seed`, or `seeds` in the profile's `[grid]`"),
@@ -253,13 +282,18 @@ impl Catalog<'_> {
 
     /// Says of the trained weights that a method starts from where they lie and what they are.
     /// Sources of adapters that are not in the setup are left out, and so is an empty start; one that
-    /// an argument names is a mistake.
+    /// an argument names is a mistake. Of a setup with a mistake it is not known what is in it: none is
+    /// looked for, and the mistake is told where the method is read.
     fn find_sources(&self, document: &mut Document) -> Result<(), ConfigError> {
         let setups: Vec<String> = ["method.setup", "method.adapter_setup"]
             .into_iter()
             .filter_map(|key| Some(document.string(key)?.0))
             .collect();
-        let names: Vec<&str> = setups.iter().flat_map(|setup| setup_names(setup)).collect();
+        let names: Result<Vec<_>, _> = setups.iter().map(|setup| setup_names(setup)).collect();
+        let Ok(names) = names.map(|names| names.concat()) else {
+            document.remove(&["method", "sources"]);
+            return Ok(());
+        };
         for name in document.keys("method.sources") {
             // A fusion layer has its adapters' names, joined by commas.
             let wanted = name == "head" || name.contains(',') || names.contains(&name.as_str());
@@ -924,15 +958,78 @@ lora = [{ "training.learning_rate" = 1e-3 }, { "training.learning_rate" = 2e-3, 
     }
 
     #[test]
-    fn an_unknown_method_lists_the_known_ones() {
+    fn a_method_that_there_is_not_is_the_command_lines_and_hides_no_other_mistake() {
+        let unknown = "--method vanila: `method`: expected one of the methods adapter, lora, majority, \
+                       tfidf, vanilla, found \"vanila\"; did you mean `vanilla`?";
         with_profile(PROFILE, |path, catalog| {
             let profile = Profile::read(path).unwrap();
-            let error = profile.resolve(&Cell::of("vanila"), 7, &[], catalog).unwrap_err();
-            assert!(
-                error
-                    .to_string()
-                    .contains("adapter, lora, majority, tfidf, vanilla, found \"vanila\"")
+            let message = |set: &[&str]| {
+                let set: Vec<String> = set.iter().map(|&set| set.to_owned()).collect();
+                let cell = profile.cell("vanila", None).unwrap();
+                profile.resolve(&cell, 7, &set, catalog).unwrap_err().to_string()
+            };
+            assert_eq!(message(&[]), unknown);
+            // Which keys belong to it is not known.
+            assert_eq!(message(&["method.rank=4", "method.start.from=nowhere"]), unknown);
+            let rate = "--set training.learning_rate=2: `training.learning_rate`: expected a number \
+                        above 0 to 1, found the integer 2";
+            assert_eq!(
+                message(&["training.learning_rate=2"]),
+                format!("2 mistakes\n{unknown}\n{rate}")
             );
+            let far = profile.resolve(&Cell::of("full"), 7, &[], catalog).unwrap_err().to_string();
+            assert!(far.ends_with("tfidf, vanilla, found \"full\""), "{far}");
+            let message = profile.cell("vanila", Some("best")).unwrap_err().to_string();
+            let recipe = "--recipe: `recipe`: expected none, for the profile has no recipes, found \
+                          \"best\"";
+            assert_eq!(message, format!("2 mistakes\n{unknown}\n{recipe}"));
+        });
+    }
+
+    #[test]
+    fn a_method_that_there_is_not_is_told_at_the_line_of_its_cell() {
+        let profile = PROFILE.replace("    { method = \"vanilla\" },", "    { method = \"lra\" },");
+        with_profile(&profile, |path, _| {
+            let message = Profile::read(path).unwrap_err().to_string();
+            let expected = "toy.toml:30: `grid.cells[0].method`: expected one of the methods adapter, \
+                            lora, majority, tfidf, vanilla, found \"lra\"; did you mean `lora`?";
+            assert!(message.ends_with(expected), "{message}");
+        });
+        let profile =
+            PROFILE.replace("[grid]\n", "[grid]\nbaselines = [\"majority\", \"tfidf\"]\n");
+        with_profile(&profile, |path, _| {
+            Profile::read(path).unwrap();
+            fs_err::remove_file(path.with_file_name("methods").join("tfidf.toml")).unwrap();
+            let message = Profile::read(path).unwrap_err().to_string();
+            let expected = "toy.toml:28: `grid.baselines`: expected baselines among majority, found the \
+                            array [\"majority\", \"tfidf\"]";
+            assert!(message.ends_with(expected), "{message}");
+        });
+    }
+
+    #[test]
+    fn a_setup_with_a_mistake_is_told_before_its_sources_are_looked_for() {
+        with_profile(PROFILE, |path, catalog| {
+            let profile = Profile::read(path).unwrap();
+            for (setup, mistake) in [
+                ("[ko/wiki@ukp, nsmc]", "`[ko/wiki@ukp` is no adapter's name"),
+                ("Stack(ko, nsmc", "a `)` is missing"),
+            ] {
+                let set = [
+                    format!("method.setup={setup}"),
+                    "method.sources.ko.from=nowhere".to_owned(),
+                    "training.weight_decay=2".to_owned(),
+                ];
+                let error = profile.resolve(&Cell::of("adapter"), 7, &set, catalog).unwrap_err();
+                let message = error.to_string();
+                let expected = format!(
+                    "--set method.setup={setup}: `method.setup`: expected adapters as AdapterHub \
+                     writes them, for instance \"Fuse(ko, nsmc)\", found \"{setup}\": {mistake}"
+                );
+                assert!(message.contains(&expected), "{expected}\nis not in\n{message}");
+                assert!(message.starts_with("2 mistakes\n"), "{message}");
+                assert!(message.contains("`training.weight_decay`: expected"), "{message}");
+            }
         });
     }
 

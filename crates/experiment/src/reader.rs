@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
 
 use crate::document::{Node, Value};
-use crate::{ConfigError, Origin, Problem, is_sha256};
+use crate::{ConfigError, Origin, Problem, is_sha256, library_names};
 
 /// Reads one table, collecting every mistake in it.
 ///
@@ -249,15 +249,11 @@ impl<'a> Reader<'a> {
             if self.known.contains(name) {
                 continue;
             }
-            let nearest = self
-                .known
-                .iter()
-                .map(|known| (strsim::jaro_winkler(known, name), known))
-                .max_by(|(a, _), (b, _)| a.total_cmp(b))
-                .filter(|(similarity, _)| *similarity > 0.8);
-            let message = match nearest {
-                Some((_, known)) => format!("unknown key; did you mean `{known}`?"),
-                None => {
+            let hint = library_names::hint(name, &self.path, &self.known);
+            let message = match (hint, nearest(name, &self.known)) {
+                (Some(hint), _) => format!("unknown key; {hint}"),
+                (None, Some(known)) => format!("unknown key; did you mean `{known}`?"),
+                (None, None) => {
                     format!("unknown key; the keys here are {}", self.known.join(", "))
                 }
             };
@@ -276,6 +272,19 @@ impl<'a> Reader<'a> {
             _ => Err(ConfigError::Problems(problems)),
         }
     }
+}
+
+/// The one of `known` that `name` was most likely meant to be, if it is like one.
+pub(crate) fn nearest<'a>(
+    name: &str,
+    known: impl IntoIterator<Item = &'a String>,
+) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|known| (strsim::jaro_winkler(known, name), known.as_str()))
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .filter(|(similarity, _)| *similarity > 0.8)
+        .map(|(_, known)| known)
 }
 
 /// What stands at `key` with quotes around what has none, and how to write it.

@@ -1,8 +1,10 @@
 mod baseline;
 mod read;
+mod setup;
 
 pub use baseline::TfidfMethod;
 pub(crate) use read::{read_bottleneck, read_method};
+pub use setup::setup_names;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -328,13 +330,4 @@ impl AdapterFusionMethod {
         self.setup.replace(' ', "") == format!("Fuse(ko,{})", self.adapter.name)
             && self.sources.get("ko").is_some_and(|source| source.from == "ko/wiki@ukp")
     }
-}
-
-/// The adapters that a setup names.
-pub(crate) fn setup_names(setup: &str) -> Vec<&str> {
-    setup
-        .split(['(', ')', ','])
-        .map(str::trim)
-        .filter(|name| !matches!(*name, "" | "Stack" | "Fuse"))
-        .collect()
 }

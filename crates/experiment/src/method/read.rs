@@ -214,13 +214,16 @@ fn check_setup(
     if !method.is_sound(key) {
         return;
     }
+    let names = match setup_names(setup) {
+        Ok(names) => names,
+        Err(message) => return method.problem(key, message),
+    };
     if fused && !setup.contains("Fuse(") {
         method.problem(key, "expected a `Fuse(...)`, whose layer trains");
     }
     if !method.is_sound("adapter.name") || !method.is_sound("sources") {
         return;
     }
-    let names = setup_names(setup);
     for name in &names {
         if *name != adapter.name && !sources.contains_key(*name) {
             method.problem(
