@@ -28,10 +28,11 @@ pub(crate) enum Attempt<T> {
 }
 
 impl Holder {
-    /// The lock on `path`, or who holds it.
+    /// The lock on `path`, or who holds it. The file goes with the lock: it stands beside runs, and
+    /// nobody has a use for it when they are done.
     pub(crate) fn lock(path: &Path) -> Result<Attempt<FileLock>> {
         Ok(match FileLock::try_acquire(path)? {
-            Some(lock) => Attempt::Made(lock),
+            Some(lock) => Attempt::Made(lock.removing_its_file()),
             None => Attempt::Held(Self { pid: FileLock::holder(path) }),
         })
     }

@@ -12,6 +12,7 @@ mod holder;
 mod hub;
 mod nsmc;
 mod offline;
+mod preflight;
 mod pretrain;
 mod report;
 mod reproduce;

@@ -122,8 +122,11 @@ impl Nsmc {
         command
     }
 
-    /// Starts a subcommand that knows `--stop-with-stdin`.
+    /// Starts a subcommand that knows `--stop-with-stdin`, in a process group of its own: Ctrl-C goes
+    /// to a terminal's whole process group, and this program passes it on, once.
     pub(crate) fn tie(&self, mut command: Command) -> Result<Tied> {
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut child = command
             .arg("--stop-with-stdin")
             .stdin(Stdio::piped())
@@ -150,12 +153,23 @@ impl Nsmc {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Runs a subcommand that knows `--stop-with-stdin` to its end; its output is the terminal's.
-    pub(crate) fn run(&self, workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
-        Self::check(self.tie(self.command(workspace, arguments))?.wait()?)
+    /// Runs a subcommand that trains to its end, or to its checkpoint when it is to stop; its output is
+    /// the terminal's.
+    pub(crate) fn run(
+        &self,
+        workspace: &Workspace,
+        arguments: &[OsString],
+        stop: &Stop,
+    ) -> Result<()> {
+        let mut tied = self.tie(self.command(workspace, arguments))?;
+        let status = tied.wait_or_stop(stop, || {
+            say("stopping: the run writes a checkpoint (again: end it at once)");
+        })?;
+        ensure!(status.success() || stop.asked() == 0, "stopped; the same command goes on");
+        Self::check(status)
     }
 
-    /// Runs a subcommand to its end that reads the keys of the terminal.
+    /// Runs a subcommand to its end that reads the keys of the terminal: Ctrl-C is one of them.
     pub(crate) fn run_at_terminal(
         &self,
         workspace: &Workspace,
@@ -186,21 +200,30 @@ impl Tied {
         Ok(status)
     }
 
-    /// The same, and what it said; signals are passed on to it.
-    pub(crate) fn output(mut self, stop: &Stop) -> Result<Output> {
-        let (stdout, stderr) = (read(self.child.stdout.take()), read(self.child.stderr.take()));
+    /// The same; signals are passed on to it, `first` is called before the first.
+    fn wait_or_stop(&mut self, stop: &Stop, first: impl Fn()) -> Result<ExitStatus> {
         let mut passed_on = 0;
         let status = loop {
             if let Some(status) = self.child.try_wait()? {
                 break status;
             }
             while passed_on < stop.asked() {
+                if passed_on == 0 {
+                    first();
+                }
                 passed_on += 1;
                 pass_on(&self.child);
             }
             std::thread::sleep(Duration::from_millis(50));
         };
-        drop(self.stdin);
+        self.stdin = None;
+        Ok(status)
+    }
+
+    /// The same, and what it said.
+    pub(crate) fn output(mut self, stop: &Stop) -> Result<Output> {
+        let (stdout, stderr) = (read(self.child.stdout.take()), read(self.child.stderr.take()));
+        let status = self.wait_or_stop(stop, || ())?;
         let said = |reader: Reader| reader.join().expect("reading a pipe does not panic");
         Ok(Output { status, stdout: said(stdout)?, stderr: said(stderr)? })
     }

@@ -35,13 +35,15 @@ pub(crate) fn run(workspace: &Workspace, args: &Pretrain) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(|| format!("runs/pretraining-{name}").into());
     let out = workspace.folder(&out);
     let nsmc = Nsmc::build(workspace, args.device)?;
+    // Not before: what is fetched and built until here ends with a signal, as any program does.
+    let stop = Stop::on_signal()?;
     fs_err::create_dir_all(&out)?;
     let name = out.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let lock = out.with_file_name(format!(".{name}.lock"));
     let what = out.display().to_string();
-    let _lock = patiently(&what, &Stop::default(), PATIENCE, || Holder::lock(&lock))?;
+    let _lock = patiently(&what, &stop, PATIENCE, || Holder::lock(&lock))?;
     // That of an xtask that was killed.
-    patiently(&what, &Stop::default(), PATIENCE, || {
+    patiently(&what, &stop, PATIENCE, || {
         Ok(Holder::of(&out)?.map_or(Attempt::Made(()), Attempt::Held))
     })?;
     let resolved = out.with_file_name(format!(".{name}.resolved.toml"));
@@ -49,7 +51,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Pretrain) -> Result<()> {
     let mut arguments = vec![OsString::from("pretrain")];
     arguments.extend(["--config".into(), resolved.clone().into()]);
     arguments.extend(["--out".into(), out.into()]);
-    let outcome = nsmc.run(workspace, &arguments);
+    let outcome = nsmc.run(workspace, &arguments, &stop);
     let removed = fs_err::remove_file(resolved);
     // Why it failed goes first.
     outcome?;

@@ -14,15 +14,19 @@ use crate::{offline, results, say, slurm};
 
 pub(crate) fn run(workspace: &Workspace, args: &Reproduce) -> Result<()> {
     let profile = workspace.chosen_profile(&args.options)?;
-    let options = if args.dry_run {
-        args.options.clone()
-    } else {
-        offline::with_data(workspace, &profile, &args.options)?
-    };
     let gpus = gpus(args)?;
     let seeds: Vec<u64> =
         args.seeds.map_or_else(|| profile.seeds.clone(), |seeds| (0..seeds).collect());
+    let mut options = args.options.clone();
+    // What is mistyped is told before anything is fetched.
     let mut plan = Plan::make(workspace, &profile, &seeds, &options)?;
+    if !args.dry_run {
+        let with_data = offline::with_data(workspace, &profile, &options)?;
+        if with_data.set != options.set {
+            plan = Plan::make(workspace, &profile, &seeds, &with_data)?;
+        }
+        options = with_data;
+    }
     let (runs_folder, jobs) =
         (workspace.folder(&options.runs), usize::from(args.jobs.unwrap_or(1)));
     let at_once = jobs * gpus.len().max(1);
@@ -181,7 +185,10 @@ fn threads_of_each(jobs: usize) -> usize {
 #[cfg(all(test, unix))]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::args::{Args, Command};
     use crate::grid::tests::{World, stopped_when_waiting, without_waiting};
 
     /// A grid of two runs at once to its end, or until `stop`.
@@ -212,6 +219,29 @@ mod tests {
 
     fn ids(plan: &Plan) -> Vec<String> {
         plan.jobs.iter().map(|job| job.run.config.run_id()).collect()
+    }
+
+    /// The profile that falls back to the sample looks for its data, and fetches them.
+    #[test]
+    fn what_is_mistyped_is_told_before_anything_is_fetched() {
+        let world = World::new();
+        let toy = fs_err::read_to_string(world.path("configs/toy.toml")).unwrap();
+        world.write("configs/mini.toml", toy.split("[trials]").next().unwrap());
+        for task in [&["reproduce"][..], &["train", "--method", "vanilla", "--recipe", "plain"]] {
+            let options = ["--profile", "mini", "--device", "cpu", "--mirror", "nowhere"];
+            let set = ["--set", "trainin.weight_decay=0"];
+            let refused =
+                match Args::parse_from([&["xtask"], task, &options, &set].concat()).command {
+                    Command::Reproduce(args) => run(&world.workspace, &args),
+                    Command::Train(args) => crate::train::run(&world.workspace, &args),
+                    _ => panic!("another task"),
+                };
+            let error = refused.unwrap_err().to_string();
+            assert!(
+                error.contains("--set trainin.weight_decay=0: `trainin`: unknown key"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -13,14 +13,16 @@ use crate::grid::Stop;
 use crate::holder::{Attempt, Holder, PATIENCE, patiently};
 use crate::nsmc::Nsmc;
 use crate::workspace::Workspace;
-use crate::{download, hub, offline, print, say};
+use crate::{download, hub, offline, preflight, print, say};
 
 pub(crate) fn run(workspace: &Workspace, args: &Train) -> Result<()> {
     let profile = workspace.chosen_profile(&args.options)?;
     let gpus = args.options.device.gpus(&args.devices)?;
-    let options = &offline::with_data(workspace, &profile, &args.options)?;
     let seed = args.seed.unwrap_or(profile.seeds[0]);
     let cell = profile.cell(&args.method, args.recipe.as_deref())?;
+    // What is mistyped is told before anything is fetched.
+    Run::resolve(workspace, &profile, &cell, seed, &args.options)?;
+    let options = &offline::with_data(workspace, &profile, &args.options)?;
     let run = Run::resolve(workspace, &profile, &cell, seed, options)?;
     if run.is_done() && !args.again {
         say(&format!(
@@ -36,8 +38,12 @@ pub(crate) fn run(workspace: &Workspace, args: &Train) -> Result<()> {
     }
     run.fetch(workspace, &options.source)?;
     let run = Run::resolve(workspace, &profile, &cell, seed, options)?;
+    preflight::files(workspace, &run.config)?;
     let nsmc = Nsmc::build(workspace, args.options.device)?;
-    run.start(workspace, &nsmc.on(gpus), args.again, args.tui)
+    // Not before: what is fetched and built until here ends with a signal, as any program does. And not
+    // under the dashboard, which has the terminal to itself, and gets its signals.
+    let stop = if args.tui { Stop::default() } else { Stop::on_signal()? };
+    run.start(workspace, &nsmc.on(gpus), args.again, args.tui, &stop)
 }
 
 /// One run of a profile, resolved.
@@ -57,6 +63,7 @@ impl Run {
     ) -> Result<Self> {
         let config = workspace
             .with_catalog(|catalog| Ok(profile.resolve(cell, seed, &options.set, catalog)?))?;
+        preflight::sizes(workspace, &config)?;
         let folder = workspace.folder(&options.runs).join(config.run_id());
         Ok(Self { config, folder })
     }
@@ -184,9 +191,13 @@ impl Run {
 
     /// Keeps every other xtask from removing or starting the run.
     fn lock(&self) -> Result<Attempt<FileLock>> {
-        let parent = self.folder.parent().unwrap_or(&self.folder);
-        fs_err::create_dir_all(parent)?;
-        Holder::lock(&parent.join(format!(".{}.lock", self.config.run_id())))
+        let path = self.lock_file();
+        fs_err::create_dir_all(path.parent().unwrap_or(&path))?;
+        Holder::lock(&path)
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.folder.with_file_name(format!(".{}.lock", self.config.run_id()))
     }
 
     /// Removes an older run, if there is one, and what an xtask that was killed left of another. It is
@@ -242,15 +253,20 @@ impl Run {
     }
 
     /// The same, waiting for another process that is at work on it.
-    pub(crate) fn prepare_patiently(&self, again: bool) -> Result<Option<Prepared>> {
+    pub(crate) fn prepare_patiently(&self, again: bool, stop: &Stop) -> Result<Option<Prepared>> {
         let what = format!("run {}", self.config.run_id());
-        patiently(&what, &Stop::default(), PATIENCE, || self.prepare(again))
+        patiently(&what, stop, PATIENCE, || self.prepare(again))
     }
 
-    /// Removes the configuration that a finished run was started with, which an xtask that was
-    /// killed leaves: the run directory has its own copy.
+    /// Removes what an xtask that was killed leaves of a finished run: the configuration that it was
+    /// started with, of which the run directory has its own copy, and the file of the lock.
     pub(crate) fn sweep(&self) -> Result<()> {
-        remove_if_there(&self.started_with())
+        remove_if_there(&self.started_with())?;
+        if self.lock_file().is_file() {
+            // Its file goes with the lock, unless another process holds it.
+            drop(self.lock()?);
+        }
+        Ok(())
     }
 
     /// Runs it to its end as a process of `nsmc`. One that is done is left alone, unless it is to be
@@ -261,13 +277,14 @@ impl Run {
         nsmc: &Nsmc,
         again: bool,
         tui: bool,
+        stop: &Stop,
     ) -> Result<()> {
-        let Some(mut prepared) = self.prepare_patiently(again)? else { return Ok(()) };
+        let Some(mut prepared) = self.prepare_patiently(again, stop)? else { return Ok(()) };
         let outcome = if tui {
             prepared.arguments.push("--tui".into());
             nsmc.run_at_terminal(workspace, &prepared.arguments)
         } else {
-            nsmc.run(workspace, &prepared.arguments)
+            nsmc.run(workspace, &prepared.arguments, stop)
         };
         let closed = prepared.close();
         // Why it failed goes first.

@@ -30,6 +30,11 @@ impl Workspace {
         Self { root: root.into(), hashes: FileHashes::default() }
     }
 
+    /// The sha256 of a file as it was when it was first asked for.
+    pub(crate) fn sha256(&self, path: &Path) -> std::io::Result<String> {
+        self.hashes.sha256(path)
+    }
+
     pub(crate) fn datasets(&self) -> Result<DatasetManifest> {
         Ok(DatasetManifest::read(&self.root.join("datasets/manifest.toml"))?)
     }

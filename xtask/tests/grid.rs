@@ -218,12 +218,15 @@ impl World {
         self.runs(runs).into_iter().map(record).collect()
     }
 
-    /// That nothing is left of how the runs of a finished grid were started.
+    /// That nothing is left of how the runs of a finished grid were started: no configuration, no lock.
     fn assert_swept(&self, runs: &str) {
         assert_eq!(self.at_work(runs), []);
         for entry in fs_err::read_dir(self.path(runs)).unwrap() {
             let path = entry.unwrap().path();
-            assert!(path.extension().is_none_or(|found| found != "toml"), "{}", path.display());
+            let name = path.file_name().unwrap().to_string_lossy();
+            // That of the programs is the grids' own.
+            let left = [".toml", ".lock"].iter().any(|end| name.ends_with(end));
+            assert!(!left || name == ".program.lock", "{}", path.display());
         }
     }
 }
@@ -485,6 +488,83 @@ fn a_key_of_one_method_is_nothing_to_the_others_of_the_profile() {
     let [run] = &world.runs("runs")[..] else { panic!("one run") };
     let config = fs_err::read_to_string(run.join("config.toml")).unwrap();
     assert!(config.contains("trains = [\"head\"]"), "{config}");
+}
+
+/// `nsmc train --config FILE --out DIR --device cpu --stop-with-stdin` that takes a while to write its
+/// checkpoint.
+const SLOW_TO_STOP: &str = r#"#!/bin/sh
+root='ROOT'
+trap 'echo >> "$root/signals"; sleep 1; echo >> "$root/checkpoint"; exit 1' TERM INT
+mkdir -p "$5"
+echo >> "$root/training"
+# A minute: a test that has failed does not stop it.
+turns=0
+while [ $turns -lt 1200 ]; do sleep 0.05; turns=$((turns + 1)); done
+"#;
+
+/// As a terminal does: Ctrl-C goes to the whole process group.
+#[test]
+fn ctrl_c_reaches_a_run_once_and_the_prompt_waits_for_its_checkpoint() {
+    let world = World::new();
+    let nsmc = world.path("slow");
+    write_program(&nsmc, &SLOW_TO_STOP.replace("ROOT", &world.path("").display().to_string()));
+    let mut train = world.xtask(&[
+        "train",
+        "--profile",
+        "one",
+        "--method",
+        "head",
+        "--runs",
+        "runs",
+        "--device",
+        "cpu",
+    ]);
+    let log = fs_err::File::create(world.path("runs.txt")).unwrap();
+    train.env("NSMC_BIN", &nsmc).stdout(Stdio::null()).stderr(log.into_parts().0);
+    std::os::unix::process::CommandExt::process_group(&mut train, 0);
+    let mut train = Grid { child: train.spawn().unwrap() };
+    let lines =
+        |name: &str| fs_err::read_to_string(world.path(name)).unwrap_or_default().lines().count();
+    until("it does not begin", || (lines("training") == 1).then_some(()));
+    let group = Pid::from_raw(-train.child.id().cast_signed());
+    kill(group, Signal::SIGINT).unwrap();
+    let status = train.end();
+    let said = world.said("runs");
+    assert_eq!((lines("signals"), lines("checkpoint")), (1, 1), "{said}");
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("stopping: the run writes a checkpoint"), "{said}");
+    assert!(said.trim_end().ends_with("stopped; the same command goes on"), "{said}");
+    world.assert_swept("runs");
+}
+
+#[test]
+fn what_is_mistyped_of_the_data_is_told_before_any_run_is_started() {
+    let world = World::new();
+    let columns =
+        "expected a column `documnet`, found id, document, label (`data.delimiter` is \"\\t\")";
+    let cases = [
+        ("data.trian_size=5", "`data.trian_size`: unknown key; did you mean `train_size`?"),
+        (
+            "data.train_size=2001",
+            "`data.train_size`: expected \"all\" or at most 2000, the rows of",
+        ),
+        ("data.max_length=33", "`data.max_length`: expected at most the model's 32 positions"),
+        ("data.text_column=documnet", columns),
+        (
+            "data.train.path=configs/one.toml",
+            "`data.train.sha256`: configs/one.toml: expected sha256",
+        ),
+    ];
+    for (set, expected) in cases {
+        let one = ["train", "--profile", "one", "--method", "head", "--runs", "runs"];
+        for command in [&one[..], &["reproduce", "--profile", "one", "--runs", "runs"]] {
+            let arguments = [command, &["--device", "cpu", "--set", set]].concat();
+            let output = world.xtask(&arguments).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && said.contains(expected), "{arguments:?}: {said}");
+            assert!(world.runs("runs").is_empty(), "{arguments:?}: a run was started");
+        }
+    }
 }
 
 /// `nsmc` as a grid knows it: locks its run directory, goes on from its checkpoint, stops when it is

@@ -3,10 +3,9 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use nsmc_eval::minutes_and_seconds;
+use nsmc_eval::duration;
 use nsmc_experiment::{ExperimentConfig, MethodConfig, ProgressEvent};
 
-use crate::grid::show::duration;
 use crate::say;
 
 /// What a person sees of a grid: on a terminal a line per run at work and one for the whole,
@@ -138,7 +137,7 @@ impl Display {
         if let Some(bar) = &run.bar {
             bar.finish_and_clear();
         }
-        let took = minutes_and_seconds(run.started.elapsed().as_secs_f64());
+        let took = duration(run.started.elapsed().as_secs_f64());
         self.say(&format!("{}: {how} after {took}", run.id));
     }
 
@@ -192,10 +191,38 @@ impl AtWork {
         let left = match self.first {
             Some((from, since)) if self.done > from => {
                 let pace = (now - since).as_secs_f64() / (self.done - from);
-                format!("  ETA {}", minutes_and_seconds(pace * (1.0 - self.done)))
+                format!("  ETA {}", duration(pace * (1.0 - self.done)))
             }
             _ => String::new(),
         };
         format!("{stage}{label}{rate}{loss}{left}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_that_is_left_is_written_as_the_plan_writes_times() {
+        let now = Instant::now();
+        let Some(begun) = now.checked_sub(Duration::from_secs(100)) else { return };
+        let mut run = AtWork {
+            id: "vanilla-all-s1-c0ffee00".into(),
+            bar: None,
+            started: begun,
+            epochs: vec![2, 2],
+            stage: 2,
+            label: "epoch 1/2".into(),
+            label_started: begun,
+            label_from: 0,
+            first: Some((0.5, begun)),
+            done: 0.5,
+        };
+        // A sixteenth of all in 100 seconds, and seven left.
+        let said = run.progress("epoch 1/2", 100, 400, Some(0.25));
+        assert_eq!(said, "stage 2/2, epoch 1/2  1 reviews/s  loss 0.2500  ETA 12 min");
+        let said = run.progress("epoch 2/2", 200, 400, None);
+        assert!(said.ends_with("  ETA 33 s"), "{said}");
     }
 }

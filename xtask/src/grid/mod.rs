@@ -16,6 +16,7 @@ mod timing;
 
 pub(crate) use kept::Kept;
 pub(crate) use plan::{Plan, State, choose};
+pub(crate) use room::Shape;
 pub(crate) use schedule::{Outcome, Starting, run};
 pub(crate) use show::{AtOnce, Costs, show};
 pub(crate) use stop::{Stop, pass_on};

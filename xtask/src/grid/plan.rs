@@ -5,6 +5,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use nsmc_experiment::{Cell, Profile, RunRecord, Trials};
 
 use crate::args::Options;
+use crate::preflight;
 use crate::train::Run;
 use crate::workspace::Workspace;
 
@@ -187,11 +188,13 @@ impl Plan {
             let why = match why.clone().map_or_else(resolved, |why| Err(anyhow!(why))) {
                 Ok(job) => {
                     self.jobs[place] = job;
-                    continue;
+                    preflight::files(workspace, &self.jobs[place].run.config).err()
                 }
-                Err(error) => format!("{error:#}"),
+                Err(error) => Some(error),
             };
-            failed.insert(place, why);
+            if let Some(error) = why {
+                failed.insert(place, format!("{error:#}"));
+            }
         }
         failed
     }

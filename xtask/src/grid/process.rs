@@ -52,9 +52,6 @@ impl Process {
         if let Some(threads) = threads {
             command.env("RAYON_NUM_THREADS", threads.to_string());
         }
-        // Ctrl-C goes to a terminal's whole process group; this program passes it on, once.
-        #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut tied = nsmc.tie(command)?;
         let stderr = tied.child.stderr.take().context("stderr was piped")?;
         let messages = messages.clone();

@@ -72,6 +72,11 @@ impl Shape {
         })
     }
 
+    /// Tokens that a text may have.
+    pub(crate) fn positions(&self) -> usize {
+        self.positions as usize
+    }
+
     /// Parameters of the encoder's matrices.
     pub(crate) fn encoder(&self) -> f64 {
         self.layers * self.hidden * (4.0 * self.hidden + 2.0 * self.intermediate)

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
-use nsmc_eval::{Table, minutes_and_seconds};
+use nsmc_eval::{Table, duration};
 use nsmc_experiment::ExperimentConfig;
 
 use crate::grid::estimate::{Estimate, Speeds};
@@ -240,16 +240,5 @@ fn bytes(bytes: f64) -> String {
         bytes if bytes < 1e6 => format!("{:.0} kB", (bytes / 1e3).ceil() + 0.0),
         bytes if bytes < 9.95e8 => format!("{:.0} MB", bytes / 1e6),
         bytes => format!("{:.1} GB", bytes / 1e9),
-    }
-}
-
-/// Seconds in the units that suit them.
-pub(crate) fn duration(seconds: f64) -> String {
-    let minutes = (seconds / 60.0).round() as u64;
-    match minutes {
-        0 => format!("{seconds:.0} s"),
-        1..10 => minutes_and_seconds(seconds),
-        10..120 => format!("{minutes} min"),
-        _ => format!("{} h {:02} min", minutes / 60, minutes % 60),
     }
 }

@@ -603,7 +603,7 @@ fn why_a_run_failed_goes_before_what_cannot_be_removed_of_it() {
     let program = with_a_folder_in_the_way(&world, &id).replacen('\n', "\nexec 2>/dev/null\n", 1);
     world.write_program("nsmc", &program);
     let nsmc = Nsmc::at(world.path("nsmc"));
-    let error = run.start(&world.workspace, &nsmc, false, false).unwrap_err();
+    let error = run.start(&world.workspace, &nsmc, false, false, &Stop::default()).unwrap_err();
     let said = format!("{error:#}");
     assert!(said.starts_with(&format!("run {id}: the run ended with exit status: 1")), "{said}");
     assert!(run.started_with().is_dir(), "it was in the way");

@@ -233,7 +233,7 @@ fn standing(plan: &Plan, submission: &Submission, queue: &Queue, runs: &Path) ->
             (None, _) => {
                 let log = folder(runs, plan).join("log").join(format!("{job}_{task}.txt"));
                 match log.is_file() {
-                    true => format!("stopped; see {}", log.display()),
+                    true => format!("not done; see {}", log.display()),
                     false => "not started".into(),
                 }
             }

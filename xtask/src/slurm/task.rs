@@ -3,6 +3,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::args::SlurmTask;
+use crate::grid::Stop;
 use crate::say;
 use crate::slurm::submission::{Settled, Submission};
 use crate::workspace::Workspace;
@@ -34,7 +35,7 @@ pub(super) fn command(workspace: &Workspace, args: &SlurmTask) -> Result<Option<
     if let Some(choice) = &choice {
         say(choice);
     }
-    let Some(prepared) = run.prepare_patiently(false)? else {
+    let Some(prepared) = run.prepare_patiently(false, &Stop::default())? else {
         say(&format!("{} is done", run.config.run_id()));
         return Ok(None);
     };

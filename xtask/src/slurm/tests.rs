@@ -98,7 +98,7 @@ fn what_waits_is_an_array_that_depends_on_its_trials_tasks() {
     fs_err::write(folder.join("log/100_1.txt"), "").unwrap();
     let stopped = &stands(&world, &plan, "")[1];
     assert!(
-        stopped.starts_with("stopped; see ") && stopped.ends_with("log/100_1.txt"),
+        stopped.starts_with("not done; see ") && stopped.ends_with("log/100_1.txt"),
         "{stopped}"
     );
 }
