@@ -26,6 +26,7 @@ import inspect
 import io
 import itertools
 import json
+import logging
 import math
 import os
 import pathlib
@@ -587,6 +588,8 @@ def with_config(base, folder, changes):
 
 def main():
     transformers.logging.set_verbosity_error()
+    # Of a model that is loaded before its adapter.
+    logging.getLogger("adapters").setLevel(logging.ERROR)
     without_rounding(torch.optim._muon)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
