@@ -7,6 +7,7 @@ use crate::world::World;
 
 const CONFIG: &str = r#"
 seed = 5
+numerics = 2
 [model]
 source = "scratch"
 vocab_size = 130
@@ -156,6 +157,20 @@ fn a_pre_training_that_is_killed_again_and_again_ends_with_the_same_model() {
     world.write("pretraining.toml", other);
     let ran = world.nsmc(&["pretrain", "--config", "pretraining.toml", "--out", "whole"]);
     assert!(!ran.success && ran.stderr.contains("another configuration"), "{}", ran.stderr);
+
+    // One of a program that computed otherwise is neither taken up nor made.
+    let of_before = world.read("killed/config.toml").replace("numerics = 2\n", "");
+    world.write("killed/config.toml", &of_before);
+    world.write("before.toml", &of_before);
+    let pretrain = |config: &str| world.nsmc(&["pretrain", "--config", config, "--out", "killed"]);
+    world.write("pretraining.toml", world.read("whole/config.toml"));
+    let ran = pretrain("pretraining.toml");
+    let expected = "another configuration was begun there (`numerics` is – there and 2 here)";
+    assert!(!ran.success && ran.stderr.contains(expected), "{}", ran.stderr);
+    let ran = pretrain("before.toml");
+    let expected =
+        "before.toml: expected `numerics = 2`, found 1: it is of a program before this change";
+    assert!(!ran.success && ran.stderr.contains(expected), "{}", ran.stderr);
 }
 
 #[test]

@@ -132,7 +132,7 @@ class Run:
         }
         if adapter:
             config["adapter"] = adapter
-        lines = ["seed = 7"]
+        lines = ["seed = 7", *(["numerics = 2"] if recipe["weight_decay"] else [])]
         for section, values in config.items():
             lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
         path = folder / f"{name}.toml"

@@ -1,4 +1,3 @@
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use nsmc_data::pretraining::{
     read_corpus,
 };
 use nsmc_data::{BertTokenizer, EncodedReviews, Format, Review, read_reviews};
-use nsmc_eval::study::Factor;
+use nsmc_eval::study;
 use nsmc_experiment::{
     CorpusConfig, FileLock, ModelConfig, PretrainingConfig, Provenance, Stretch,
     rename_folder_durably, sha256_file, sha256_folder, sync_folder, write_durably,
@@ -27,7 +26,7 @@ use crate::output::print;
 use crate::run_directory::Mended;
 use crate::stop::Lifeline;
 use crate::stretches::Stretches;
-use crate::train::dashboard;
+use crate::train::{dashboard, same_numerics};
 use crate::{device, logging, provenance, run_directory, stretches};
 
 /// Dropout of a new model that is saved: pre-training may do without, fine-tuning does not.
@@ -37,6 +36,9 @@ const FINE_TUNING_DROPOUT: f64 = 0.1;
 pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
     let lifeline = Lifeline::watch(args.stop_with_stdin);
     let config = PretrainingConfig::read(&args.config)?;
+    let numerics = (config.numerics, config.todays_numerics());
+    let made_by = "`cargo xtask pretrain` makes";
+    same_numerics(&args.config, numerics, &config.changed_since(), made_by)?;
     let named = device::choose(args.device)?;
     let device = named.device.clone();
     let _lock = run_directory::lock(&args.out)?;
@@ -209,36 +211,7 @@ fn differences(there: &PretrainingConfig, here: &PretrainingConfig) -> String {
     there.training.num_train_steps = here.training.num_train_steps;
     there.training.decay_steps = here.training.decay_steps;
     there.evaluation = here.evaluation;
-    let leaves = |config: &PretrainingConfig| {
-        let config =
-            serde_json::to_value(config).expect("a configuration is representable in JSON");
-        let mut leaves = BTreeMap::new();
-        collect(&config, String::new(), &mut leaves);
-        leaves
-    };
-    let (there, here) = (leaves(&there), leaves(&here.without_paths()));
-    let keys: BTreeSet<&String> = there.keys().chain(here.keys()).collect();
-    let value = |leaves: &BTreeMap<String, String>, key: &str| {
-        leaves.get(key).cloned().unwrap_or_else(|| "–".into())
-    };
-    let factors = keys.into_iter().map(|key| Factor {
-        key: key.clone(),
-        first: value(&there, key),
-        second: value(&here, key),
-    });
-    run_directory::in_words(&factors.filter(|it| it.first != it.second).collect::<Vec<_>>())
-}
-
-/// The leaves of a value by their dotted keys.
-fn collect(value: &Value, key: String, leaves: &mut BTreeMap<String, String>) {
-    let Value::Object(entries) = value else {
-        leaves.insert(key, value.to_string());
-        return;
-    };
-    for (name, value) in entries {
-        let dot = if key.is_empty() { "" } else { "." };
-        collect(value, format!("{key}{dot}{name}"), leaves);
-    }
+    run_directory::in_words(&study::differences(&there, &here.without_paths()))
 }
 
 /// The model that is trained, or that the adapter is trained in, and its configuration. An adapter's

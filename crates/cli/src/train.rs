@@ -85,14 +85,24 @@ fn check_numerics(path: &Path, config: &ExperimentConfig) -> Result<()> {
     if config.method.is_baseline() {
         return Ok(());
     }
-    let (found, todays) = (config.numerics, config.todays_numerics());
+    let numerics = (config.numerics, config.todays_numerics());
+    let made_by = "`cargo xtask train` and `cargo xtask reproduce` make";
+    same_numerics(path, numerics, &config.changed_since(), made_by)
+}
+
+/// Refuses numerics that are not today's; `made_by` says what makes a configuration of today.
+pub(crate) fn same_numerics(
+    path: &Path,
+    (found, todays): (u32, u32),
+    changes: &[(&str, &str)],
+    made_by: &str,
+) -> Result<()> {
     let path = path.display();
-    let changes: Vec<&str> = config.changed_since().into_iter().map(|(what, _)| what).collect();
+    let changes: Vec<&str> = changes.iter().map(|(what, _)| *what).collect();
     ensure!(
         changes.is_empty(),
         "{path}: expected `numerics = {todays}`, found {found}: it is of a program before this change: \
-         {}. `cargo xtask train` and `cargo xtask reproduce` make the configuration anew; in one that \
-         was written by hand, set it",
+         {}. {made_by} the configuration anew; in one that was written by hand, set it",
         changes.join("; ")
     );
     ensure!(

@@ -269,10 +269,7 @@ impl ExperimentConfig {
         let mut reader = Reader::new(&document.root);
         let seed = reader.get("seed");
         let recipe = if reader.has("recipe") { reader.get("recipe") } else { String::new() };
-        let numerics = match reader.has("numerics") {
-            true => reader.within("numerics", numerics::FIRST..),
-            false => numerics::FIRST,
-        };
+        let numerics = numerics::read(&mut reader);
         let model = reader.table("model", read_model);
         let data = reader.table("data", read_data);
         let method = reader.table("method", read_method);

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::config::read_model;
+use crate::document::Node;
 use crate::method::read_bottleneck;
+use crate::numerics;
 use crate::reader::Reader;
 use crate::{
     AdapterConfig, ConfigError, Document, FileHashes, ModelConfig, Problem, WeightsKind, sha256_hex,
@@ -15,6 +17,10 @@ use crate::{
 pub struct PretrainingConfig {
     /// Decides new weights, data order, masks and dropout.
     pub seed: u64,
+    /// The last change of this program that makes the pre-training come to other numbers, as
+    /// [`crate::ExperimentConfig::numerics`].
+    #[serde(default = "numerics::first", skip_serializing_if = "numerics::is_first")]
+    pub numerics: u32,
     /// A new model of some shape, or one that is pre-trained further.
     pub model: ModelConfig,
     /// An adapter that is trained in the place of the model, which is then frozen.
@@ -133,12 +139,21 @@ impl PretrainingConfig {
             document.insert_text("model.path", &folder);
             document.insert_text("model.revision", &sha256);
         }
-        Self::from_document(&document)
+        if let Some(Node { origin, .. }) = document.remove(&["numerics"]) {
+            return Err(ConfigError::Problems(vec![Problem {
+                origin,
+                key: "numerics".into(),
+                message: "expected none here: it is what this program computes".into(),
+            }]));
+        }
+        let config = Self::from_document(&document)?;
+        Ok(Self { numerics: config.todays_numerics(), ..config })
     }
 
     fn from_document(document: &Document) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(&document.root);
         let seed = reader.get("seed");
+        let numerics = numerics::read(&mut reader);
         let model = reader.table("model", read_model);
         let adapter = reader.table_if_any("adapter", read_bottleneck);
         let corpus = reader.table("corpus", |corpus| CorpusConfig {
@@ -167,6 +182,7 @@ impl PretrainingConfig {
         let config = (|| {
             Some(Self {
                 seed,
+                numerics,
                 model: model?,
                 adapter,
                 corpus: corpus?,
@@ -263,10 +279,18 @@ mod tests {
         let config = read(&root).unwrap();
         let hashes = FileHashes::default();
         let expected = WeightsKind::Model.sha256(&root.join("models/mini"), &hashes).unwrap();
-        let ModelConfig::Pretrained { revision, path, .. } = config.model else {
+        let ModelConfig::Pretrained { revision, path, .. } = config.model.clone() else {
             panic!("the profile names a model");
         };
         assert_eq!((Some(revision), path), (expected, "models/mini".into()));
+
+        // What a program before the decay's change began is another pre-training.
+        assert_eq!((config.numerics, config.todays_numerics()), (2, 2));
+        let of_before = PretrainingConfig { numerics: 1, ..config.clone() };
+        assert_ne!(of_before.identity(), config.identity());
+        assert!(!of_before.to_toml().contains("numerics"), "as programs before wrote it");
+        let [(en, _)] = of_before.changed_since()[..] else { panic!("one change touches it") };
+        assert!(en.contains("no longer decay"), "{en}");
 
         let nowhere = tempfile::tempdir().unwrap();
         let message = read(nowhere.path()).unwrap_err().to_string();

@@ -33,6 +33,7 @@ fn reviews() -> Vec<Review> {
 fn config() -> PretrainingConfig {
     PretrainingConfig {
         seed: 3,
+        numerics: 2,
         model: ModelConfig::Scratch(ScratchModel {
             vocab_size: 60,
             hidden_size: 16,

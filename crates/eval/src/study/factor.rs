@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nsmc_experiment::ExperimentConfig;
+use serde::Serialize;
 use serde_json::Value;
 
 /// One key in which two configurations differ.
@@ -19,6 +20,20 @@ const LEFT_OUT: [&str; 4] = ["seed", "recipe", "training.save_steps", "evaluatio
 
 /// The keys in which two runs differ, the seed and what decides no result left out.
 pub fn factors(first: &ExperimentConfig, second: &ExperimentConfig) -> Vec<Factor> {
+    let mut factors = differences(first, second);
+    factors.retain(|Factor { key, .. }| {
+        let place = key.ends_with(".path") || key.ends_with(".from");
+        !place && !LEFT_OUT.contains(&key.as_str())
+    });
+    factors
+}
+
+/// The leaves in which two configurations differ, by their dotted keys; a list is one leaf.
+///
+/// # Panics
+///
+/// If JSON cannot represent one.
+pub fn differences<C: Serialize>(first: &C, second: &C) -> Vec<Factor> {
     let (first, second) = (leaves(first), leaves(second));
     let keys: BTreeSet<&String> = first.keys().chain(second.keys()).collect();
     let text = |leaves: &BTreeMap<String, String>, key: &String| {
@@ -41,15 +56,10 @@ pub fn cell_identity(config: &ExperimentConfig) -> String {
     config.identity()
 }
 
-/// The configuration's leaves by their dotted keys; a list is one leaf.
-fn leaves(config: &ExperimentConfig) -> BTreeMap<String, String> {
+fn leaves(config: &impl Serialize) -> BTreeMap<String, String> {
     let mut leaves = BTreeMap::new();
     let value = serde_json::to_value(config).expect("a configuration is representable in JSON");
     collect(&value, String::new(), &mut leaves);
-    leaves.retain(|key, _| {
-        let place = key.ends_with(".path") || key.ends_with(".from");
-        !place && !LEFT_OUT.contains(&key.as_str())
-    });
     leaves
 }
 

@@ -25,7 +25,7 @@ pub use calibration::{Calibration, CalibrationBin};
 pub use cell::{Cell, CellKey, Metric};
 pub use collect::{Collected, Collection, Plan, PlannedRun, collect};
 pub use contrast::{Contrast, Finding};
-pub use factor::{Factor, cell_identity, factors};
+pub use factor::{Factor, cell_identity, differences, factors};
 pub use ranking::{Beside, Ranking};
 pub use run::StudyRun;
 pub use tables::{StudyTable, difference};

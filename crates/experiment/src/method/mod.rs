@@ -101,7 +101,8 @@ pub struct AdapterFusionMethod {
     pub regularization: bool,
     /// The fused adapters train together with the fusion.
     pub unfreeze_adapters: bool,
-    /// The head goes on from the first stage; otherwise it starts anew.
+    /// The head goes on from the first stage; otherwise its classifier starts anew. A pooler that
+    /// trains (`trains`) is the model's, not the head's, and goes on in either case.
     pub keep_head: bool,
     /// The head on the first token.
     pub head: Head,
