@@ -299,6 +299,20 @@ fn a_setup_that_cannot_be_is_refused_before_anything_trains() {
 }
 
 #[test]
+fn a_layer_that_trains_whole_takes_no_lora() {
+    let world = World::new();
+    let lora = crate::methods::LORA.replace("\"layer_norm\"]", "\"embeddings\"]");
+    let lora = world.config_with(&lora);
+    let place = "`method.target_modules`: LoRA on `bert.embeddings.word_embeddings`";
+    refused(&world, &lora, &[place, "`method.exclude_modules`"]);
+    let classifier = lora.replace("\"word_embeddings\"", "\"classifier\"");
+    refused(&world, &classifier, &["`method.target_modules`: LoRA on `classifier`"]);
+    let excluded = lora.replace("exclude_modules = []", "exclude_modules = [\"word_embeddings\"]");
+    let ran = world.train(&excluded, "run");
+    assert!(ran.success, "{}", ran.stderr);
+}
+
+#[test]
 fn a_share_that_would_leave_nothing_out_is_refused() {
     let world = World::new();
     let stars = ["stars", "--archive", "none", "--train", "none", "--test", "none", "--out", "out"];

@@ -30,6 +30,16 @@ const WEIGHTS: [&str; 4] = [
 
 /// The weights file of a folder in Hugging Face layout: the one that transformers takes.
 pub(crate) fn weights_file(folder: &Path) -> Result<PathBuf, CheckpointError> {
+    let adapter = folder.join("adapter_config.json");
+    if adapter.exists() {
+        return Err(CheckpointError::Config {
+            path: adapter,
+            message: "an adapter beside a model: where PEFT is installed, transformers loads this \
+                      adapter, on the base that it names, in the place of the weights beside it; put \
+                      one of the two into another folder"
+                .into(),
+        });
+    }
     let path = WEIGHTS.map(|name| folder.join(name)).into_iter().find(|path| path.is_file());
     match path {
         Some(path) if path.extension().is_some_and(|extension| extension == "json") => {

@@ -445,6 +445,15 @@ fn a_folder_without_weights_says_what_it_lacks() {
 }
 
 #[test]
+fn an_adapter_in_the_models_folder_is_refused_as_transformers_would_take_it() {
+    let folder = changed(|_| ());
+    load(folder.path()).unwrap();
+    fs_err::write(folder.path().join("adapter_config.json"), "{}").unwrap();
+    let message = load(folder.path()).unwrap_err();
+    assert!(message.contains("adapter_config.json: an adapter beside a model"), "{message}");
+}
+
+#[test]
 fn weights_in_several_files_are_refused_where_transformers_takes_them() {
     let folder = changed(|_| ());
     let write = |name: &str| fs_err::write(folder.path().join(name), "{}").unwrap();

@@ -259,7 +259,15 @@ fn lora(mut model: PeftModel, method: &LoraMethod, seed: u64) -> Result<PeftMode
         LoraBias::All => Bias::All,
         LoraBias::LoraOnly => Bias::LoraOnly,
     };
-    Ok(model.train_only(Trains { lora: true, bias, ..parts(&method.trains) }))
+    let model = model.train_only(Trains { lora: true, bias, ..parts(&method.trains) });
+    if let Some(layer) = model.lora_on_trained_layer() {
+        bail!(
+            "`method.target_modules`: LoRA on `{layer}`, which trains whole by `method.trains`; PEFT \
+             leaves such a layer out: so does `method.exclude_modules`, or take it out of \
+             `method.trains`"
+        );
+    }
+    Ok(model)
 }
 
 /// A file that is no archive of PEFT's folder.

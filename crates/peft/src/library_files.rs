@@ -16,6 +16,26 @@ use crate::{PeftError, PeftModel};
 /// path begins so.
 const NO_PLACE: &str = "no place: ";
 
+/// Tensors by other names, without those that have none. Two tensors of one name are an error: which of
+/// them trained, a name does not say.
+pub(crate) fn renamed(
+    tensors: Tensors,
+    path: &Path,
+    new_name: impl Fn(&str) -> Option<String>,
+) -> Result<Tensors, PeftError> {
+    let mut renamed = Tensors::new();
+    let mut old_names = BTreeMap::<String, String>::new();
+    for (name, tensor) in tensors {
+        let Some(new_name) = new_name(&name) else { continue };
+        if let Some(other) = old_names.insert(new_name.clone(), name.clone()) {
+            let message = format!("`{other}` and `{name}` are two tensors for one place");
+            return Err(PeftError::Config { path: path.into(), message });
+        }
+        renamed.insert(new_name, tensor);
+    }
+    Ok(renamed)
+}
+
 impl PeftModel {
     /// Loads tensors by their names in the library. Those that are `required` must be given, and
     /// every tensor given must have a place among them.

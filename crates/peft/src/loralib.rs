@@ -7,8 +7,9 @@
 
 use std::path::Path;
 
-use nsmc_bert::{Tensors, read_tensors};
+use nsmc_bert::read_tensors;
 
+use crate::library_files::renamed;
 use crate::{LoraConfig, PeftError, PeftModel, torch_file};
 
 const PREFIX: &str = "base_model.model.";
@@ -21,10 +22,7 @@ impl PeftModel {
         let tensors = read_tensors(path)?;
         let mut extended = self.clone();
         extended.add_lora(config, 0)?;
-        let tensors: Tensors = tensors
-            .into_iter()
-            .map(|(name, tensor)| (extended.name_from_loralib(&name), tensor))
-            .collect();
+        let tensors = renamed(tensors, path, |name| Some(extended.name_from_loralib(name)))?;
         let given: Vec<String> = tensors.keys().cloned().collect();
         *self = extended.load_library_tensors(tensors, path, |name| {
             let beside = name.ends_with(".bias")

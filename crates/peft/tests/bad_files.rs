@@ -199,8 +199,8 @@ fn a_fusion_without_its_adapters_or_in_another_order() {
 }
 
 #[test]
-fn a_fusion_with_a_dropout_that_is_none() {
-    let with_dropout = |dropout: Value| {
+fn a_fusion_with_a_dropout_or_a_temperature_that_is_none() {
+    let with = |key: &str, value: Value| {
         let mut model = base();
         for name in ["ko", "nsmc"] {
             let folder = fixtures().join("fusion").join(name);
@@ -208,10 +208,18 @@ fn a_fusion_with_a_dropout_that_is_none() {
         }
         let folder = copy("fusion/ko,nsmc");
         edit(folder.path(), "adapter_fusion_config.json", |config| {
-            config["config"]["dropout_prob"] = dropout;
+            config["config"][key] = value;
         });
         model.load_fusion(folder.path()).map(|_| model).map_err(|error| error.to_string())
     };
+    let with_dropout = |dropout| with("dropout_prob", dropout);
+    // In Python, whatever is true by itself.
+    for temperature in [json!(true), json!(1), json!("True")] {
+        let message = with("temperature", temperature.clone()).unwrap_err();
+        let expected = format!("`config.temperature`: expected false, found {temperature}");
+        assert!(message.contains(&expected), "{message}");
+    }
+    with("temperature", Value::Null).unwrap();
     for (dropout, expected) in [
         (json!(1.0), "`dropout_prob`: expected a number from 0 below 1, found 1"),
         (json!(-0.1), "`dropout_prob`: expected a number from 0 below 1, found -0.1"),
@@ -427,10 +435,10 @@ fn what_a_form_has_no_place_for_is_not_left_out_of_it() {
     let trained = lora.clone().train_only(Trains { base: true, ..Trains::lora() });
     let path = folder.path().join("lora.bin");
     for (written, expected) in [
-        (both.save_peft("base", folder.path()), "has adapters of AdapterHub's, too"),
+        (both.save_peft("base", None, folder.path()), "has adapters of AdapterHub's, too"),
         (both.save_loralib(&path), "has adapters of AdapterHub's, too"),
         (both.save_adapter("ko", folder.path()), "no place for PEFT's LoRA"),
-        (headed.save_peft("base", folder.path()), "has a head of AdapterHub's, too"),
+        (headed.save_peft("base", None, folder.path()), "has a head of AdapterHub's, too"),
         (headed.save_loralib(&path), "has a head of AdapterHub's, too"),
         (headed.save_head(folder.path()), "no place for PEFT's LoRA"),
         (headed.merged().map(|_| ()), "the head is AdapterHub's"),
@@ -440,6 +448,32 @@ fn what_a_form_has_no_place_for_is_not_left_out_of_it() {
         assert!(message.contains(expected), "{message}");
     }
     assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// PEFT, told to save the embeddings, wraps their tables, too, and writes each under two names, of which
+/// one is of before the training. It cannot load the file.
+#[test]
+fn two_tensors_for_one_place() {
+    let folder = copy("lora_qv");
+    let path = folder.path().join("adapter_model.safetensors");
+    let bytes = fs_err::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut named: Vec<_> =
+        tensors.iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
+    let (name, tensor) =
+        named.iter().find(|(name, _)| name.ends_with("classifier.weight")).unwrap().clone();
+    // Beside one that is saved whole, the other is of before the training.
+    let [first, second] = ["default.", ""].map(|adapter| {
+        name.replace("classifier.", &format!("classifier.modules_to_save.{adapter}"))
+    });
+    named.push((first.clone(), tensor.clone()));
+    safetensors::serialize_to_file(named.clone(), None, &path).unwrap();
+    base().load_peft(folder.path(), None).unwrap();
+    named.push((second.clone(), tensor));
+    safetensors::serialize_to_file(named, None, &path).unwrap();
+    let expected = format!("`{first}` and `{second}` are two tensors for one place");
+    let place = "adapter_model.safetensors: ";
+    refused(|model| model.load_peft(folder.path(), None).map(|_| ()), &[place, &expected]);
 }
 
 #[test]

@@ -424,11 +424,15 @@ fn what_is_written_is_read_back_with_the_same_logits() {
         let (read, torch) = if model.adapters.lora.is_some() {
             // PEFT's form for classification saves the classifier whole, which LoRA is on here.
             if case.name == "options/lora_every_table" {
-                let error = model.save_peft("base", folder.path()).unwrap_err().to_string();
+                let error = model.save_peft("base", None, folder.path()).unwrap_err().to_string();
                 assert!(error.contains("classifier has LoRA"), "{error}");
                 continue;
             }
-            model.save_peft("base", folder.path()).unwrap();
+            model.save_peft("base", Some("0123abc"), folder.path()).unwrap();
+            let config = fs_err::read_to_string(folder.path().join("adapter_config.json")).unwrap();
+            let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+            let named = [&config["base_model_name_or_path"], &config["revision"]];
+            assert_eq!(named, ["base", "0123abc"]);
             let mut read = base(&device);
             let bias = read.load_peft(folder.path(), None).unwrap();
             assert_eq!(bias, model.trains().bias);
@@ -622,7 +626,7 @@ fn a_module_that_is_saved_whole_is_read_beside_lora_on_others() {
     let layer = &mut model.base.bert.encoder.layer[1].output.dense.weight;
     *layer = layer.clone().map(|weight| weight * 1.5);
     let folder = tempfile::tempdir().unwrap();
-    model.save_peft("base", folder.path()).unwrap();
+    model.save_peft("base", None, folder.path()).unwrap();
     let whole: BTreeMap<String, TensorData> = model
         .state_dict()
         .into_iter()

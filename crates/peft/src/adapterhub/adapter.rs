@@ -1,12 +1,11 @@
 use std::path::Path;
 
-use nsmc_bert::Tensors;
 use serde_json::json;
 
 use super::config::{bottleneck_config, bottleneck_json};
 use super::{LoadOptions, write_tensors};
 use crate::bundle::Bundle;
-use crate::library_files::write_json;
+use crate::library_files::{renamed, write_json};
 use crate::{PeftError, PeftModel};
 
 const CONFIG: &str = "adapter_config.json";
@@ -28,12 +27,11 @@ impl PeftModel {
         let mut bottleneck = bottleneck_config(&config).map_err(&refuse)?;
 
         let (path, tensors) = bundle.tensors(&WEIGHTS)?;
-        let tensors: Tensors = tensors
-            .into_iter()
-            .map(|(key, tensor)| (current_name(&key, own_name, &name), tensor))
+        let tensors = renamed(tensors, &path, |key| {
+            let key = current_name(key, own_name, &name);
             // With a LayerNorm of its own on the input, the file has it under two names.
-            .filter(|(key, _)| !key.contains(".adapter_norm_before."))
-            .collect();
+            Some(key).filter(|key| !key.contains(".adapter_norm_before."))
+        })?;
         let invertible = tensors.keys().any(|key| key.starts_with("bert.invertible_adapters."));
         if bottleneck.invertible.is_some() && !invertible {
             if config["type"] == "text_task" {

@@ -231,10 +231,14 @@ pub(super) fn fusion_config(config: &Value) -> Result<FusionConfig, String> {
     let flag = |key: &str| {
         config[key].as_bool().ok_or_else(|| format!("`config.{key}`: expected true or false"))
     };
-    if config["temperature"].as_bool().unwrap_or(false) {
-        return Err(
-            "`config.temperature` is not implemented: it changes with every forward pass".into()
-        );
+    match &config["temperature"] {
+        Value::Null | Value::Bool(false) => {}
+        found => {
+            return Err(format!(
+                "`config.temperature`: expected false, found {found}: it is not implemented, as it \
+                 changes with every forward pass"
+            ));
+        }
     }
     let fusion = FusionConfig {
         query: flag("query")?,

@@ -182,8 +182,8 @@ impl PeftFile {
         }
     }
 
-    /// The file; `sites` are the layers that LoRA is on.
-    pub(super) fn json(&self, base_model: &str, sites: &[String]) -> Value {
+    /// The file, of LoRA on a base model at a commit; `sites` are the layers that it is on.
+    pub(super) fn json(&self, base_model: &str, revision: Option<&str>, sites: &[String]) -> Value {
         let lora = &self.lora;
         let exclude_modules = match &lora.exclude_modules {
             Some(TargetModules::List(names)) => json!(names),
@@ -213,7 +213,7 @@ impl PeftFile {
             "peft_version": VERSION,
             "r": lora.rank,
             "rank_pattern": lora.rank_pattern,
-            "revision": null,
+            "revision": revision,
             "target_modules": self.written_targets(sites),
             "target_parameters": null,
             "task_type": "SEQ_CLS",
@@ -299,7 +299,7 @@ mod tests {
         let layers = file.lora(2).unwrap().layers(2).unwrap();
         assert_eq!(layers.len(), 2 * 6 + 1);
         let sites: Vec<String> = layers.into_iter().map(|layer| layer.site.name()).collect();
-        let written = file.json("base", &sites);
+        let written = file.json("base", None, &sites);
         assert_eq!(written["target_modules"], json!(sites));
         assert_eq!(written["exclude_modules"], json!("all-linear"));
     }
@@ -336,7 +336,7 @@ mod tests {
             let layers = lora.lora.layers(12).unwrap();
             let sites: Vec<String> = layers.iter().map(|layer| layer.site.name()).collect();
             assert_eq!(sites, expected);
-            let written = lora.json("base", &sites);
+            let written = lora.json("base", None, &sites);
             assert_eq!(written["target_modules"], json!(expected));
             assert_eq!(written["layers_to_transform"], Value::Null);
             let read = PeftFile::from_json(&written).unwrap();
@@ -346,7 +346,7 @@ mod tests {
         let kept = PeftFile::from_json(&config("target_modules", names.clone())).unwrap();
         let layers = kept.lora.layers(2).unwrap();
         let sites: Vec<String> = layers.into_iter().map(|layer| layer.site.name()).collect();
-        assert_eq!(kept.json("base", &sites)["target_modules"], names);
+        assert_eq!(kept.json("base", None, &sites)["target_modules"], names);
     }
 
     #[test]

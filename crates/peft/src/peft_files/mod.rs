@@ -7,13 +7,12 @@
 
 mod config;
 
+use std::collections::BTreeSet;
 use std::path::Path;
-
-use nsmc_bert::Tensors;
 
 use self::config::PeftFile;
 use crate::bundle::Bundle;
-use crate::library_files::{write_json, write_safetensors};
+use crate::library_files::{renamed, write_json, write_safetensors};
 use crate::{Bias, Lora, LoraConfig, PeftError, PeftModel};
 
 const CONFIG: &str = "adapter_config.json";
@@ -51,7 +50,17 @@ impl PeftModel {
         let (path, tensors) = bundle.tensors(&[WEIGHTS, "adapter_model.bin"])?;
         let mut extended = self.clone();
         extended.add_lora(config.unwrap_or(&lora), 0)?;
-        *self = extended.load_library_tensors(saved_names(tensors), &path, |name| {
+        // What is saved whole is the one that trained; with biases, PEFT writes that of before, too.
+        let is_whole = |name: &str| name.contains(".modules_to_save.");
+        let whole: BTreeSet<String> = tensors
+            .keys()
+            .filter(|name| is_whole(name))
+            .filter_map(|name| saved_name(name))
+            .collect();
+        let tensors = renamed(tensors, &path, |name| {
+            saved_name(name).filter(|saved| is_whole(name) || !whole.contains(saved))
+        })?;
+        *self = extended.load_library_tensors(tensors, &path, |name| {
             file.has(name.strip_prefix(PREFIX).unwrap_or(name))
         })?;
         Ok(file.bias)
@@ -81,8 +90,14 @@ impl PeftModel {
     /// Writes LoRA into `folder`, with the classifier and whatever else of the base trained. Targets
     /// that PEFT would read otherwise are written as the layers that they are here, in full.
     ///
-    /// `base_model` is what PEFT loads beneath it: a name on the Hugging Face hub or a path.
-    pub fn save_peft(&self, base_model: &str, folder: &Path) -> Result<(), PeftError> {
+    /// `base_model` is what PEFT loads beneath it: a name on the Hugging Face hub, where `revision` is
+    /// its commit, or a path.
+    pub fn save_peft(
+        &self,
+        base_model: &str,
+        revision: Option<&str>,
+        folder: &Path,
+    ) -> Result<(), PeftError> {
         let (lora, trains) = (self.only_lora("PEFT's")?, self.trains());
         let mut modules: Vec<String> = HEADS.map(str::to_owned).into();
         for (trained, module) in [
@@ -110,30 +125,26 @@ impl PeftModel {
                 ),
             });
         }
-        write_json(folder, CONFIG, &file.json(base_model, &sites))?;
+        write_json(folder, CONFIG, &file.json(base_model, revision, &sites))?;
         let tensors = self
             .library_tensors(|name| name.strip_prefix(PREFIX).is_some_and(|name| file.has(name)));
         write_safetensors(&folder.join(WEIGHTS), &tensors)
     }
 }
 
-/// Tensors by the names under which PEFT saves them today.
+/// The name under which PEFT saves a tensor today.
 ///
 /// A state dict that was saved by hand names the adapter, and in memory a module that is saved whole
 /// has its copy beside the original.
-fn saved_names(tensors: Tensors) -> Tensors {
-    let mut saved = Tensors::new();
-    for (name, tensor) in tensors {
-        if name.contains(".original_module.") {
-            continue;
-        }
-        let mut name = name.replace(".modules_to_save.", ".").replace(".default.", ".");
-        for end in [".default", ".lora_magnitude_vector.weight"] {
-            if name.ends_with(end) {
-                name.truncate(name.rfind('.').expect("the end has a dot"));
-            }
-        }
-        saved.insert(name, tensor);
+fn saved_name(name: &str) -> Option<String> {
+    if name.contains(".original_module.") {
+        return None;
     }
-    saved
+    let mut name = name.replace(".modules_to_save.", ".").replace(".default.", ".");
+    for end in [".default", ".lora_magnitude_vector.weight"] {
+        if name.ends_with(end) {
+            name.truncate(name.rfind('.').expect("the end has a dot"));
+        }
+    }
+    Some(name)
 }
