@@ -227,6 +227,16 @@ pub enum Optimizer {
     AdamwHf,
 }
 
+impl Optimizer {
+    /// As a configuration names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AdamwTorch => "adamw_torch",
+            Self::AdamwHf => "adamw_hf",
+        }
+    }
+}
+
 /// Which epoch's model is tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -563,7 +573,7 @@ fn read_training(training: &mut Reader<'_>) -> TrainingConfig {
         warmup_ratio: training.within("warmup_ratio", 0.0..=1.0),
         optimizer: training.choice(
             "optimizer",
-            &[("adamw_torch", Optimizer::AdamwTorch), ("adamw_hf", Optimizer::AdamwHf)],
+            &[Optimizer::AdamwTorch, Optimizer::AdamwHf].map(|optimizer| (optimizer.name(), optimizer)),
         ),
         adam_beta1: training.within("adam_beta1", 0.0..1.0),
         adam_beta2: training.within("adam_beta2", 0.0..1.0),

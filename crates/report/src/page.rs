@@ -552,7 +552,7 @@ fn made(study: &Study) -> Markup {
                 of_training(training.num_train_epochs.to_string()),
                 of_training(format!("{:e}", training.learning_rate)),
                 of_training(training.train_batch_size.to_string()),
-                of_training(format!("{:?}", training.optimizer)),
+                of_training(training.optimizer.name().to_owned()),
                 of_training(tested),
                 epoch
                     .and_then(|epoch| epoch.validation_accuracy)

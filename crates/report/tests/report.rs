@@ -63,6 +63,7 @@ fn the_page_names_no_other_place_and_stays_small() {
     }
     assert!(html.contains("&lt;b&gt;가짜&lt;/b&gt; &amp;"), "texts of reviews are text");
     assert!(html.contains("out of memory, as the test says"), "failed runs are shown");
+    assert!(html.contains("adamw_hf") && !html.contains("Adamw"), "an optimiser as a key has it");
     let folder = tempfile::tempdir().unwrap();
     let own = self::study(folder.path(), &[]);
     let html = Report { study: &own, texts: BTreeMap::new() }.html().replace("&#39;", "'");
