@@ -64,6 +64,35 @@ fn what_runs_cannot_be_compared_with_is_refused() {
     let ran = world.nsmc(&["compare", "one", "two"]);
     assert!(!ran.success && ran.stderr.contains("a baseline has no seed"), "{}", ran.stderr);
 
+    // Runs on other texts with the same ids and labels; the same reviews may stand in two files.
+    let texts = world.read("test.txt");
+    world.write("other.txt", texts.replace("영화", "연극"));
+    let hash = |name: &str| nsmc_experiment::sha256_hex(world.read(name).as_bytes());
+    let of_other = world
+        .config_with("[method]\nname = \"vanilla\"\n")
+        .replace("num_train_epochs = 6", "num_train_epochs = 1")
+        .replace("test.txt", "other.txt")
+        .replace(&hash("test.txt"), &hash("other.txt"));
+    assert!(world.train(&of_other, "other").success);
+    let ran = world.nsmc(&["compare", "one", "mine=other"]);
+    assert!(!ran.success, "{}", ran.stdout);
+    for expected in [
+        format!(
+            "other/predictions.tsv (`data.test`: {}, sha256 ",
+            world.path("other.txt").display()
+        ),
+        format!("test.txt, sha256 {}) and ", hash("test.txt")),
+        "tested on different files".into(),
+        "NAME=one/predictions.tsv NAME=other/predictions.tsv".into(),
+    ] {
+        assert!(ran.stderr.contains(&expected), "{expected}\nis not in\n{}", ran.stderr);
+    }
+    let ran = world.nsmc(&["compare", "one/predictions.tsv", "other/predictions.tsv"]);
+    assert!(ran.success, "{}", ran.stderr);
+    for name in ["one/predictions.tsv", "other/predictions.tsv"] {
+        assert!(ran.stdout.contains(name), "{}", ran.stdout);
+    }
+
     // Classes that count from 1.
     let predictions = world.read("one/predictions.tsv");
     let mut theirs = String::from("id,label,prediction\n");

@@ -154,6 +154,7 @@ fn a_run_that_lost_its_hashes_or_an_epoch_is_not_what_it_was() {
     trained(&world, &world.config(), "run");
     world.write("report.html", "");
     fs_err::create_dir(world.path("at_work")).unwrap();
+    world.write("at_work/.lock", "1\n");
     let ran = world.nsmc(&["verify", "report.html", "run"]);
     assert!(ran.success && ran.stderr.contains("passed over"), "{}{}", ran.stdout, ran.stderr);
     let ran = world.nsmc(&["verify", "at_work", "run"]);
@@ -180,6 +181,42 @@ fn a_run_that_lost_its_hashes_or_an_epoch_is_not_what_it_was() {
     let ran = verify(&world, "run");
     let expected = "record.json: epochs: expected 6, found 5";
     assert!(!ran.success && ran.stdout.contains(expected), "{}", ran.stdout);
+}
+
+#[test]
+fn a_folder_that_is_no_run_directory_is_not_taken_for_an_unfinished_run() {
+    let world = World::new();
+    let majority = world.config_with("[method]\nname = \"majority\"\n");
+    for run in ["one", "two"] {
+        trained(&world, &majority, &format!("runs/{run}"));
+    }
+    fs_err::create_dir_all(world.path("runs/plots/empty")).unwrap();
+    fs_err::remove_file(world.path("config.toml")).unwrap();
+    let none =
+        "found none, and no config.toml, .lock, resume/ or fitted.toml: this is no run directory";
+    for (folder, told) in
+        [("runs", "; 2 in it are: `nsmc verify runs/*`\n"), (".", "\n"), ("runs/plots", "\n")]
+    {
+        let ran = verify(&world, folder);
+        assert!(!ran.success && ran.stdout.contains(&format!("{none}{told}")), "{}", ran.stdout);
+        assert!(ran.stderr.contains("1 of 1 folders are no run directories"), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("delete"), "{}", ran.stderr);
+    }
+    // As a shell has `runs/*`: the runs are verified all the same.
+    let ran = world.nsmc(&["verify", "runs/one", "runs/plots", "runs/two"]);
+    assert!(!ran.success && ran.stdout.contains("two: as it was"), "{}", ran.stdout);
+    assert!(ran.stderr.contains("1 of 3 folders are no run"), "{}", ran.stderr);
+    let ran = world.nsmc(&["verify", "--json", "runs"]);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let run = &json["runs"][0];
+    assert_eq!((&run["is_run"], &run["unfinished"]), (&false.into(), &false.into()));
+
+    // What is left of a run is one, whichever file it is.
+    fs_err::remove_file(world.path("runs/two/record.json")).unwrap();
+    fs_err::remove_file(world.path("runs/two/config.toml")).unwrap();
+    let ran = verify(&world, "runs/two");
+    let expected = "1 of 1 runs have not come to their end";
+    assert!(!ran.success && ran.stderr.contains(expected), "{}", ran.stderr);
 }
 
 #[test]

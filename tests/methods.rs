@@ -129,6 +129,9 @@ fn lora_is_trained_exported_and_taken_up_again() {
     let config: serde_json::Value = serde_json::from_str(&config).unwrap();
     assert_eq!((&config["r"], &config["use_rslora"]), (&4.into(), &true.into()));
     assert_eq!(config["bias"], "lora_only");
+    // No folder of this machine: a name that is none on the hub.
+    assert_eq!(config["base_model_name_or_path"], "./base");
+    assert!(!world.read("peft/adapter_config.json").contains(world.path("").to_str().unwrap()));
     a_model_card_says_how_to_load_it_and_what_it_scored(&world);
 
     // The merged model is a whole one, and says what the run's model says.
@@ -190,13 +193,21 @@ fn a_model_card_says_how_to_load_it_and_what_it_scored(world: &World) {
         "---\nlibrary_name: \"peft\"\npipeline_tag: \"text-classification\"\n",
         &format!("{{\"type\":\"accuracy\",\"value\":{rounded}}}"),
         "import PeftModel\nfrom transformers import BertForSequenceClassification\n\n\
-         PeftModel.from_pretrained(BertForSequenceClassification.from_pretrained(\"DIR/base\", \
+         model = PeftModel.from_pretrained(BertForSequenceClassification.from_pretrained(\"DIR/base\", \
          num_labels=2), \"DIR\")\n",
+        "\ntokenizer = AutoTokenizer.from_pretrained(\"DIR\")\n",
+        "= tokenizer(text, truncation=True, max_length=24, return_tensors=\"pt\")\n",
+        "`adapter_config.json` calls the base `./base`, ",
         &format!("On {} test texts", rights.len()),
         "\nrank = 4\n",
     ] {
         assert!(card.contains(said), "{said}\n{card}");
     }
+    let card = world.read("loralib/README.md");
+    assert!(card.contains("AutoTokenizer.from_pretrained(\"DIR/base\")"), "{card}");
+    assert!(!card.contains("adapter_config.json"), "{card}");
+    let card = world.read("merged/README.md");
+    assert!(card.contains("AutoTokenizer.from_pretrained(\"DIR\")"), "{card}");
     // It is no part of the model, and says nothing of what is not there.
     assert!(!card.contains(world.path("").to_str().unwrap()), "{card}");
     fs_err::remove_file(world.path("run/predictions.tsv")).unwrap();

@@ -163,11 +163,127 @@ fn tables_and_json_lines_are_read_by_their_columns_and_their_ids_stand_by_the_an
             &["--input", "texts.txt", "--text-column", "review"],
             "`--text-column`: expected an `--input` whose name ends in .csv, .tsv or .jsonl".into(),
         ),
-        (&["--text", "x", "--id-column", "id"], "--text-column <NAME>".into()),
+        (&["--text", "x", "--text-column", "document"], "cannot be used with".into()),
+        (&["--text", "x", "--id-column", "id"], "cannot be used with".into()),
     ] {
         let ran = predict(arguments);
         assert!(!ran.success && ran.stderr.contains(&expected), "{expected}\n{}", ran.stderr);
     }
+}
+
+#[test]
+fn a_run_answers_for_the_files_that_it_was_trained_and_tested_on() {
+    let world = World::new();
+    let predict = |more: &[&str]| -> (Vec<Value>, String) {
+        let ran = world
+            .nsmc(&[&["predict", "--run", "run", "--device", "cpu", "--input"], more].concat());
+        assert!(ran.success, "{}", ran.stderr);
+        (ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), ran.stderr)
+    };
+    let plain = world.read("test.txt");
+    let ids: Vec<&str> =
+        plain.lines().skip(1).map(|line| line.split_once('\t').unwrap().0).collect();
+    let ids_of = |answers: &[Value]| -> Vec<String> {
+        answers.iter().map(|answer| answer["id"].as_str().unwrap().into()).collect()
+    };
+
+    // NSMC's own format: a table in tabs, though its name ends in .txt.
+    assert!(world.train(&world.config(), "run").success);
+    let (answers, said) = predict(&["test.txt"]);
+    assert_eq!(
+        (ids_of(&answers), said),
+        (ids.iter().map(|&id| id.into()).collect(), String::new())
+    );
+    let with_columns = predict(&["test.txt", "--text-column", "document", "--id-column", "id"]);
+    assert_eq!(with_columns.0, answers);
+
+    // As a spreadsheet that takes a comma for a decimal point writes it.
+    let quoted = |text: &str, delimiter: &str| -> String {
+        let fields = |line: &str| {
+            let field = |field: &str| match field.contains('"') {
+                true => format!("\"{}\"", field.replace('"', "\"\"")),
+                false => field.into(),
+            };
+            line.split('\t').map(field).collect::<Vec<_>>().join(delimiter) + "\n"
+        };
+        text.lines().map(fields).collect()
+    };
+    world.write("as_tabs.tsv", quoted(&plain, "\t"));
+    let (taken_as_it_stands, said) = predict(&["as_tabs.tsv"]);
+    assert_ne!(taken_as_it_stands, answers);
+    assert!(said.contains("WARN") && said.contains(": probably `quoting = true`"), "{said}");
+    assert_eq!(predict(&["as_tabs.tsv", "--quoting", "true"]), (answers, String::new()));
+
+    for file in ["train", "test"] {
+        let text = quoted(&world.read(format!("{file}.txt")), ";");
+        world.write(&format!("{file}.txt"), &text);
+        world.write(&format!("{file}.csv"), &text);
+    }
+    let config = world.config();
+    let config = config.replace("\"\\t\"\nquoting = false", "\";\"\nquoting = true");
+    let config = config.replace("train.txt", "train.csv").replace("test.txt", "test.csv");
+    fs_err::remove_dir_all(world.path("run")).unwrap();
+    let trained = world.train(&config, "run");
+    assert!(trained.success, "{}", trained.stderr);
+    let (answers, _) = predict(&["test.csv"]);
+    assert_eq!(ids_of(&answers), ids);
+    assert_eq!(predict(&["test.txt"]).0, answers);
+    for (name, delimiter) in [("comma.csv", ","), ("bar.txt", "|")] {
+        world.write(name, quoted(&plain, delimiter));
+    }
+    assert_eq!(predict(&["comma.csv"]).0, answers);
+    assert_eq!(predict(&["bar.txt", "--delimiter", "|"]).0, answers);
+}
+
+#[test]
+fn a_file_that_is_none_of_texts_is_refused_before_anything_is_answered() {
+    let world = World::new();
+    assert!(world.train(&world.config(), "run").success);
+    let object = |id: &str| format!("{{\"document\": \"정말 최고\", \"id\": {id}}}\n");
+    // More than a batch of good ones before it.
+    let many: String = (0..70).map(|id| object(&id.to_string())).collect();
+    world.write("good.ndjson", format!("{many}\n\n"));
+    world.write("twice.jsonl", format!("{many}{}", object("\"3\"")));
+    world.write("large.jsonl", format!("{many}{}", object("18446744073709551616")));
+    world.write("objects.txt", &many);
+    world.write("list.json", format!("[{}]", object("1").trim()));
+    world.write("commas.txt", "id,document,label\n1,정말 최고,1\n");
+    let predict = |input: &str| {
+        let arguments = ["predict", "--run", "run", "--device", "cpu", "--output", "tsv"];
+        world.nsmc(&[&arguments[..], &["--input", input]].concat())
+    };
+    let good = predict("good.ndjson");
+    assert!(good.success && good.stdout.lines().count() == 71, "{}", good.stderr);
+    for (input, expected) in [
+        ("twice.jsonl", "twice.jsonl:71: the id \"3\" stands on line 4 already"),
+        ("large.jsonl", "large.jsonl:71: `id`: expected a string, or a whole number that 64 bits"),
+        (
+            "objects.txt",
+            "objects.txt:1: expected a text, found a JSON object with the key `document`",
+        ),
+        ("list.json", "list.json: expected a table, JSON Lines or a text per line, found a name"),
+        (
+            "commas.txt",
+            "commas.txt:1: expected a text, found the header of a table with the column",
+        ),
+    ] {
+        let ran = predict(input);
+        assert!(!ran.success && ran.stderr.contains(expected), "{expected}\n{}", ran.stderr);
+        assert_eq!(ran.stdout, "", "{input}");
+    }
+
+    let (input, mut typed) = std::io::pipe().unwrap();
+    let mut command =
+        world.command(&["predict", "--run", "run", "--device", "cpu", "--input", "-"]);
+    command.stdin(input);
+    let running = Running::start(command);
+    typed.write_all(world.read("test.txt").as_bytes()).unwrap();
+    drop(typed);
+    let ran = running.end();
+    let expected = "standard input:1: expected a text, found the header of a table with the column \
+                    `document`; give it as a file, with `--delimiter '\\t'`";
+    assert!(!ran.success && ran.stderr.contains(expected), "{}", ran.stderr);
+    assert_eq!(ran.stdout, "");
 }
 
 #[test]

@@ -195,7 +195,8 @@ fn a_model_that_is_trained_further_keeps_its_dropout() {
             bert[key] = dropout.into();
         }
         world.write("first/model/config.json", bert.to_string());
-        world.write("further.toml", format!("seed = 5\n{}{rest}", world.pretrained("first/model")));
+        let model = world.pretrained("first/model");
+        world.write("further.toml", format!("seed = 5\nnumerics = 2\n{model}{rest}"));
         let run = format!("further-{dropout}");
         pretrain("further.toml", &run);
         assert!(keys.iter().all(|key| read(&run)[key] == dropout), "{}", read(&run));

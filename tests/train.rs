@@ -92,12 +92,29 @@ fn data_that_a_run_can_hardly_be_meant_to_have_are_warned_of() {
     assert!(ran.success, "{}", ran.stderr);
     for expected in [
         "no review that is trained on has the label \"2\"",
+        "no review that is tested has the label \"2\": it counts as 0 in the means over the classes",
         "every text that is tested stands in the training file, too",
         "`data.max_length` = 3 cuts ",
         "texts of the training file",
         "texts of the test file",
     ] {
         assert!(ran.stderr.contains(expected), "{expected}\nis not in\n{}", ran.stderr);
+    }
+
+    // Of two classes the metrics are those of the second, be it tested or not.
+    for (kept, told) in [
+        ("0", "the label \"1\": precision, recall and F1 are of that class, and 0"),
+        ("1", "the label \"0\"\n"),
+    ] {
+        let all = world.read("train.txt");
+        let is_kept = |line: &&str| line.ends_with(&format!("\t{kept}"));
+        let reviews: Vec<&str> = all.lines().skip(1).filter(is_kept).collect();
+        world.write("test.txt", format!("id\tdocument\tlabel\n{}\n", reviews.join("\n")));
+        let majority = world.config_with("[method]\nname = \"majority\"\n");
+        let ran = world.train(&majority, &format!("only-{kept}"));
+        let expected = format!("no review that is tested has {told}");
+        assert!(ran.success && ran.stderr.contains(&expected), "{expected}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("trained on has"), "{}", ran.stderr);
     }
 }
 

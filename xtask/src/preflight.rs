@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use nsmc_experiment::{DataConfig, DataFile, ExperimentConfig, Rows};
+use nsmc_experiment::{DataConfig, DataFile, ExperimentConfig, Profile, Rows};
 
 use crate::grid::Shape;
 use crate::workspace::Workspace;
@@ -40,6 +40,27 @@ pub(crate) fn sizes(workspace: &Workspace, config: &ExperimentConfig) -> Result<
             "`data.max_length`: expected at most the model's {positions} positions, found {length}"
         );
     }
+    Ok(())
+}
+
+/// Checks that a trial holds out reviews to be chosen by: nothing else shows that it cannot be before
+/// all trials have been trained.
+pub(crate) fn validates(profile: &Profile, trial: &ExperimentConfig) -> Result<()> {
+    let data = &trial.data;
+    let fraction = data.validation_fraction;
+    let rows = data.train.class_counts.iter().copied().fold(0, usize::saturating_add);
+    let held_out = (rows as f64 * fraction).round();
+    let of_file = match data.train.class_counts.as_slice() {
+        [] => String::new(),
+        _ => format!(" of the {rows} rows of {}", data.train.path.display()),
+    };
+    ensure!(
+        fraction > 0.0 && (data.train.class_counts.is_empty() || held_out > 0.0),
+        "`data.validation_fraction`: expected a share that holds out at least one review, found \
+         {fraction}, which is none{of_file}: `[trials]` of the profile `{}` choose by validation \
+         accuracy; raise it, or leave `[trials]` out of the profile",
+        profile.name
+    );
     Ok(())
 }
 
@@ -82,13 +103,63 @@ fn columns(data: &DataConfig, file: &DataFile, path: &Path) -> Result<()> {
         ("text_column", &data.text_column),
         ("label_column", &data.label_column),
     ] {
-        let none = key == "id_column" && column.is_empty();
+        if key == "id_column" && column.is_empty() {
+            continue;
+        }
+        let path = file.path.display();
+        let count = found.iter().filter(|found| **found == *column).count();
         ensure!(
-            none || found.contains(&column.as_str()),
-            "`data.{key}`: {}:1: expected a column `{column}`, found {shown} (`data.delimiter` is {:?})",
-            file.path.display(),
+            count > 0,
+            "`data.{key}`: {path}:1: expected a column `{column}`, found {shown} (`data.delimiter` is \
+             {:?})",
             data.delimiter
+        );
+        // Which of them is meant, nobody can say.
+        ensure!(
+            count == 1,
+            "`data.{key}`: {path}:1: expected one column `{column}`, found {count} of {shown}; rename \
+             or remove the others"
         );
     }
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::grid::tests::World;
+
+    #[test]
+    fn a_column_that_is_needed_must_stand_in_the_header_once() {
+        let world = World::new();
+        let config = world.plan().jobs[0].run.config.clone();
+        let told = |header: &str, change: fn(&mut DataConfig)| {
+            world.write("reviews.txt", &format!("{header}\n1\tgood\t1\t0\n"));
+            let mut data = config.data.clone();
+            change(&mut data);
+            let file = DataFile { path: "reviews.txt".into(), ..data.train.clone() };
+            let checked = columns(&data, &file, &world.path("reviews.txt"));
+            checked.err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        let as_is = |_: &mut DataConfig| {};
+        assert_eq!(told("id\tdocument\tlabel\tnote", as_is), "");
+        for (header, key, column) in [
+            ("id\tdocument\tlabel\tlabel", "label_column", "label"),
+            ("id\tdocument\tlabel\tdocument", "text_column", "document"),
+            ("id\tid\tdocument\tlabel", "id_column", "id"),
+        ] {
+            assert_eq!(
+                told(header, as_is),
+                format!(
+                    "`data.{key}`: reviews.txt:1: expected one column `{column}`, found 2 of {}; rename \
+                     or remove the others",
+                    header.replace('\t', ", ")
+                )
+            );
+        }
+        // What nothing is read of may stand there as often as it likes.
+        assert_eq!(told("note\tdocument\tlabel\tnote", |data| data.id_column = String::new()), "");
+        let told = told("id\tdocumnet\tlabel\tnote", as_is);
+        assert!(told.contains("expected a column `document`, found id, documnet, label"), "{told}");
+    }
 }

@@ -273,6 +273,37 @@ mod tests {
     }
 
     #[test]
+    fn a_finished_run_without_its_predictions_is_an_error_and_the_tables_are_there() {
+        let world = World::new();
+        let mut plan = without_waiting(&world);
+        let ended = reproduce(&world, &mut plan, &Stop::default()).unwrap();
+        assert_eq!(said_last(&world, &plan, &ended), "");
+        let run = plan.jobs[0].run.clone();
+        let predictions = run.folder.join("predictions.tsv");
+        let text = fs_err::read_to_string(&predictions).unwrap();
+        assert!(!run.lacks_predictions());
+
+        fs_err::remove_file(&predictions).unwrap();
+        assert!(run.lacks_predictions() && run.is_done());
+        let said = said_last(&world, &plan, &ended);
+        let expected = format!(
+            "1 of 6 runs cannot be read, and are in no table\n{}: no such file",
+            predictions.display()
+        );
+        assert!(said.starts_with(&expected) && said.contains("`--again`"), "{said}");
+        // Of one that is there, but not the run's.
+        fs_err::write(&predictions, text.replacen("\t0\t0\t", "\t1\t0\t", 1)).unwrap();
+        let said = said_last(&world, &plan, &ended);
+        assert!(said.contains("not the predictions that record.json is of"), "{said}");
+
+        // As the error says.
+        fs_err::remove_dir_all(&run.folder).unwrap();
+        let ended = reproduce(&world, &mut plan, &Stop::default()).unwrap();
+        assert_eq!(said_last(&world, &plan, &ended), "");
+        assert_eq!(fs_err::read_to_string(&predictions).unwrap(), text);
+    }
+
+    #[test]
     fn a_signal_while_times_are_measured_leaves_the_tables_and_says_how_many_there_are() {
         let world = World::new();
         let mut plan = without_waiting(&world);

@@ -139,7 +139,8 @@ pub(crate) fn write(
 }
 
 /// Prints the main tables of the runs just made, and writes their report beside them; says last
-/// whether they are the paper's. `seeds` are those given in place of the profile's.
+/// whether they are the paper's. `seeds` are those given in place of the profile's. A run that cannot be
+/// read is an error when all of that is done: it counts as done, and no table has it.
 pub(crate) fn present(
     workspace: &Workspace,
     plan: &grid::Plan,
@@ -163,6 +164,14 @@ pub(crate) fn present(
     if let Some(not_those) = not_those.filter(|_| !study.is_of_own_data()) {
         say(&not_those);
     }
+    let unreadable = &study.unreadable;
+    ensure!(
+        unreadable.is_empty(),
+        "{} of {} runs cannot be read, and are in no table\n{}",
+        unreadable.len(),
+        plan.jobs.len(),
+        unreadable.join("\n")
+    );
     Ok(())
 }
 

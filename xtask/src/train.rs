@@ -73,6 +73,13 @@ impl Run {
         is_done(&self.folder, &self.config.identity())
     }
 
+    /// Whether the run is done, but no table can have it, for its predictions are gone. `nsmc train`
+    /// refuses the directory of a run that is done: it is to be run anew, and whether what else is in
+    /// it may go is not for a program to say.
+    pub(crate) fn lacks_predictions(&self) -> bool {
+        self.is_done() && !self.folder.join("predictions.tsv").is_file()
+    }
+
     /// Whether the run was begun and goes on, by `config.toml`. One that is damaged, missing or cannot
     /// be read does not say that a run directory is another's: `nsmc train` mends it by the directory's
     /// other files, or refuses the directory.

@@ -567,6 +567,56 @@ fn what_is_mistyped_of_the_data_is_told_before_any_run_is_started() {
     }
 }
 
+#[test]
+fn trials_without_a_validation_split_are_told_by_the_plan() {
+    let world = World::new();
+    let set = ["--set", "data.validation_fraction=0", "--set", "training.selection=\"last\""];
+    for more in [&["--dry-run"][..], &[]] {
+        let arguments = [&["--device", "cpu"], &set[..], more].concat();
+        let (success, said) = world.said_by("runs", &arguments);
+        let expected = "`data.validation_fraction`: expected a share that holds out at least one \
+                        review, found 0, which is none of the 2000 rows";
+        assert!(!success && said.contains(expected), "{said}");
+        assert!(world.runs("runs").is_empty(), "a run was started");
+    }
+}
+
+#[test]
+fn a_grid_that_is_done_but_for_its_predictions_says_so_until_it_is_run_anew() {
+    let world = World::new();
+    let (success, said) = world.said_by("runs", &["--device", "cpu", "--jobs", "2"]);
+    assert!(success, "{said}");
+    let records = world.records("runs");
+    let lost = world.runs("runs").into_iter().find(|run| run.to_string_lossy().contains("head-"));
+    let lost = lost.unwrap();
+    let id = lost.file_name().unwrap().to_str().unwrap();
+    fs_err::remove_file(lost.join("predictions.tsv")).unwrap();
+
+    let shown = format!("{id} is done, but its predictions.tsv is gone");
+    let (success, said) = world.said_by("runs", &["--device", "cpu", "--dry-run"]);
+    assert!(success && said.contains(&shown), "{said}");
+    let (success, said) = world.said_by("runs", &["--device", "cpu", "--jobs", "2"]);
+    assert!(!success && said.contains(&shown), "{said}");
+    assert!(said.contains("1 of 6 runs cannot be read, and are in no table"), "{said}");
+    let train =
+        ["train", "--profile", "one", "--method", "head", "--device", "cpu", "--runs", "runs"];
+    let seed = RunRecord::read(&lost.join("record.json")).unwrap().config.seed.to_string();
+    let train = |more: &[&str]| {
+        let output =
+            world.xtask(&[&train[..], &["--seed", &seed], more].concat()).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (success, said) = train(&[]);
+    assert!(!success && said.contains("no such file, but record.json says"), "{said}");
+    assert!(said.contains("`cargo xtask train` does with `--again`"), "{said}");
+
+    let (success, said) = train(&["--again"]);
+    assert!(success, "{said}");
+    let (success, said) = world.said_by("runs", &["--device", "cpu", "--jobs", "2"]);
+    assert!(success && !said.contains("predictions.tsv is gone"), "{said}");
+    assert_eq!(world.records("runs"), records);
+}
+
 /// `nsmc` as a grid knows it: locks its run directory, goes on from its checkpoint, stops when it is
 /// told to, leaves a record. Each step changes a number, so that one too few or too many shows.
 #[test]

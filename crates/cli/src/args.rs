@@ -243,23 +243,42 @@ pub(crate) struct Predict {
     /// A text; may be given more than once.
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) text: Vec<String>,
-    /// A file of texts: a table with a header (.csv, .tsv), JSON objects (.jsonl), or anything else with
-    /// one text per line; - is standard input, with one text per line.
+    /// A file of texts: a table with a header (.csv, .tsv, or any whose header has the text's column by
+    /// the run's own delimiter), JSON objects (.jsonl, .ndjson), or anything else with one text per
+    /// line; - is standard input, with one text per line.
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
-    /// The text's column in a table, or key in a JSON object; if not given, that of the run's data, and
-    /// so is the id's.
-    #[arg(long, value_name = "NAME", requires = "input")]
+    /// The text's column in a table, or key in a JSON object; if not given, that of the run's data.
+    // A conflict, for what is "required" of an option beside another of its group is waived.
+    #[arg(long, value_name = "NAME", conflicts_with = "text")]
     pub(crate) text_column: Option<String>,
-    /// The id's column or key, which is put beside each answer; beside --text-column none if not given.
-    #[arg(long, value_name = "NAME", requires_all = ["input", "text_column"])]
+    /// The id's column or key, which is put beside each answer; if not given, that of the run's data, and
+    /// beside --text-column none.
+    #[arg(long, value_name = "NAME", conflicts_with = "text")]
     pub(crate) id_column: Option<String>,
+    /// What delimits a table's fields, one character or \t; if not given, what delimits the run's data if
+    /// the header has the text's column by it, else a comma in .csv and a tab in .tsv.
+    #[arg(long, value_name = "CHARACTER", conflicts_with = "text", value_parser = delimiter)]
+    pub(crate) delimiter: Option<u8>,
+    /// Whether `"` quotes a table's fields; if not given, as in the run's data where the delimiter is
+    /// theirs, else by all but tabs.
+    #[arg(long, conflicts_with = "text")]
+    pub(crate) quoting: Option<bool>,
     /// Form of the answer.
     #[arg(long, value_enum, default_value = "jsonl")]
     pub(crate) output: Form,
     /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
     #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
+}
+
+/// A delimiter as a configuration has it, whose tab a shell does not know.
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        b"\\t" => Ok(b'\t'),
+        &[delimiter] if !matches!(delimiter, b'"' | b'\n' | b'\r') => Ok(delimiter),
+        _ => Err("expected one ASCII character, or \\t for a tab".into()),
+    }
 }
 
 #[derive(clap::Args)]

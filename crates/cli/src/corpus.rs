@@ -52,6 +52,15 @@ impl Corpus {
             if !self.split.train.iter().any(|&review| self.train[review].label == class) {
                 tracing::warn!("no review that is trained on has the label \"{label}\"");
             }
+            if !self.tested.iter().any(|&review| self.test[review].label == class) {
+                let effect = match (labels.len(), class) {
+                    // Of two classes the metrics are those of the second.
+                    (2, 1) => ": precision, recall and F1 are of that class, and 0",
+                    (2, _) => "",
+                    _ => ": it counts as 0 in the means over the classes",
+                };
+                tracing::warn!("no review that is tested has the label \"{label}\"{effect}");
+            }
         }
         if self.tested.iter().all(|&review| self.in_training[review]) {
             tracing::warn!("every text that is tested stands in the training file, too");

@@ -31,13 +31,12 @@ pub(crate) fn run(args: &Export, verbosity: u8) -> Result<()> {
     // A temporary folder is closed to other users; one in it is not.
     let incoming = room.path().join("model");
     fs_err::create_dir(&incoming)?;
-    let hub = on_hub(&record, &classifier.model);
-    let base =
-        |folder: &Path| hub.clone().unwrap_or_else(|| folder.join(BASE).display().to_string());
-    write(layout, &base(&args.out), hub.is_none(), &record, &classifier, &incoming)?;
+    let base = |folder: &Path| Base::of(&record, &classifier.model, folder);
+    write(layout, &base(&args.out), &record, &classifier, &incoming)?;
     let folder = Path::new(model_card::FOLDER);
-    let load = how_to_load(layout, folder, &base(folder), &classifier)?;
-    let card = model_card::text(&args.run, &record, layout, &load)?;
+    let base_of_card = base(folder);
+    let load = how_to_load(layout, folder, &base_of_card, &classifier)?;
+    let card = model_card::text(&args.run, &record, layout, &base_of_card, &load)?;
     fs_err::write(incoming.join("README.md"), card)?;
     if out.exists() {
         // It is empty.
@@ -109,29 +108,58 @@ fn layout(asked: Option<Layout>, record: &RunRecord) -> Result<Layout> {
     Ok(layout)
 }
 
-/// The hub's name of the model beneath a run's, where it need not be written again: one that is there
-/// as it is. One in a folder may lack a pooler, which was then made anew.
-fn on_hub(record: &RunRecord, model: &PeftModel) -> Option<String> {
-    from_hub(&record.config.model).filter(|_| !model.changes_base()).map(str::to_owned)
+/// The model beneath a run's.
+pub(crate) enum Base {
+    /// The hub's, at a commit: it is there as it is, and is not written again.
+    Hub { name: String, commit: String },
+    /// One that is written, too, for it changed; or one of a folder, which may have lacked a pooler that
+    /// was then made anew.
+    Folder(String),
 }
 
-/// The name of a model that came from the hub.
-pub(crate) fn from_hub(model: &ModelConfig) -> Option<&str> {
+impl Base {
+    /// That of a run, which is written beneath `folder` if it is written.
+    fn of(record: &RunRecord, model: &PeftModel, folder: &Path) -> Self {
+        match from_hub(&record.config.model) {
+            Some((name, commit)) if !model.changes_base() => {
+                Self::Hub { name: name.into(), commit: commit.into() }
+            }
+            _ => Self::Folder(folder.join(BASE).display().to_string()),
+        }
+    }
+
+    /// What Python gives to `from_pretrained`.
+    pub(crate) fn arguments(&self) -> String {
+        match self {
+            Self::Hub { name, commit } => format!("{}, revision={}", python(name), python(commit)),
+            Self::Folder(place) => python(place),
+        }
+    }
+}
+
+/// The name and the commit of a model that came from the hub.
+pub(crate) fn from_hub(model: &ModelConfig) -> Option<(&str, &str)> {
     match model {
         // A commit: a folder's revision is a sha256.
         ModelConfig::Pretrained { name, revision, .. } if provenance::is_hash(revision, 40) => {
-            Some(name)
+            Some((name, revision))
         }
         _ => None,
     }
 }
 
-/// Writes the model into `folder`; `base` is the name or the place of the model beneath it, which is
-/// written, too, if `with_base`.
+/// What `adapter_config.json` calls a base that lies beside it. PEFT takes a relative place from the folder
+/// that Python was started in, so that none leads there from everywhere; the folder that it is written
+/// to now is nothing to anybody else, and the model may be moved. With the dot at its beginning it is no
+/// name on the hub either, where PEFT would take a stranger's model.
+pub(crate) fn beside() -> String {
+    format!("./{BASE}")
+}
+
+/// Writes the model into `folder`, and `base`, the one beneath it, if it is a folder's.
 fn write(
     layout: Layout,
-    base: &str,
-    with_base: bool,
+    base: &Base,
     record: &RunRecord,
     classifier: &Classifier,
     folder: &Path,
@@ -142,7 +170,10 @@ fn write(
         model.base.save_pretrained(folder, config)?;
         Ok(tokenizer.save(folder, max_length)?)
     };
-    let write_base = || if with_base { whole(model, &folder.join(BASE)) } else { Ok(()) };
+    let write_base = || match base {
+        Base::Hub { .. } => Ok(()),
+        Base::Folder(_) => whole(model, &folder.join(BASE)),
+    };
     match layout {
         Layout::Hf => whole(model, folder)?,
         Layout::Merged => {
@@ -150,7 +181,11 @@ fn write(
             whole(&merged, folder)?;
         }
         Layout::Peft => {
-            model.save_peft(base, folder)?;
+            let (base, revision) = match base {
+                Base::Hub { name, commit } => (name.clone(), Some(commit.as_str())),
+                Base::Folder(_) => (beside(), None),
+            };
+            model.save_peft(&base, revision, folder)?;
             tokenizer.save(folder, max_length)?;
             write_base()?;
         }
@@ -171,21 +206,21 @@ fn write(
 fn how_to_load(
     layout: Layout,
     out: &Path,
-    base: &str,
+    base: &Base,
     classifier: &Classifier,
 ) -> Result<(&'static str, String)> {
     let (file, out) = (python(out.join("lora.bin").display()), python(out.display()));
-    let (base, labels) = (python(base), classifier.config.num_labels());
+    let (base, labels) = (base.arguments(), classifier.config.num_labels());
     let model =
         format!("BertForSequenceClassification.from_pretrained({base}, num_labels={labels})");
     let transformers = "from transformers import BertForSequenceClassification";
     Ok(match layout {
         Layout::Hf | Layout::Merged => {
-            (transformers, format!("BertForSequenceClassification.from_pretrained({out})"))
+            (transformers, format!("model = BertForSequenceClassification.from_pretrained({out})"))
         }
         Layout::Peft => (
             "from peft import PeftModel\nfrom transformers import BertForSequenceClassification",
-            format!("PeftModel.from_pretrained({model}, {out})"),
+            format!("model = PeftModel.from_pretrained({model}, {out})"),
         ),
         Layout::Loralib => (
             "",
@@ -214,7 +249,7 @@ fn how_to_load(
 }
 
 /// A text as Python writes it: a string of JSON is one of Python.
-fn python(text: impl Display) -> String {
+pub(crate) fn python(text: impl Display) -> String {
     Value::from(text.to_string()).to_string()
 }
 
@@ -290,19 +325,24 @@ mod tests {
         let tokenizer = BertTokenizer::train(&["영화"], 40).unwrap();
         let classifier = Classifier { config, tokenizer, model };
         let load = |layout, out: &str, base: &str| {
-            how_to_load(layout, Path::new(out), base, &classifier).unwrap().1
+            let base = Base::Folder(base.into());
+            how_to_load(layout, Path::new(out), &base, &classifier).unwrap().1
         };
         let peft = load(Layout::Peft, r"C:\new\모델", "a \"base\"");
         let expected = r#"from_pretrained("a \"base\"", num_labels=2), "C:\\new\\모델")"#;
         assert!(peft.ends_with(expected), "{peft}");
         let hf = load(Layout::Hf, "\"quoted\"", "");
-        assert_eq!(hf, r#"BertForSequenceClassification.from_pretrained("\"quoted\"")"#);
+        assert_eq!(hf, r#"model = BertForSequenceClassification.from_pretrained("\"quoted\"")"#);
         let loralib = load(Layout::Loralib, "a\\b", "base");
         assert!(loralib.contains(r#"torch.load("a\\b/lora.bin")"#), "{loralib}");
         assert!(loralib.contains(r#"from_pretrained("base", num_labels=2)"#), "{loralib}");
         let adapters = load(Layout::Adapterhub, "a\\b", "c\\d");
         assert!(adapters.contains(r#"from_pretrained("c\\d", num_labels=2)"#), "{adapters}");
         assert!(adapters.contains(r#"load_adapter_setup("a\\b", set_active"#), "{adapters}");
+        let hub = Base::Hub { name: "google/bert".into(), commit: "0".repeat(40) };
+        let (_, peft) = how_to_load(Layout::Peft, Path::new("a"), &hub, &classifier).unwrap();
+        let expected = format!(r#"("google/bert", revision="{}", num_labels=2)"#, "0".repeat(40));
+        assert!(peft.contains(&expected), "{peft}");
     }
 
     #[test]

@@ -8,18 +8,19 @@ use nsmc_experiment::{ExperimentConfig, ModelConfig, Provenance, RunRecord, sha2
 use serde_json::json;
 
 use crate::args::Layout;
-use crate::export::from_hub;
+use crate::export::{Base, beside, from_hub, python};
 
 /// The folder of the model in the lines that load it.
 pub(crate) const FOLDER: &str = "DIR";
 
-/// A model card: what the hub reads about the model, how it is loaded, what it scored, and the whole
-/// configuration that it was trained by. `load` is what Python imports, and the line that loads it from
-/// [`FOLDER`].
+/// A model card: what the hub reads about the model, how it is loaded and given texts, what it scored,
+/// and the whole configuration that it was trained by. `base` is the model beneath it, and `load` what
+/// Python imports and the line that loads it, all from [`FOLDER`].
 pub(crate) fn text(
     run: &Path,
     record: &RunRecord,
     layout: Layout,
+    base: &Base,
     (imports, load): &(&str, String),
 ) -> Result<String> {
     let config = without_folders(&record.config);
@@ -40,7 +41,17 @@ pub(crate) fn text(
         Layout::Loralib => format!("\n## Use\n\n{load}.\n"),
         _ => format!("\n## Use\n\n```python\n{imports}\n\n{load}\n```\n"),
     };
+    card += &tokenizer(layout, base, config.data.max_length);
     card += &format!("\n`{FOLDER}` is this folder.\n");
+    if let (Layout::Peft, Base::Folder(_)) = (layout, base) {
+        card += &format!(
+            "`adapter_config.json` calls the base `{}`, for no place holds wherever this folder lies: \
+             what looks there for it, as PEFT's `AutoPeftModelForSequenceClassification` and the \
+             `pipeline` of transformers do, finds it only if Python was started in this folder. The lines \
+             above load it from anywhere.\n",
+            beside()
+        );
+    }
     if let Some(run) = &evaluated {
         let reviews = run.report.as_ref().map_or(0, |report| report.confusion.total());
         let average = match config.data.labels.len() {
@@ -62,6 +73,24 @@ pub(crate) fn text(
         config.to_toml()
     );
     Ok(card)
+}
+
+/// How the model is given a text: cut as the texts were that it was trained on, for one that is longer
+/// than its positions would end in an error.
+fn tokenizer(layout: Layout, base: &Base, max_length: usize) -> String {
+    let place = match layout {
+        // It has no tokenizer of its own beside the state dict.
+        Layout::Loralib => base.arguments(),
+        _ => python(FOLDER),
+    };
+    format!(
+        "\nA text is cut to {max_length} tokens, as in the training:\n\n```python\n\
+         from transformers import AutoTokenizer\n\n\
+         tokenizer = AutoTokenizer.from_pretrained({place})\n\
+         model.eval()\n\
+         inputs = tokenizer(text, truncation=True, max_length={max_length}, return_tensors=\"pt\")\n\
+         logits = model(**inputs).logits\n```\n"
+    )
 }
 
 /// The configuration without the machine's folders: what was given by its whole place is called as its
@@ -112,7 +141,7 @@ fn front_matter(record: &RunRecord, layout: Layout, evaluated: Option<&Evaluated
     if let Some(library) = library {
         line("library_name", json!(library));
     }
-    if let Some(base) = from_hub(&config.model) {
+    if let Some((base, _)) = from_hub(&config.model) {
         line("base_model", json!(base));
     }
     line("pipeline_tag", json!("text-classification"));

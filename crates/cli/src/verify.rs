@@ -15,12 +15,18 @@ use serde::Serialize;
 use crate::args::Verify;
 use crate::corpus::Corpus;
 use crate::output::print;
-use crate::{checksums, logging, provenance};
+use crate::{checksums, logging, provenance, run_directory};
+
+/// What stands in a run directory from its beginning, or from the end of its training. A folder with
+/// none of them is another, which nobody should be told to delete.
+const OF_A_RUN: [&str; 4] = ["config.toml", run_directory::LOCK, "resume", "fitted.toml"];
 
 /// What was found of one run.
 #[derive(Serialize)]
 struct Findings {
     run: PathBuf,
+    /// Whether it is the directory of a run; nothing else is said of a folder that is not.
+    is_run: bool,
     /// It has no record, or that of a run that was stopped or failed.
     unfinished: bool,
     differences: Vec<Difference>,
@@ -72,9 +78,17 @@ pub(crate) fn run(args: &Verify, verbosity: u8) -> Result<()> {
         print(serde_json::to_string_pretty(&serde_json::json!({ "runs": all }))?)?;
     }
     let count = |wrong: &dyn Fn(&Findings) -> bool| all.iter().filter(|it| wrong(it)).count();
+    let others = count(&|findings| !findings.is_run);
     let unfinished = count(&|findings| findings.unfinished);
-    let changed = count(&|findings| !findings.unfinished && !findings.differences.is_empty());
+    let changed = count(&|it| it.is_run && !it.unfinished && !it.differences.is_empty());
     let mut wrong = Vec::new();
+    if others > 0 {
+        wrong.push(format!(
+            "{others} of {} folders are no run directories: give the folders of runs, as `cargo xtask` \
+             leaves them in runs/",
+            all.len()
+        ));
+    }
     if changed > 0 {
         wrong.push(format!("{changed} of {} runs are not what they were", all.len()));
     }
@@ -89,16 +103,44 @@ pub(crate) fn run(args: &Verify, verbosity: u8) -> Result<()> {
     Ok(())
 }
 
+/// Whether a folder is, or was to be, a run's.
+fn is_of_a_run(folder: &Path) -> bool {
+    folder.join("record.json").is_file() || OF_A_RUN.iter().any(|name| folder.join(name).exists())
+}
+
+/// What a folder is that is no run's, and what may have been meant.
+fn what_it_is(folder: &Path) -> String {
+    let [config, lock, resume, fitted] = OF_A_RUN;
+    let mut found =
+        format!("none, and no {config}, {lock}, {resume}/ or {fitted}: this is no run directory");
+    // One that cannot be read holds nothing to be suggested.
+    let entries = fs_err::read_dir(folder).into_iter().flatten();
+    let runs = entries.filter(|entry| entry.as_ref().is_ok_and(|entry| is_of_a_run(&entry.path())));
+    match runs.count() {
+        0 => {}
+        runs => {
+            let them = folder.join("*");
+            found += &format!("; {runs} in it are: `nsmc verify {}`", them.display());
+        }
+    }
+    found
+}
+
 impl Findings {
     fn of(run: &Path, moved: &[String]) -> Result<Self> {
         let mut findings = Self {
             run: run.into(),
+            is_run: is_of_a_run(run),
             unfinished: false,
             differences: Vec::new(),
             notes: Vec::new(),
             metrics: None,
             files: 0,
         };
+        if !findings.is_run {
+            findings.differs("record.json", "the record of a run", what_it_is(run));
+            return Ok(findings);
+        }
         if !run.join("record.json").is_file() {
             findings.unfinished = true;
             findings.differs("record.json", "the record of a finished run", "no such file");

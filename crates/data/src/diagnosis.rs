@@ -112,8 +112,43 @@ pub(crate) fn no_column(
             (1, format!("{expected} one column, `{found}`: {advice}"))
         }
         (None, Some(misquote)) if misquote.row == 1 => (misquote.line, misquote.message()),
+        _ if columns.contains(&format!("\"{name}\"")) => {
+            (1, format!("{expected} {found}: probably `quoting = true`"))
+        }
         _ => (1, format!("{expected} {found}")),
     }
+}
+
+/// What is wrong with a header that has a column twice: which of the two is meant, nobody can say.
+pub(crate) fn repeated_column(name: &str, columns: &[String]) -> String {
+    let count = columns.iter().filter(|&column| column == name).count();
+    let found = shown(&columns.join(", "));
+    format!("expected one column `{name}`, found {count} of {found}; rename or remove the others")
+}
+
+/// The line of the first field that shows that a file which is taken as it stands was written with
+/// quotes, if there is one.
+///
+/// Who writes CSV encloses every field that has a quote and doubles the quotes within it. So a single
+/// quote elsewhere says that the quotes are the texts' own, and `"그는 ""글쎄"" 했다"` that they are not.
+/// A field that still is an enclosed one when it is unquoted says nothing: NSMC has hundreds of these
+/// (`"""글쎄"""`) and no others, and is read as it stands.
+pub(crate) fn enclosed<'a>(fields: impl Iterator<Item = (usize, &'a str)>) -> Option<usize> {
+    let mut first = None;
+    for (line, field) in fields.filter(|(_, field)| field.contains('"')) {
+        let text = unquoted(field)?;
+        if text.contains('"') && unquoted(&text).is_none() {
+            first.get_or_insert(line);
+        }
+    }
+    first
+}
+
+/// What an enclosed field stands for; none if it is not enclosed.
+fn unquoted(field: &str) -> Option<String> {
+    let within = field.strip_prefix('"')?.strip_suffix('"')?;
+    let doubled = !within.replace("\"\"", "").contains('"');
+    doubled.then(|| within.replace("\"\"", "\""))
 }
 
 /// The most frequent delimiter in a header that another one leaves whole.

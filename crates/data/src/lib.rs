@@ -1,7 +1,7 @@
 //! Reviews: from a delimited text file to batches that a BERT can train on.
 //!
 //! - [`read_reviews`] reads NSMC, or any other file with a text and a label column; every row counts.
-//!   [`read_texts`] reads one without labels.
+//!   [`read_texts`] reads one without labels, and [`read_columns`] what a header names.
 //! - [`split`] and [`subset`] choose reviews by a hash of their ids, so that a choice depends on
 //!   nothing but the ids.
 //! - [`BertTokenizer`] is transformers' BERT tokenizer; [`EncodedReviews`] holds what it made of the
@@ -26,6 +26,8 @@ pub use batch::{Batch, Example, ReviewBatcher};
 pub use encoding::EncodedReviews;
 pub use error::DataError;
 pub use loader::{Order, Position, ReviewLoader};
-pub use review::{Format, Review, check_class_counts, read_reviews, read_texts, stand_in};
+pub use review::{
+    Format, Review, check_class_counts, read_columns, read_reviews, read_texts, stand_in,
+};
 pub use split::{Split, epoch_order, split, subset};
 pub use tokenizer::{BertTokenizer, Encoding};

@@ -1,9 +1,11 @@
 use std::collections::{HashMap, HashSet};
+use std::io::Read;
 use std::path::Path;
 
 use crate::DataError;
 use crate::diagnosis::{
-    BYTE_ORDER_MARK, MisquoteKind, misquote, no_column, not_utf8, shown, strip_bom, utf16,
+    BYTE_ORDER_MARK, MisquoteKind, enclosed, misquote, no_column, not_utf8, repeated_column, shown,
+    strip_bom, utf16,
 };
 use crate::error::BadLines;
 use crate::split::hash;
@@ -43,6 +45,9 @@ const CARRIAGE_RETURN: &str = "expected a carriage return at the end of a line a
 /// A blank line is a row to one reader and nothing to the other.
 const BLANK_LINE: &str = "blank line; remove it";
 
+/// The longest header that [`read_columns`] looks at.
+const HEADER: u64 = 64 * 1024;
+
 /// The rows of a file that have as many fields as the header.
 struct Structure {
     columns: Vec<String>,
@@ -50,6 +55,16 @@ struct Structure {
     lines: Vec<usize>,
     /// The fields of each row.
     rows: Vec<csv::StringRecord>,
+}
+
+impl Structure {
+    /// The line that shows that the file was written with quotes; see [`enclosed`].
+    fn enclosed(&self) -> Option<usize> {
+        let header = self.columns.iter().map(|column| (1, column.as_str()));
+        let rows = self.lines.iter().zip(&self.rows);
+        let fields = rows.flat_map(|(&line, row)| row.iter().map(move |field| (line, field)));
+        enclosed(header.chain(fields))
+    }
 }
 
 /// Where a review's parts stand in a row.
@@ -64,9 +79,11 @@ struct Places {
 ///
 /// A row with another number of fields than the header, a label that is not among
 /// [`Format::labels`], an id that occurs twice or begins with a byte order mark, bytes that are not
-/// UTF-8, a blank line and a missing column are errors that name the line. One error is of all such
-/// lines: it tells the first, how many more there are, and where. If a quote in the wrong place made
-/// the first wrong, it tells the quote.
+/// UTF-8, a blank line and a column that is missing or stands twice are errors that name the line. One
+/// error is of all such lines: it tells the first, how many more there are, and where. If a quote in
+/// the wrong place made the first wrong, it tells the quote.
+///
+/// A file that is read without quoting and was most likely written with it is good, and a warning.
 pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataError> {
     read(path, format, true)
 }
@@ -76,6 +93,25 @@ pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataErr
 pub fn read_texts(path: &Path, format: &Format) -> Result<Vec<(String, String)>, DataError> {
     let texts = read(path, format, false)?.into_iter();
     Ok(texts.map(|review| (review.id, review.document)).collect())
+}
+
+/// The columns that a file's first row names; none if it is no text in UTF-8.
+///
+/// No more is read of the file than a header may be long: it says what a file is that a reader has yet
+/// to be chosen for.
+pub fn read_columns(path: &Path, delimiter: u8, quoting: bool) -> Result<Vec<String>, DataError> {
+    let mut start = Vec::new();
+    fs_err::File::open(path)?.take(HEADER).read_to_end(&mut start)?;
+    let start = strip_bom(&start);
+    if quoting {
+        let mut reader = csv::ReaderBuilder::new();
+        let mut reader = reader.delimiter(delimiter).has_headers(false).from_reader(start);
+        let row = reader.records().next().and_then(Result::ok).unwrap_or_default();
+        return Ok(row.iter().map(str::to_owned).collect());
+    }
+    let line = start.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let line = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line)).unwrap_or_default();
+    Ok(line.split(char::from(delimiter)).map(str::to_owned).collect())
 }
 
 /// Without `labelled` every label is 0.
@@ -97,11 +133,14 @@ fn read(path: &Path, format: &Format, labelled: bool) -> Result<Vec<Review>, Dat
         wrong.check(path)
     };
     let place = |name: &String| {
-        let place = structure.columns.iter().position(|column| column == name);
-        place.ok_or_else(|| {
-            let (line, message) = no_column(name, &structure.columns, format.delimiter, surely());
-            DataError::Line { path: path.into(), line, message }
-        })
+        let columns = &structure.columns;
+        let mut places = (0..columns.len()).filter(|&place| columns[place] == *name);
+        let (line, message) = match (places.next(), places.next()) {
+            (Some(place), None) => return Ok(place),
+            (Some(_), Some(_)) => (1, repeated_column(name, columns)),
+            (None, _) => no_column(name, columns, format.delimiter, surely()),
+        };
+        Err(DataError::Line { path: path.into(), line, message })
     };
     let label_column = labelled.then_some(&format.label_column);
     let places = Places {
@@ -119,6 +158,15 @@ fn read(path: &Path, format: &Format, labelled: bool) -> Result<Vec<Review>, Dat
     if let Some(misquote) = surely() {
         let message = misquote.message();
         return Err(DataError::Line { path: path.into(), line: misquote.line, message });
+    }
+    if !format.quoting
+        && let Some(line) = structure.enclosed()
+    {
+        tracing::warn!(
+            "{}:{line}: a quoted field is taken as it stands, with its quotes doubled: probably \
+             `quoting = true`",
+            path.display()
+        );
     }
     Ok(reviews)
 }
@@ -714,6 +762,113 @@ mod tests {
         assert!(message.contains("no reviews"), "{message}");
         let message = read("\nid\tdocument\tlabel\n", &nsmc()).unwrap_err().to_string();
         assert!(message.ends_with(":1: blank line; remove it"), "{message}");
+    }
+
+    #[test]
+    fn a_column_that_stands_twice_is_refused_where_it_is_needed() {
+        let texts = |text: &str, format: &Format| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("reviews.txt");
+            fs_err::write(&path, text).unwrap();
+            read_texts(&path, format).map_err(|error| error.to_string())
+        };
+        for quoting in [false, true] {
+            let format = Format { quoting, ..nsmc() };
+            for name in ["id", "document", "label"] {
+                let text = format!("id\tdocument\tlabel\t{name}\n1\ta\t1\t1\n");
+                let message = read(&text, &format).unwrap_err().to_string();
+                let expected = format!(
+                    "reviews.txt:1: expected one column `{name}`, found 2 of id, document, label, \
+                     {name}; rename or remove the others"
+                );
+                assert!(message.ends_with(&expected), "{message}");
+                assert_eq!(texts(&text, &format).is_err(), name != "label");
+            }
+            let others = "stars\tid\tdocument\tlabel\tstars\n9\t1\ta\t1\t8\n";
+            assert_eq!(read(others, &format).unwrap(), [review("1", "a", 1)]);
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_written_with_quotes_is_told_from_one_whose_texts_have_some() {
+        let line = |rows: &str| {
+            let (path, mut wrong) = (Path::new("a.tsv"), BadLines::default());
+            let text = format!("id\tdocument\tlabel\n{rows}");
+            let structure = plain_structure(path, text.as_bytes(), b'\t', &mut wrong).unwrap();
+            wrong.check(path).unwrap();
+            structure.enclosed()
+        };
+        for (rows, expected) in [
+            ("1\t좋다\t1\n2\t\"그는 \"\"글쎄\"\" 했다\"\t0\n", Some(3)),
+            // It begins with a quotation, and ends with another.
+            ("1\t\"\"\"좋다\"\" 또는 \"\"싫다\"\"\"\t1\n", Some(2)),
+            ("1\t\"\"\"글쎄\"\" 했다\"\t0\n2\t\"좋다, 정말\"\t1\n", Some(2)),
+            // A text as somebody wrote it.
+            ("1\t\"좋다, 정말\"\t1\n", None),
+            ("1\t\"\"\t1\n2\t나\t1\n", None),
+            // One quote that nobody doubled or enclosed.
+            ("1\t\"그는 \"\"글쎄\"\" 했다\"\t0\n2\t화면 2\" 짜리\t1\n", None),
+            ("1\t\"그는 \"\"글쎄\"\" 했다\"\t0\n2\t\"열리기만 하고\t1\n", None),
+            ("1\t\"그는 \"\"글쎄\"\" 했다\"\t0\n2\t\"인용\" 하나\"\t1\n", None),
+            ("1\t\"그는 \"\"글쎄\"\" 했다\"\t0\n2\t\"\t1\n", None),
+            // NSMC's own: 3 quotes around a text, 4 and 7 where it has others within.
+            (
+                "1\t\"\"\"신의 존재에 관한 불후의 \"\"\"\"걸작\"\"\"\"\"\"\"\t1\n2\t\"\"\"그냥\"\"\"\t0\n",
+                None,
+            ),
+        ] {
+            assert_eq!(line(rows), expected, "{rows}");
+        }
+        // Who encloses every field encloses the header.
+        let format = Format { id_column: None, ..nsmc() };
+        let text = "\"id\"\t\"document\"\t\"label\"\n\"1\"\t\"가\"\t\"1\"\n";
+        let message = read(text, &format).unwrap_err().to_string();
+        let expected = ":1: expected a column `document`, found \"id\", \"document\", \"label\": \
+                        probably `quoting = true`";
+        assert!(message.ends_with(expected), "{message}");
+    }
+
+    #[test]
+    #[ignore = "needs NSMC: set NSMC_MIRROR and run with --ignored"]
+    fn nsmc_is_not_taken_for_a_file_that_was_written_with_quotes() {
+        let mirror = std::env::var_os("NSMC_MIRROR").expect("NSMC_MIRROR names a mirror");
+        for file in ["ratings_train.txt", "ratings_test.txt"] {
+            let path = Path::new(&mirror).join("nsmc").join(file);
+            let bytes = fs_err::read(&path).unwrap();
+            let mut wrong = BadLines::default();
+            let structure = plain_structure(&path, &bytes, b'\t', &mut wrong).unwrap();
+            assert!(structure.rows.iter().any(|row| row[1].starts_with('"')), "{file}");
+            assert_eq!(structure.enclosed(), None, "{file}");
+        }
+    }
+
+    #[test]
+    fn the_columns_of_a_file_are_those_of_its_first_row() {
+        let columns = |start: &[u8], delimiter, quoting| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("texts");
+            fs_err::write(&path, start).unwrap();
+            read_columns(&path, delimiter, quoting).unwrap()
+        };
+        for (start, delimiter, quoting, expected) in [
+            ("id\tdocument\n1\ta\n", b'\t', false, &["id", "document"][..]),
+            ("\u{feff}id;\"a;b\"\r\n1;2\r\n", b';', true, &["id", "a;b"]),
+            ("\u{feff}id;\"a;b\"\r\n1;2\r\n", b';', false, &["id", "\"a", "b\""]),
+            ("\"id\",\"two\nlines\"\n", b',', true, &["id", "two\nlines"]),
+            ("좋다\n", b'\t', true, &["좋다"]),
+        ] {
+            assert_eq!(columns(start.as_bytes(), delimiter, quoting), expected, "{start}");
+        }
+        for quoting in [false, true] {
+            let nothing = columns(b"", b'\t', quoting);
+            assert!(nothing.iter().all(String::is_empty), "{nothing:?}");
+            let cp949 = columns(b"id\t\xb8\xae\xba\xe4\n1\ta\n", b'\t', quoting);
+            assert!(!cp949.contains(&"id".into()), "{cp949:?}");
+        }
+        // What follows is not looked at.
+        let long = [b"id\tdocument\n".as_slice(), &vec![0xff; 100_000]].concat();
+        assert_eq!(columns(&long, b'\t', false), ["id", "document"]);
+        assert_eq!(columns(&long, b'\t', true), ["id", "document"]);
     }
 
     #[test]

@@ -69,7 +69,8 @@ impl ConfusionMatrix {
         }
     }
 
-    /// Unweighted means over the classes: macro-F1 is the mean of F1s.
+    /// Unweighted means over the classes: macro-F1 is the mean of F1s. A class that no counted review has
+    /// is one of them, with 0 in all three.
     pub fn macro_average(&self) -> ClassMetrics {
         let mean = |value: fn(ClassMetrics) -> f64| {
             let sum: f64 = (0..self.num_labels).map(|class| value(self.of_class(class))).sum();

@@ -1,4 +1,4 @@
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use nsmc_experiment::DataConfig;
@@ -60,8 +60,12 @@ impl Predictions {
 
     /// Reads a prediction file.
     pub fn read(path: &Path) -> Result<Self, EvalError> {
-        let file = fs_err::File::open(path)?;
-        let mut reader = csv::ReaderBuilder::new().delimiter(b'\t').from_reader(file);
+        Self::parse(fs_err::File::open(path)?, path)
+    }
+
+    /// Reads the content of the prediction file at `path`.
+    pub(crate) fn parse(content: impl Read, path: &Path) -> Result<Self, EvalError> {
+        let mut reader = csv::ReaderBuilder::new().delimiter(b'\t').from_reader(content);
         let line =
             |line: u64, message: String| EvalError::Line { path: path.into(), line, message };
         let header = reader.headers().map_err(|error| line(1, error.to_string()))?.clone();

@@ -1,7 +1,8 @@
+use std::io::ErrorKind;
 use std::path::Path;
 
 use nsmc_experiment::{
-    ExperimentConfig, MethodConfig, ModelConfig, Rows, RunRecord, RunResults, RunStatus,
+    ExperimentConfig, MethodConfig, ModelConfig, Rows, RunRecord, RunResults, RunStatus, sha256_hex,
 };
 
 use crate::{
@@ -34,18 +35,58 @@ impl EvaluatedRun {
     }
 }
 
-/// A run's predictions, which must be of as many classes as its configuration.
+/// What is to be done where a run's predictions are not those that it wrote.
+const LOST: &str = "put back the file that the run wrote, or delete the run directory: the command that \
+                    made it makes it anew, as `cargo xtask train` does with `--again`";
+
+/// A run's predictions, which must be those that its record is of: of as many classes as its
+/// configuration, of as many reviews as it tested, and byte for byte what it wrote. Metrics of others
+/// would stand in a table under the run's name.
 pub(crate) fn read_predictions(
     folder: &Path,
     record: &RunRecord,
 ) -> Result<Predictions, EvalError> {
     let path = folder.join("predictions.tsv");
-    let predictions = Predictions::read(&path)?;
+    let refuse = |message: String| EvalError::File { path: path.clone(), message };
+    let bytes = match fs_err::read(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(refuse(format!(
+                "no such file, but record.json says that the run is done: {LOST}"
+            )));
+        }
+        bytes => bytes?,
+    };
+    let sha256 = sha256_hex(&bytes);
+    let written = record.results.as_ref().map(|results| results.predictions_sha256.as_str());
+    let changed = written.is_some_and(|written| written != sha256);
+    let predictions = match Predictions::parse(bytes.as_slice(), &path) {
+        Err(EvalError::Line { path, line, message }) if changed => {
+            return Err(EvalError::Line { path, line, message: format!("{message}: {LOST}") });
+        }
+        Err(EvalError::Empty { .. }) if changed => {
+            return Err(refuse(format!("no predictions: {LOST}")));
+        }
+        predictions => predictions?,
+    };
     let (expected, found) = (record.config.data.labels.len(), predictions.num_labels);
     if found != expected {
         let message =
             format!("expected {expected} classes, as in the run's configuration, found {found}");
-        return Err(EvalError::File { path, message });
+        return Err(refuse(message));
+    }
+    let Some(results) = &record.results else { return Ok(predictions) };
+    let (expected, found) = (results.test_reviews, predictions.rows.len());
+    if found != expected {
+        return Err(refuse(format!(
+            "expected {expected} predictions, one per review that the run tested (record.json), found \
+             {found}: {LOST}"
+        )));
+    }
+    if changed {
+        return Err(refuse(format!(
+            "not the predictions that record.json is of: expected sha256 {}, found {sha256}: {LOST}",
+            results.predictions_sha256
+        )));
     }
     Ok(predictions)
 }

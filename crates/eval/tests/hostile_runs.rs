@@ -213,6 +213,61 @@ fn a_prediction_file_has_a_bounded_number_of_classes() {
 }
 
 #[test]
+fn predictions_that_are_not_those_of_the_record_are_in_no_table() {
+    type Change = fn(&str) -> String;
+    let anew = "delete the run directory: the command that made it makes it anew, as `cargo xtask train` \
+                does with `--again`";
+    let changes: [(Change, &str); 5] = [
+        (
+            |text| text.replacen("\t0\t0\t", "\t1\t0\t", 1),
+            "not the predictions that record.json is of",
+        ),
+        (
+            |text| text.trim_end().rsplit_once('\n').unwrap().0.to_owned() + "\n",
+            "expected 2000 predictions, one per review that the run tested (record.json), found 1999",
+        ),
+        (|text| format!("{text}1\t1\t0\t0\t1\n"), "expected 2000 predictions"),
+        (|text| text.lines().next().unwrap().to_owned() + "\n", "predictions.tsv: no predictions"),
+        // Cut within a line: its logits are gone.
+        (|text| text[..text.rfind("\t0\t").unwrap()].to_owned(), "predictions.tsv:2001: "),
+    ];
+    for (change, expected) in changes {
+        let world = World::new();
+        let text = fs_err::read_to_string(world.file("predictions.tsv")).unwrap();
+        let changed = change(&text);
+        assert_ne!(changed, text);
+        fs_err::write(world.file("predictions.tsv"), changed).unwrap();
+        world.run_refused(expected);
+        world.run_refused(anew);
+        let run = world.runs().join(world.config.run_id());
+        EvaluatedRun::read(&run).unwrap_err();
+        collect(&world.plan, &world.runs(), &world.results()).unwrap_err();
+        assert!(!world.results().exists());
+        // Back again, it is the run's.
+        fs_err::write(world.file("predictions.tsv"), text).unwrap();
+        EvaluatedRun::read(&run).unwrap();
+    }
+    let world = World::new();
+    fs_err::remove_file(world.file("predictions.tsv")).unwrap();
+    world.run_refused("predictions.tsv: no such file, but record.json says that the run is done");
+    world.run_refused(anew);
+}
+
+#[test]
+fn what_is_collected_of_a_run_is_of_as_many_reviews_as_it_tested() {
+    let world = World::collected();
+    edit(&world.collected_run(), |run| run["record"]["results"]["test_reviews"] = json!(1999));
+    world.results_refused(
+        "`test_reviews`: expected 2000, as many as its test set has reviews, found 1999",
+    );
+    // The hash is that of the run directory's file, which has logits.
+    let world = World::collected();
+    let hash = json!("0".repeat(64));
+    edit(&world.collected_run(), |run| run["record"]["results"]["predictions_sha256"] = hash);
+    assert_eq!(Study::read_results(&world.results()).unwrap().runs().len(), 1);
+}
+
+#[test]
 fn a_run_under_another_runs_name_is_not_taken_for_it() {
     let world = World::collected();
     edit(&world.collected_run(), |run| run["record"]["run_id"] = json!("another"));

@@ -573,7 +573,8 @@ fn read_training(training: &mut Reader<'_>) -> TrainingConfig {
         warmup_ratio: training.within("warmup_ratio", 0.0..=1.0),
         optimizer: training.choice(
             "optimizer",
-            &[Optimizer::AdamwTorch, Optimizer::AdamwHf].map(|optimizer| (optimizer.name(), optimizer)),
+            &[Optimizer::AdamwTorch, Optimizer::AdamwHf]
+                .map(|optimizer| (optimizer.name(), optimizer)),
         ),
         adam_beta1: training.within("adam_beta1", 0.0..1.0),
         adam_beta2: training.within("adam_beta2", 0.0..1.0),

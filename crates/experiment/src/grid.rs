@@ -157,6 +157,9 @@ pub(crate) fn read_grid(profile: &mut Reader<'_>, methods: &[String]) -> Option<
         (cross(&rows), baselines, seeds, paper_scale)
     });
     let (cells, baselines, seeds, paper_scale) = grid?;
+    if let Some(trials) = &trials {
+        refuse_idle_candidates(profile, trials, &cells, methods);
+    }
     Some(Grid { cells, baselines, seeds, paper_scale, overrides, recipes, trials })
 }
 
@@ -243,6 +246,56 @@ fn read_trials(
     Trials { recipe, seed, set, candidates: candidates.unwrap_or_default() }
 }
 
+/// Refuses candidates that no cell can take: those of a method that none of the trials' recipe uses, as
+/// where its cells have a method file of one's own. No trial would be run for them, and the cells would
+/// keep the rates that they have.
+fn refuse_idle_candidates(
+    profile: &mut Reader<'_>,
+    trials: &Trials,
+    cells: &[Cell],
+    methods: &[String],
+) {
+    // What was read of these decides which method is used.
+    let decide = ["grid.cells", "grid.recipes", "trials.recipe"];
+    if !decide.into_iter().all(|key| profile.is_sound(key)) {
+        return;
+    }
+    let mut used: Vec<&String> = Vec::new();
+    for cell in cells.iter().filter(|cell| cell.recipe == trials.recipe) {
+        if !used.contains(&&cell.method) {
+            used.push(&cell.method);
+        }
+    }
+    // One that has no file is told as such.
+    let is_idle = |method: &&String| !used.contains(method) && methods.contains(method);
+    let idle: Vec<&String> = trials.candidates.keys().filter(is_idle).collect();
+    if idle.is_empty() {
+        return;
+    }
+    let of = match trials.recipe.as_str() {
+        "" => String::new(),
+        recipe => format!(" of the recipe `{recipe}`"),
+    };
+    let names: Vec<&str> = used.iter().map(|method| method.as_str()).collect();
+    let expected = match names.as_slice() {
+        [] => format!("expected a recipe that cells follow, for no cell is{of}"),
+        names => format!("expected a method that a cell{of} uses: {}", names.join(", ")),
+    };
+    // A second look at a table that was read: it has the places of its keys.
+    profile.table("trials", |table| {
+        table.table("candidates", |candidates| {
+            for method in idle {
+                candidates.problem(
+                    method,
+                    format!("{expected}; no cell waits for trials of \"{method}\""),
+                );
+            }
+            candidates.entries();
+        });
+        table.entries();
+    });
+}
+
 /// The recipes that a grid or a cell names; each must be one of the profile's.
 fn read_recipes(table: &mut Reader<'_>, recipes: &BTreeMap<String, Recipe>) -> Option<Vec<String>> {
     if !table.has("recipes") {
@@ -299,4 +352,76 @@ fn read_overrides(table: &mut Reader<'_>, methods: &[String]) -> Overrides {
             .collect()
     });
     overrides.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::Document;
+
+    /// What is wrong with a grid whose methods `lora`, `lora4` and `vanilla` have files.
+    fn mistakes(text: &str) -> String {
+        let document = Document::parse(text, Path::new("toy.toml")).expect("it is TOML");
+        let mut reader = Reader::new(&document.root);
+        let methods = ["lora", "lora4", "vanilla"].map(str::to_owned);
+        let grid = read_grid(&mut reader, &methods);
+        reader.finish(grid).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    const TRIALS: &str = r#"
+[trials]
+seed = 9
+[trials.candidates]
+vanilla = [{ "training.learning_rate" = 2e-5 }]
+lora = [{ "training.learning_rate" = 1e-3 }]
+"#;
+
+    #[test]
+    fn candidates_of_a_method_that_no_cell_of_the_recipe_uses_are_told_by_their_key() {
+        let grid = |cells: &str| format!("[grid]\nseeds = [1]\ncells = [{cells}]\n{TRIALS}");
+        let both = "{ method = \"vanilla\" }, { method = \"lora\" }, { method = \"lora\" }";
+        assert_eq!(mistakes(&grid(both)), "");
+        assert_eq!(
+            mistakes(&grid(&both.replace("lora", "lora4"))),
+            "toy.toml:9: `trials.candidates.lora`: expected a method that a cell uses: vanilla, lora4; \
+             no cell waits for trials of \"lora\""
+        );
+        // A cell of the method in another recipe waits for none.
+        let other = "{ method = \"vanilla\", recipes = [\"tuned\"] }, \
+                     { method = \"lora\", recipes = [\"plain\"] }";
+        let recipes = |trials: &str| {
+            let grid = grid(other).replace("seed = 9", &format!("recipe = \"{trials}\"\nseed = 9"));
+            mistakes(&format!("[recipe.plain]\n[recipe.tuned]\n[recipe.idle]\n{grid}"))
+        };
+        assert_eq!(
+            recipes("tuned"),
+            "toy.toml:13: `trials.candidates.lora`: expected a method that a cell of the recipe `tuned` \
+             uses: vanilla; no cell waits for trials of \"lora\""
+        );
+        let idle = recipes("idle");
+        assert!(idle.starts_with("2 mistakes\n"), "{idle}");
+        let expected = "`trials.candidates.vanilla`: expected a recipe that cells follow, for no cell is \
+                        of the recipe `idle`; no cell waits";
+        assert!(idle.contains(expected), "{idle}");
+    }
+
+    #[test]
+    fn which_method_is_used_is_not_asked_of_what_could_not_be_read() {
+        for (cells, recipe, expected) in [
+            ("{ method = \"lorra\" }", "", "`grid.cells[0].method`: expected one of the methods"),
+            ("{ method = \"vanilla\" }", "recipe = \"tuned\"", "`trials.recipe`: expected one of"),
+        ] {
+            let trials = TRIALS.replace("seed = 9", &format!("seed = 9\n{recipe}"));
+            let found = mistakes(&format!("[grid]\nseeds = [1]\ncells = [{cells}]\n{trials}"));
+            assert!(found.contains(expected) && found.lines().count() == 1, "{found}");
+        }
+        let trials = TRIALS.replace("lora", "lorra");
+        let cells = "{ method = \"vanilla\" }";
+        let found = mistakes(&format!("[grid]\nseeds = [1]\ncells = [{cells}]\n{trials}"));
+        let expected =
+            "`trials.candidates.lorra`: expected one of the methods lora, lora4, vanilla";
+        assert!(found.ends_with(expected) && found.lines().count() == 1, "{found}");
+    }
 }

@@ -759,7 +759,8 @@ lora = [{ "training.learning_rate" = 1e-3 }, { "training.learning_rate" = 2e-3, 
     fn a_recipe_cannot_be_called_as_trials_are() {
         let recipes =
             PROFILE.replace("[grid]", "[recipe.\"tuned\"]\n[grid]\nrecipes = [\"tuned\"]");
-        with_profile(&(recipes.clone() + TRIALS), |path, catalog| {
+        let with_lora = recipes.replace("cells = [", "cells = [\n    { method = \"lora\" },");
+        with_profile(&(with_lora + TRIALS), |path, catalog| {
             let profile = Profile::read(path).unwrap();
             let trials = profile.trials.as_ref().unwrap();
             let trial = &trials.before(&profile.cells[0])[0];
@@ -793,7 +794,10 @@ lora = [{ "training.learning_rate" = 1e-3 }, { "training.learning_rate" = 2e-3, 
             }
         });
         let trials = TRIALS.replace("seed = 9", "seed = -9");
-        let profile = PROFILE.replace("seeds = [1, 2]", "seeds = [0, 1]") + &trials;
+        let profile = PROFILE
+            .replace("seeds = [1, 2]", "seeds = [0, 1]")
+            .replace("cells = [", "cells = [\n    { method = \"lora\" },")
+            + &trials;
         with_profile(&profile, |path, _| {
             let message = Profile::read(path).unwrap_err().to_string();
             assert!(

@@ -356,8 +356,7 @@ fn of_three_classes_a_wrong_answer_tells_no_probability_of_the_true_one() {
                 )
                 .unwrap();
             }
-            let run = folder.path().join(config.run_id());
-            fs_err::write(run.join("predictions.tsv"), predictions).unwrap();
+            fabricated::predicts(folder.path(), &config, &predictions);
         }
     }
     // The first run is of other data, on which there is nothing to compare.
@@ -399,8 +398,7 @@ fn a_method_of_whose_seeds_half_are_right_is_called_neither_right_nor_wrong() {
                 let logit = sign * (2 * label - 1);
                 writeln!(predictions, "{review}\t{label}\t0\t0\t{logit}").unwrap();
             }
-            let run = folder.path().join(config.run_id());
-            fs_err::write(run.join("predictions.tsv"), predictions).unwrap();
+            fabricated::predicts(folder.path(), config, &predictions);
         }
     }
     let study = Study::read_runs(folder.path(), None).unwrap();

@@ -130,6 +130,7 @@ impl Plan {
                 if let Some(trials) = &profile.trials {
                     for (candidate, trial) in trials.before(cell).into_iter().enumerate() {
                         let run = resolve(&trial, trials.seed)?;
+                        preflight::validates(profile, &run.config)?;
                         job.waits_for.push(add(&mut plan, Job::new(trial, run, place)));
                         job.candidates.push(resolve(&cell.taking(trials, candidate), seed)?);
                     }

@@ -75,6 +75,9 @@ pub(crate) fn show(
     for choice in &plan.choices {
         print(choice);
     }
+    for lost in lost(plan) {
+        print(&lost);
+    }
 
     let open: Vec<usize> = (0..plan.jobs.len()).filter(|&job| states[job] != State::Done).collect();
     let count = |state| states.iter().filter(|&&found| found == state).count();
@@ -124,6 +127,21 @@ fn row(job: &Job, state: State, estimate: Option<Estimate>) -> [String; 8] {
         state,
         time,
     ]
+}
+
+/// Runs that are done and stand in no table, for their predictions are gone, and what is to be done.
+/// Those of a trial are in none anyhow.
+fn lost(plan: &Plan) -> Vec<String> {
+    let lost = plan.jobs.iter().filter(|job| !job.cell.trial && job.run.lacks_predictions());
+    let told = lost.map(|job| {
+        format!(
+            "{} is done, but its predictions.tsv is gone, and no table can have it: put it back, or \
+             delete {}, and the same command runs it anew",
+            job.run.config.run_id(),
+            job.run.folder.display()
+        )
+    });
+    told.collect()
 }
 
 /// What is not on this machine, with sizes.

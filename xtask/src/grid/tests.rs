@@ -301,7 +301,7 @@ fn record(config: &ExperimentConfig, accuracies: [f64; 2]) -> RunRecord {
         tested_epoch: 2,
         test_seconds: 0.6,
         peak_memory_mib: None,
-        predictions_sha256: String::new(),
+        predictions_sha256: sha256_hex(predictions().as_bytes()),
     };
     RunRecord {
         run_id: config.run_id(),
@@ -359,6 +359,34 @@ fn a_plan_has_trials_before_the_cells_that_wait_for_them_and_whole_tables_first(
     assert_eq!(plan.jobs[4].state(), State::Waits);
     // Tables have a cell's seeds together, and no trials.
     assert_eq!(rows(&plan), [0, 6, 1, 7, 4, 8, 5, 9]);
+}
+
+#[test]
+fn trials_that_nothing_can_choose_among_are_refused_before_any_is_run() {
+    let world = World::new();
+    let refused = |set: &[&str]| {
+        let set = set.iter().map(|&one| one.to_owned()).collect();
+        let options = Options { set, ..world.options.clone() };
+        let profile = world.workspace.profile("toy").unwrap();
+        let plan = Plan::make(&world.workspace, &profile, &profile.seeds, &options);
+        plan.err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let last = "training.selection=\"last\"";
+    let told = refused(&["data.validation_fraction=0", last]);
+    let expected = "`data.validation_fraction`: expected a share that holds out at least one review, \
+                    found 0, which is none of the 400 rows of";
+    assert!(told.contains(expected), "{told}");
+    let expected = "`[trials]` of the profile `toy` choose by validation accuracy; raise it, or leave \
+                    `[trials]` out of the profile";
+    assert!(told.contains(expected), "{told}");
+    // Less than half a review.
+    let told = refused(&["data.validation_fraction=0.001"]);
+    assert!(told.contains("found 0.001, which is none of the 400 rows of"), "{told}");
+    assert_eq!(refused(&["data.validation_fraction=0.01"]), "");
+    // Nothing is chosen where there are no trials.
+    let toy = fs_err::read_to_string(world.path("configs/toy.toml")).unwrap();
+    world.write("configs/toy.toml", toy.split("[trials]").next().unwrap());
+    assert_eq!(refused(&["data.validation_fraction=0", last]), "");
 }
 
 #[test]

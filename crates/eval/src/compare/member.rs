@@ -64,6 +64,17 @@ impl Member {
                 let expected = "expected the columns id, label and prediction, or a run's own";
                 return Err(line(1, format!("{expected}, found {}", found.join(", "))));
             };
+            // Which of them is meant nobody but the file's author knows.
+            for name in ["id", "label", "prediction"] {
+                let count = header.iter().filter(|found| *found == name).count();
+                if count > 1 {
+                    let expected = format!("expected one column {name}, found {count}");
+                    return Err(line(
+                        1,
+                        format!("{expected}: rename all but the one that is meant"),
+                    ));
+                }
+            }
             let outcome = |record: Result<csv::StringRecord, csv::Error>| {
                 let at = |position: Option<&csv::Position>| position.map_or(0, csv::Position::line);
                 let record =
@@ -124,7 +135,7 @@ mod tests {
         let outcome = |id: &str, label, class| Outcome { id: id.into(), label, class };
         let expected = [outcome("7", 1, 0), outcome("a,b", 0, 0)];
         for text in [
-            "prediction,id,label,score\r\n0,7,1,0.4\r\n0,\"a,b\",0,0.1\r\n",
+            "prediction,id,label,score,score\r\n0,7,1,0.4,1\r\n0,\"a,b\",0,0.1,2\r\n",
             "\u{feff}id\tlabel\tprediction\n7\t1\t0\na,b\t0\t0\n",
             "id\tlabel\tin_training\tlogit_0\tlogit_1\n7\t1\t0\t0.2\t0.1\na,b\t0\t1\t2\t1\n",
             "\n\r\nid\tlabel\tprediction\n\n7\t1\t0\na,b\t0\t0\n",
@@ -136,6 +147,11 @@ mod tests {
                 "id,label\n1,0\n",
                 ":1: expected the columns id, label and prediction, or a run's own",
             ),
+            (
+                "id,label,prediction,prediction\n1,0,0,1\n",
+                ":1: expected one column prediction, found 2: rename all but",
+            ),
+            ("id\tid\tlabel\tprediction\tid\n", ":1: expected one column id, found 3"),
             ("id,label,prediction\n1,0,0\n2,0,yes\n", ":3: expected prediction to be 0, 1, ..., "),
             (
                 "id,label,prediction\n1,-1,0\n",

@@ -195,7 +195,20 @@ impl Collected {
                 }
             };
             let num_labels = record.config.data.labels.len();
-            answers = Some(Answers::read(&self.answers(run_id), test, num_labels)?);
+            let read = Answers::read(&self.answers(run_id), test, num_labels)?;
+            // Its predictions are held against their hash when it is collected; without logits, what
+            // is kept of them has another.
+            if let Some(results) = &record.results
+                && results.test_reviews != read.answers.len()
+            {
+                return Err(refuse(format!(
+                    "`test_reviews`: expected {}, as many as its test set has reviews, found {}; \
+                     `cargo xtask results` collects the run anew from its run directory",
+                    read.answers.len(),
+                    results.test_reviews
+                )));
+            }
+            answers = Some(read);
         }
         Ok(StudyRun::new(record, answers, fusion_attention))
     }
@@ -430,7 +443,7 @@ mod tests {
         let other_reviews = |config: &ExperimentConfig| {
             let path = runs.join(config.run_id()).join("predictions.tsv");
             let text = fs_err::read_to_string(&path).unwrap();
-            fs_err::write(&path, text.replace("\n900", "\n800")).unwrap();
+            fabricated::predicts(&runs, config, &text.replace("\n900", "\n800"));
         };
         other_reviews(&configs[1]);
         assert_eq!(tests().len(), 2);

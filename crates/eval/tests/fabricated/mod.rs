@@ -233,6 +233,18 @@ pub(crate) fn run(runs: &Path, config: &ExperimentConfig, accuracy: f64, epoch_s
     }
 }
 
+/// Puts other predictions into the directory of a run, and into its record that they are its own.
+pub(crate) fn predicts(runs: &Path, config: &ExperimentConfig, predictions: &str) {
+    let folder = runs.join(config.run_id());
+    fs_err::write(folder.join("predictions.tsv"), predictions).unwrap();
+    let path = folder.join("record.json");
+    let mut record = RunRecord::read(&path).unwrap();
+    let results = record.results.as_mut().unwrap();
+    results.test_reviews = predictions.lines().count() - 1;
+    results.predictions_sha256 = sha256_hex(predictions.as_bytes());
+    record.write(&path).unwrap();
+}
+
 /// Writes the directory of a run that failed.
 pub(crate) fn failed(runs: &Path, config: &ExperimentConfig, error: &str) {
     let folder = runs.join(config.run_id());
