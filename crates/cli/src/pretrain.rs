@@ -380,7 +380,7 @@ mod tests {
         let refused = open_run_directory(folder.path(), &here).err().unwrap().to_string();
         let expected = format!(
             "another configuration was begun there (`seed` is {} there and {} here, \
-             `training.learning_rate` is {} there and 0.5 here); give another directory",
+             `training.learning_rate` is {:e} there and 0.5 here); give another directory",
             there.seed, here.seed, there.training.learning_rate
         );
         assert!(refused.contains(&expected), "{refused}");
