@@ -393,6 +393,13 @@ mod tests {
         read_reviews(&path, format)
     }
 
+    fn unlabelled(text: &str, format: &Format) -> Result<Vec<(String, String)>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("texts.csv");
+        fs_err::write(&path, text).unwrap();
+        read_texts(&path, format).map_err(|error| error.to_string())
+    }
+
     fn review(id: &str, document: &str, label: usize) -> Review {
         Review { id: id.into(), document: document.into(), label }
     }
@@ -468,23 +475,17 @@ mod tests {
 
     #[test]
     fn texts_need_no_labels() {
-        let read = |text: &str, format: &Format| {
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("texts.csv");
-            fs_err::write(&path, text).unwrap();
-            read_texts(&path, format).map_err(|error| error.to_string())
-        };
         let row = |id: &str, text: &str| (id.to_owned(), text.to_owned());
         let format = Format { delimiter: b',', quoting: true, ..nsmc() };
         let texts = "document,id,label\n\"좋다, 정말\",7,\n,8,아직\n";
-        assert_eq!(read(texts, &format), Ok(vec![row("7", "좋다, 정말"), row("8", "")]));
-        let message = read(&format!("{texts}나쁘다,7,0\n"), &format).unwrap_err();
+        assert_eq!(unlabelled(texts, &format), Ok(vec![row("7", "좋다, 정말"), row("8", "")]));
+        let message = unlabelled(&format!("{texts}나쁘다,7,0\n"), &format).unwrap_err();
         assert!(message.ends_with(":4: the id \"7\" stands on line 2 already"), "{message}");
 
         let alone = Format { id_column: None, ..nsmc() };
-        let texts = read("document\n좋다\n\"인용\" 하나\n", &alone).unwrap();
+        let texts = unlabelled("document\n좋다\n\"인용\" 하나\n", &alone).unwrap();
         assert_eq!(texts.iter().map(|text| &text.1).collect::<Vec<_>>(), ["좋다", "\"인용\" 하나"]);
-        let message = read("document\n좋다\n\n나쁘다\n", &alone).unwrap_err();
+        let message = unlabelled("document\n좋다\n\n나쁘다\n", &alone).unwrap_err();
         assert!(message.ends_with(":3: blank line; remove it"), "{message}");
     }
 
@@ -766,12 +767,6 @@ mod tests {
 
     #[test]
     fn a_column_that_stands_twice_is_refused_where_it_is_needed() {
-        let texts = |text: &str, format: &Format| {
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("reviews.txt");
-            fs_err::write(&path, text).unwrap();
-            read_texts(&path, format).map_err(|error| error.to_string())
-        };
         for quoting in [false, true] {
             let format = Format { quoting, ..nsmc() };
             for name in ["id", "document", "label"] {
@@ -782,7 +777,7 @@ mod tests {
                      {name}; rename or remove the others"
                 );
                 assert!(message.ends_with(&expected), "{message}");
-                assert_eq!(texts(&text, &format).is_err(), name != "label");
+                assert_eq!(unlabelled(&text, &format).is_err(), name != "label");
             }
             let others = "stars\tid\tdocument\tlabel\tstars\n9\t1\ta\t1\t8\n";
             assert_eq!(read(others, &format).unwrap(), [review("1", "a", 1)]);

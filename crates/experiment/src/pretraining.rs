@@ -293,6 +293,13 @@ mod tests {
         assert!(en.contains("no longer decay"), "{en}");
 
         let nowhere = tempfile::tempdir().unwrap();
+        let named = nowhere.path().join("named.toml");
+        let text = fs_err::read_to_string(&profile).unwrap();
+        fs_err::write(&named, format!("numerics = 2\n{text}")).unwrap();
+        let zeros = "0".repeat(64);
+        let named = PretrainingConfig::read_profile(&named, &root, file, file, &zeros);
+        let message = named.unwrap_err().to_string();
+        assert!(message.contains("named.toml:1: `numerics`: expected none here"), "{message}");
         let message = read(nowhere.path()).unwrap_err().to_string();
         assert!(message.contains("`model.name`: expected a folder with"), "{message}");
     }

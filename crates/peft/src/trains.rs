@@ -136,11 +136,11 @@ impl PeftModel {
     /// A layer with LoRA whose own weight trains, too, by its name in transformers. PEFT makes none: what
     /// it trains whole it leaves out of the targets.
     pub fn lora_on_trained_layer(&self) -> Option<String> {
-        let trained = self.trainable_paths().into_iter().filter_map(|path| {
+        let mut trained = self.trainable_paths().into_iter().filter_map(|path| {
             let name = nsmc_bert::torch_name(path.strip_prefix("base.")?);
             name.ends_with(".weight").then_some(name)
         });
-        trained.into_iter().find_map(|name| self.lora_layer_of(&name))
+        trained.find_map(|name| self.lora_layer_of(&name))
     }
 
     /// For the name in transformers of a parameter of a base layer that LoRA is on, the layer's name
