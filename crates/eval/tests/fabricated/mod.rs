@@ -156,7 +156,8 @@ pub(crate) fn tfidf(config: ExperimentConfig) -> ExperimentConfig {
 /// Writes the directory of a run that reached about `accuracy`, in `runs`; an accuracy of 0.5 is of a
 /// run that answers always the same.
 pub(crate) fn run(runs: &Path, config: &ExperimentConfig, accuracy: f64, epoch_seconds: f64) {
-    let folder = runs.join(config.run_id());
+    let id = config.run_id();
+    let folder = runs.join(&id);
     fs_err::create_dir_all(&folder).unwrap();
     let mut predictions = String::from("id\tlabel\tin_training\tlogit_0\tlogit_1\n");
     let (mut any, mut right_ones) = (0.0_f64, 0);
@@ -164,7 +165,7 @@ pub(crate) fn run(runs: &Path, config: &ExperimentConfig, accuracy: f64, epoch_s
         let label = review % 2;
         // How hard a review is, the same for all runs, and a part of luck of the run's own.
         let hard = share(&format!("hard {review}"));
-        let luck = share(&format!("{} {review}", config.run_id())) - 0.5;
+        let luck = share(&format!("{id} {review}")) - 0.5;
         let margin = accuracy - (hard + 0.06 * luck);
         let class = if (accuracy - 0.5).abs() < 1e-9 {
             1
