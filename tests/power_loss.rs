@@ -161,22 +161,34 @@ fn each_file_of_a_run_may_be_damaged(
     damages.len()
 }
 
+/// What is said where the first of two stages is lost.
+const STAGE_ANEW: &str =
+    "the stage before is trained anew, and so is the one that was trained on its model";
+
 /// Of a run that was stopped in its last or only stage.
 fn told_while_training(file: &str, kind: Damage, newest: usize) -> Told {
     let state = matches!(file, "stretches.json" | "adapter/fitted.toml") && kind != Damage::Gone;
-    let named =
-        if state || file == "config.toml" || file.starts_with(&format!("resume/step-{newest}/")) {
-            Some(file.to_owned())
-        } else {
-            // A model is damaged whichever of its files is.
-            ["checkpoint/best", "adapter/checkpoint"]
-                .into_iter()
-                .find(|folder| file.starts_with(&format!("{folder}/")))
-                .map(str::to_owned)
-        };
-    // Every checkpoint goes on to be measured against the best model.
-    let anew = file.starts_with("checkpoint/best/");
-    Told { named, also: Some(if anew { "the training begins anew" } else { "resumed: " }) }
+    let named = if state
+        || file == "config.toml"
+        || file.starts_with(&format!("resume/step-{newest}/"))
+    {
+        Some(file.to_owned())
+    } else {
+        // A model is damaged whichever of its files is.
+        ["checkpoint/best", "adapter/checkpoint", "adapter/fitted.toml"]
+            .into_iter()
+            .find(|lost| file.starts_with(lost))
+            .map(|lost| if lost == "adapter/fitted.toml" { STAGE_ANEW } else { lost }.to_owned())
+    };
+    let also = if file.starts_with("adapter/checkpoint/") || file == "adapter/fitted.toml" {
+        STAGE_ANEW
+    } else if file.starts_with("checkpoint/best/") {
+        // Every checkpoint goes on to be measured against the best model.
+        "the training begins anew"
+    } else {
+        "resumed: "
+    };
+    Told { named, also: Some(also) }
 }
 
 fn vanilla(all: bool) -> usize {

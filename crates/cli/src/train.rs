@@ -217,7 +217,7 @@ fn train_and_test(
             _ => (model, None),
         };
         let counts = model.parameter_counts();
-        let fitted = trainer.fit(model, &config.training, &args.out)?;
+        let fitted = trainer.fit(model, &config.training, &args.out, None)?;
         anyhow::Ok((counts, adapter_stage, fitted))
     })?;
 
@@ -291,7 +291,7 @@ impl Trainer<'_> {
         let training =
             TrainingConfig { num_train_epochs, learning_rate, ..self.config.training.clone() };
         self.dashboard.stage(1, &format!("the adapter `{}`", method.adapter.name));
-        let fitted = self.fit(model, &training, &folder)?;
+        let fitted = self.fit(model, &training, &folder, Some(run))?;
         self.dashboard.stage(2, &method.setup);
         self.check_weights()?;
         let checkpoint = checkpoint(&folder, training.selection);
@@ -323,8 +323,15 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    /// Trains a model; its checkpoints are in `folder`.
-    fn fit(&self, model: PeftModel, training: &TrainingConfig, folder: &Path) -> Result<Fitted> {
+    /// Trains a model; its checkpoints are in `folder`, and those of the stage after it in
+    /// `next_stage`.
+    fn fit(
+        &self,
+        model: PeftModel,
+        training: &TrainingConfig,
+        folder: &Path,
+        next_stage: Option<&Path>,
+    ) -> Result<Fitted> {
         let Self { config, corpus, .. } = self;
         let counts = model.parameter_counts();
         tracing::info!(trainable = counts.trainable, total = counts.total, "model ready");
@@ -347,6 +354,7 @@ impl Trainer<'_> {
             further_devices: self.further_devices.to_vec(),
             folder: folder.into(),
             identity: config.identity(),
+            next_stage: next_stage.map(Into::into),
             dashboard: self.dashboard,
             interrupter: self.interrupter.clone(),
         };

@@ -90,13 +90,7 @@ impl Checkpoints {
         let text = toml::to_string(&manifest).expect("a state is representable in TOML");
         fs_err::write(incoming.join(STATE), seal(&text))?;
         if step == self.schedule.decay_start {
-            let stable = self.folder.join("incoming-stable");
-            remove(&stable)?;
-            make(&stable)?;
-            for file in [WEIGHTS, OPTIMIZER, STATE] {
-                fs_err::copy(incoming.join(file), stable.join(file))?;
-            }
-            rename_folder_durably(&stable, &self.folder.join(STABLE))?;
+            self.keep_stable(&incoming)?;
         }
         rename_folder_durably(&incoming, &self.folder.join(format!("step-{step}")))?;
         let (older, ahead): (Vec<_>, Vec<_>) =
@@ -105,6 +99,17 @@ impl Checkpoints {
             fs_err::remove_dir_all(folder)?;
         }
         Ok(())
+    }
+
+    /// Keeps a whole checkpoint of the start of the decay by itself.
+    fn keep_stable(&self, incoming: &Path) -> std::io::Result<()> {
+        let stable = self.folder.join("incoming-stable");
+        remove(&stable)?;
+        make(&stable)?;
+        for file in [WEIGHTS, OPTIMIZER, STATE] {
+            fs_err::copy(incoming.join(file), stable.join(file))?;
+        }
+        rename_folder_durably(&stable, &self.folder.join(STABLE))
     }
 
     /// The newest checkpoint to go on from, as [`Self::find`] has it; `optimizer` makes one as it was
@@ -186,6 +191,10 @@ impl Checkpoints {
         let incoming = self.folder.join(INCOMING);
         match whole::<S>(&incoming)? {
             Ok(manifest) if manifest.identity == self.identity => {
+                // The step does not come again.
+                if manifest.step == manifest.schedule.decay_start {
+                    self.keep_stable(&incoming)?;
+                }
                 let named = self.folder.join(format!("step-{}", manifest.step));
                 Ok(rename_folder_durably(&incoming, &named)?)
             }
@@ -458,8 +467,19 @@ mod tests {
         refused([40, 29]);
         assert_eq!(load(&long), Some(40));
         assert_eq!(load(&of([50, 40])), Some(30), "a longer one goes on from before the decay");
+        // A kill before the one at the start of the decay was kept by itself: its step does not come
+        // again.
+        let path = |name: &str| folder.path().join("resume").join(name);
+        fs_err::remove_dir_all(path("stable")).unwrap();
+        fs_err::remove_dir_all(path("step-40")).unwrap();
+        fs_err::rename(path("step-30"), path("incoming")).unwrap();
+        assert_eq!(load(&long), Some(30));
+        save(&long, 35);
+        save(&long, 40);
+        assert!(!path("step-30").exists());
+        assert_eq!(load(&of([50, 40])), Some(30));
         // What is not whole keeps nobody from beginning anew.
-        for name in ["step-30", "step-40", "stable"] {
+        for name in ["step-35", "step-40", "stable"] {
             fs_err::write(folder.path().join("resume").join(name).join(STATE), "").unwrap();
         }
         assert_eq!(load(&of([20, 10])), None);

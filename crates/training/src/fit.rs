@@ -7,7 +7,9 @@ use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::{AccuracyMetric, LearningRateMetric, LossMetric};
 use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use nsmc_data::ReviewLoader;
-use nsmc_experiment::{EpochRecord, Selection, TrainingConfig, read_sealed, seal, write_durably};
+use nsmc_experiment::{
+    EpochRecord, Selection, TrainingConfig, read_sealed, seal, sync_entries, write_durably,
+};
 use nsmc_peft::PeftModel;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +38,10 @@ pub struct Fit {
     pub folder: PathBuf,
     /// Says which training it is: no other goes on from its checkpoints.
     pub identity: String,
+    /// The run directory of the training that goes on from this one's model. What it has was made on
+    /// that model, which off the CPU does not come out the same twice: it goes where this training is
+    /// not found done.
+    pub next_stage: Option<PathBuf>,
     /// What a person sees.
     pub dashboard: Dashboard,
     /// Stops the training between two steps or batches of the validation split, with a checkpoint to
@@ -95,6 +101,24 @@ impl Finished {
     }
 }
 
+/// Removes what a training has on a model that will be another, and is done before that is trained.
+fn forget(folder: &Path) -> std::io::Result<()> {
+    let fitted = folder.join(FITTED);
+    let models = ["resume", "checkpoint"].map(|name| folder.join(name));
+    if !fitted.is_file() && models.iter().all(|folder| !folder.exists()) {
+        return Ok(());
+    }
+    tracing::warn!(
+        folder = %folder.display(),
+        "the stage before is trained anew, and so is the one that was trained on its model"
+    );
+    if fitted.is_file() {
+        fs_err::remove_file(&fitted)?;
+    }
+    models.iter().try_for_each(|folder| remove(folder))?;
+    sync_entries(folder)
+}
+
 /// Trains `model` and leaves its checkpoints in the run directory: `checkpoint/last` after each
 /// epoch and, with a validation split, `checkpoint/best`. `save` writes one into a folder.
 ///
@@ -119,6 +143,9 @@ pub fn fit(
             write_durably(&path, lines)?;
         }
         return Ok(Fitted { epochs, best_epoch });
+    }
+    if let Some(next) = &fit.next_stage {
+        forget(next)?;
     }
     let config = &fit.config;
     let steps = fit.train.num_batches() * config.num_train_epochs;
@@ -187,4 +214,34 @@ pub fn fit(
         return Err(TrainingError::Interrupted { reason });
     }
     Ok(Fitted { epochs: std::mem::take(&mut outcome.epochs), best_epoch: outcome.best_epoch })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_made_on_another_model_is_forgotten_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        forget(&path("not there")).unwrap();
+        for name in ["resume/step-1", "checkpoint/best", "adapter"] {
+            fs_err::create_dir_all(path(name)).unwrap();
+        }
+        for name in ["resume/step-1/state.toml", "checkpoint/best/peft.json", "adapter/fitted.toml"]
+        {
+            fs_err::write(path(name), "").unwrap();
+        }
+        for name in [FITTED, METRICS, "config.toml"] {
+            fs_err::write(path(name), "").unwrap();
+        }
+        for _ in 0..2 {
+            forget(folder.path()).unwrap();
+            let entries = fs_err::read_dir(folder.path()).unwrap();
+            let mut left: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            left.sort();
+            assert_eq!(left, ["adapter", "config.toml", METRICS]);
+            assert!(path("adapter/fitted.toml").is_file());
+        }
+    }
 }

@@ -173,6 +173,7 @@ fn train_with(
             further_devices: vec![device.clone(); devices - 1],
             folder: folder.path().into(),
             identity: "test".into(),
+            next_stage: None,
             dashboard: Dashboard::Silent,
             interrupter,
         },
