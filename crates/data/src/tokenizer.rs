@@ -305,7 +305,7 @@ impl BertTokenizer {
         let class = declared.check_class(folder, &config, whole.is_file())?;
         declared.check_options(&config)?;
         let (mut tokenizer, file) = if whole.is_file() {
-            (Self::from_json(&whole)?, &whole)
+            (Self::read_json(&whole, &declared.named)?, &whole)
         } else if vocab.is_file() {
             (Self::from_vocab(&vocab, &config)?, &vocab)
         } else {
@@ -332,7 +332,7 @@ impl BertTokenizer {
             let named: NamedTokens = read_json_if_there(&map)?;
             tokenizer.check_added(&map, named.all())?;
         }
-        // Those of [CLS] and [SEP] are the post-processor's.
+        // Those of [CLS] and [SEP] were held against the post-processor.
         let settings = &mut tokenizer.settings;
         for (own, named) in [
             (&mut settings.unk_token, declared.named.unk_token),
@@ -440,8 +440,14 @@ impl BertTokenizer {
         Ok(())
     }
 
-    /// A tokenizer from `tokenizer.json`, whatever lengths it cuts and pads to.
+    /// A tokenizer from `tokenizer.json`, whatever lengths it cuts and pads to, whose post-processor
+    /// adds `[CLS]` and `[SEP]`.
     pub fn from_json(path: &Path) -> Result<Self, DataError> {
+        Self::read_json(path, &NamedTokens::default())
+    }
+
+    /// The same where these two may be named otherwise.
+    fn read_json(path: &Path, named: &NamedTokens) -> Result<Self, DataError> {
         let bytes = fs_err::read(path)?;
         // First, for the library panics where a decoder's text is no JSON.
         let json: serde_json::Value = serde_json::from_slice(&bytes)
@@ -461,11 +467,14 @@ impl BertTokenizer {
             reason,
         })?;
         let normalizer = &json["normalizer"];
+        let cased = Settings::cased();
         let settings = Settings {
+            cls_token: named.cls_token.clone().unwrap_or(cased.cls_token),
+            sep_token: named.sep_token.clone().unwrap_or(cased.sep_token),
             do_lower_case: normalizer["lowercase"].as_bool().unwrap_or(false),
             strip_accents: normalizer["strip_accents"].as_bool(),
             tokenize_chinese_chars: normalizer["handle_chinese_chars"].as_bool().unwrap_or(true),
-            ..Settings::cased()
+            ..cased
         };
         Self::new(tokenizer, settings, path)
     }
@@ -774,6 +783,37 @@ mod tests {
         assert_eq!(parts.encode(&texts, 16).unwrap(), expected);
         let mask = parts.token_to_id("[MASK]").unwrap();
         assert!(expected[0].input_ids.contains(&mask));
+    }
+
+    #[test]
+    fn special_tokens_of_other_names_are_saved_and_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let vocab = ["<pad>", "<unk>", "<s>", "</s>", "<mask>", "정말", "영화", "##가"];
+        fs_err::write(path("vocab.txt"), vocab.join("\n") + "\n").unwrap();
+        let config = serde_json::json!({
+            "do_lower_case": false,
+            "tokenizer_class": "BertTokenizer",
+            "pad_token": "<pad>",
+            "unk_token": "<unk>",
+            "cls_token": "<s>",
+            "sep_token": "</s>",
+            "mask_token": "<mask>",
+        });
+        fs_err::write(path("tokenizer_config.json"), config.to_string()).unwrap();
+        let tokenizer = BertTokenizer::from_pretrained(folder.path()).unwrap();
+        let ids = |tokenizer: &BertTokenizer| {
+            tokenizer.encode(&["정말 <mask> 영화가 없다"], 16).unwrap().remove(0).input_ids
+        };
+        assert_eq!(ids(&tokenizer), [2, 5, 4, 6, 7, 1, 3]);
+        tokenizer.save(&path("saved"), 16).unwrap();
+        let saved = BertTokenizer::from_pretrained(&path("saved")).unwrap();
+        assert_eq!(ids(&saved), ids(&tokenizer));
+        assert_eq!(saved.settings, tokenizer.settings);
+        // Nothing but the config says what the post-processor's are called.
+        let error =
+            BertTokenizer::from_json(&path("saved/tokenizer.json")).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("expected the ids of [CLS] [SEP]"), "{error}");
     }
 
     #[test]
