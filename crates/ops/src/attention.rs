@@ -29,7 +29,7 @@ use crate::{OutputRows, Sequences};
 ///
 /// # Panics
 ///
-/// Unless the three have one width, of whole heads.
+/// Unless the three have one width, of whole heads, and as many rows as the sequences say.
 pub fn attention(
     query: Tensor<2>,
     key: Tensor<2>,
@@ -48,6 +48,12 @@ pub fn attention(
     let widths =
         [query.dims()[1], value.dims()[1], hidden_size / num_attention_heads * num_attention_heads];
     assert_eq!(widths, [hidden_size; 3], "one width, of whole heads");
+    let queries = match rows {
+        OutputRows::All => sequences.rows(),
+        OutputRows::First => sequences.batch_size(),
+    };
+    let counts = [query.dims()[0], key.dims()[0], value.dims()[0]];
+    assert_eq!(counts, [queries, sequences.rows(), sequences.rows()], "the sequences' own rows");
     let sizes = AttentionSizes {
         sequences: spans(sequences, rows),
         heads: num_attention_heads,
@@ -397,6 +403,14 @@ mod tests {
                 composed(query, key, value, sequences, rows, HEADS, 0.0)
             },
         );
+    }
+
+    #[test]
+    #[should_panic(expected = "the sequences' own rows")]
+    fn rows_of_no_sequence_are_refused() {
+        let rows = Tensor::<2>::ones([10, HIDDEN_SIZE], &Device::flex());
+        let sequences = Sequences::unpadded(vec![5, 2], &Device::flex());
+        attention(rows.clone(), rows.clone(), rows, &sequences, OutputRows::All, HEADS, &none());
     }
 
     #[test]

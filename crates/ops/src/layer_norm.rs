@@ -81,6 +81,7 @@ fn add_layer_norm(
     beta: Tensor<1>,
     epsilon: f64,
 ) -> Tensor<2> {
+    assert_eq!(residual.dims(), x.dims(), "a residual of the input's shape");
     if !has_kernel(&x) {
         return composed(x + residual, gamma, beta, epsilon);
     }
@@ -270,6 +271,15 @@ mod tests {
     use crate::extension::tests::{check_gradients, random};
 
     const EPSILON: f64 = 1e-3;
+
+    #[test]
+    #[should_panic(expected = "a residual of the input's shape")]
+    fn a_residual_of_another_shape_is_refused() {
+        let device = burn::tensor::Device::flex();
+        let [x, residual] = [[2, 3], [3, 2]].map(|shape| Tensor::<2>::ones(shape, &device));
+        let gamma = Tensor::<1>::ones([3], &device);
+        add_layer_norm(x, residual, gamma.clone(), gamma, EPSILON);
+    }
 
     #[test]
     fn the_kernel_is_the_composition() {

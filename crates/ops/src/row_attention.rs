@@ -28,7 +28,7 @@ use crate::storage::{Elements, has_kernel, new, rows_and_width};
 ///
 /// # Panics
 ///
-/// If there is no candidate, or one is not of the query's shape.
+/// If there is no candidate, one is not of the query's shape, or there is not one offset a row.
 pub fn row_attention(
     query: Tensor<2>,
     offset: Option<Tensor<2>>,
@@ -38,6 +38,8 @@ pub fn row_attention(
     assert!(!candidates.is_empty(), "at least one candidate");
     let shape = query.dims();
     assert!(candidates.iter().all(|u| u.dims() == shape), "candidates of the query's shape");
+    let offset_shape = offset.as_ref().map(Tensor::dims);
+    assert!(offset_shape.is_none_or(|found| found == [shape[0], 1]), "an offset a row");
     let dropout = probability(dropout, &query);
     if !has_kernel(&query) {
         return composed(&query, offset.as_ref(), &candidates, dropout);
@@ -294,6 +296,15 @@ mod tests {
             Tensor::<2>::ones(shape, &Device::flex()).cast(burn::tensor::DType::F64)
         });
         row_attention(query, None, vec![candidate], &burn::nn::DropoutConfig::new(0.0).init());
+    }
+
+    #[test]
+    #[should_panic(expected = "an offset a row")]
+    fn an_offset_of_another_shape_is_refused() {
+        let query = Tensor::<2>::ones([2, 3], &Device::flex());
+        let candidates = vec![query.clone()];
+        let none = burn::nn::DropoutConfig::new(0.0).init();
+        row_attention(query.clone(), Some(query), candidates, &none);
     }
 
     #[test]
