@@ -213,6 +213,17 @@ impl Collected {
         Ok(StudyRun::new(record, answers, fusion_attention))
     }
 
+    /// A run that was collected when it had come to its end.
+    fn success(&self, run_id: &str, identity: &str) -> Result<Option<CollectedRun>, EvalError> {
+        let path = self.record(run_id);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let run: CollectedRun = read_json(&path)?;
+        let is_it = run.record.identity == identity && run.record.status == RunStatus::Success;
+        Ok(is_it.then_some(run))
+    }
+
     /// Writes a run; gives the name of its test set.
     fn write(&self, run: &StudyRun) -> Result<Option<String>, EvalError> {
         let mut test_set = None;
@@ -234,8 +245,8 @@ impl Collected {
 }
 
 /// Collects the runs of `plan` from the run directories in `runs` into `folder`. Runs that were
-/// collected before and are no longer in `runs` stay; those that are not of the plan are removed, and
-/// the test sets of none.
+/// collected before and are no longer in `runs`, or failed there since, stay; those that are not of the
+/// plan are removed, and the test sets of none.
 ///
 /// Where no run of the plan is found but those of baselines, or one cannot be read, what was collected
 /// before stays as it is.
@@ -255,7 +266,18 @@ pub fn collect(plan: &Plan, runs: &Path, folder: &Path) -> Result<Collection, Ev
             let run = StudyRun::read(&runs.join(id), &mut tests)?;
             if (&run.record.run_id, &run.record.identity) == (id, &planned.identity) {
                 if let RunStatus::Failed { error } = &run.record.status {
-                    collection.failed.push(format!("{id}: {error}"));
+                    let kept = collected.success(id, &planned.identity)?;
+                    let stays = if kept.is_some() {
+                        "; it came to its end before, and that stays"
+                    } else {
+                        ""
+                    };
+                    collection.failed.push(format!("{id}: {error}{stays}"));
+                    if let Some(kept) = kept {
+                        test_sets.extend(kept.test_set);
+                        collection.runs.push(id.clone());
+                        continue;
+                    }
                 }
                 read.push(run);
                 collection.runs.push(id.clone());
@@ -451,6 +473,36 @@ mod tests {
         other_reviews(&configs[0]);
         let last = tests();
         assert!(last.len() == 1 && last != first, "{last:?}");
+    }
+
+    #[test]
+    fn a_run_that_came_to_its_end_stays_when_it_is_begun_anew_and_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let (runs, results) = (folder.path().join("runs"), folder.path().join("results"));
+        let configs = [0, 1].map(|seed| fabricated::config("paper", 500, seed));
+        fabricated::run(&runs, &configs[0], 0.8, 1.0);
+        fabricated::failed(&runs, &configs[1], "out of memory");
+        let planned = configs.iter().map(PlannedRun::of).collect();
+        let plan = Plan { profile: "test".into(), paper_scale: None, runs: planned };
+        collect(&plan, &runs, &results).unwrap();
+        let before = files(&results);
+        fs_err::remove_dir_all(runs.join(configs[0].run_id())).unwrap();
+        fabricated::failed(&runs, &configs[0], "interrupted: a signal asked for it");
+        let collection = collect(&plan, &runs, &results).unwrap();
+        assert_eq!(files(&results), before);
+        let [stays, failed] = collection.failed.as_slice() else {
+            panic!("{:?}", collection.failed)
+        };
+        assert!(
+            stays.ends_with("asked for it; it came to its end before, and that stays"),
+            "{stays}"
+        );
+        assert!(failed.ends_with("out of memory"), "{failed}");
+        // One that failed before gives way.
+        fabricated::run(&runs, &configs[1], 0.8, 1.0);
+        collect(&plan, &runs, &results).unwrap();
+        assert_ne!(files(&results), before);
+        assert!(Study::read_results(&results).unwrap().runs().len() == 2);
     }
 
     #[test]

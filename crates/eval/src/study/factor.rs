@@ -25,6 +25,10 @@ pub fn factors(first: &ExperimentConfig, second: &ExperimentConfig) -> Vec<Facto
         let place = key.ends_with(".path") || key.ends_with(".from");
         !place && !LEFT_OUT.contains(&key.as_str())
     });
+    // Which change of the program touches a run last follows from its other keys.
+    if factors.len() > 1 {
+        factors.retain(|factor| factor.key != "numerics");
+    }
     factors
 }
 
@@ -122,6 +126,11 @@ mod tests {
             factor("training.weight_decay", "0", "0.01"),
         ];
         assert_eq!(factors(&paper, &other), expected);
+        // The decay is what the program has another number for.
+        other.numerics = 2;
+        assert_eq!(factors(&paper, &other), expected);
+        let of_now = ExperimentConfig { numerics: 2, ..paper.clone() };
+        assert_eq!(factors(&paper, &of_now).len(), 1);
         assert_ne!(cell_identity(&paper), cell_identity(&other));
         let vanilla = config("paper", 1000, 0);
         assert!(factors(&vanilla, &paper).contains(&factor("method.rank", "–", "64")));
