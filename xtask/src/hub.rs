@@ -83,8 +83,22 @@ pub(crate) fn commit(lock: &ModelLock, name: &str, entry: &ModelEntry) -> Option
     if is_commit(&entry.revision) {
         return Some(entry.revision.clone());
     }
+    if let Some(locked) = locked(lock, name, entry) {
+        return Some(locked.commit.clone());
+    }
     let folder = find(lock, name, entry)?;
     folder.file_name().map(|commit| commit.to_string_lossy().into_owned())
+}
+
+/// What a branch is in a folder of the cache, whoever fetched it.
+fn as_it_lies(entry: &ModelEntry, folder: &Path) -> Result<LockedModel> {
+    let sha256 = |file: &String| Ok((file.clone(), sha256_file(&folder.join(file))?));
+    Ok(LockedModel {
+        repo: entry.repos[0].clone(),
+        revision: entry.revision.clone(),
+        commit: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        sha256: entry.files.iter().map(sha256).collect::<Result<_>>()?,
+    })
 }
 
 fn locked<'a>(lock: &'a ModelLock, name: &str, entry: &ModelEntry) -> Option<&'a LockedModel> {
@@ -101,6 +115,9 @@ pub(crate) fn fetch(workspace: &Workspace, name: &str, entry: &ModelEntry) -> Re
     let path = workspace.model_lock();
     let lock = ModelLock::read(&path)?;
     if let Some(folder) = find(&lock, name, entry) {
+        if !is_commit(&entry.revision) && locked(&lock, name, entry).is_none() {
+            ModelLock::add(&path, name, as_it_lies(entry, &folder)?)?;
+        }
         return Ok(folder);
     }
     if is_offline() {

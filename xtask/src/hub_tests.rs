@@ -127,6 +127,13 @@ fn a_branch_is_pinned_to_its_commit_and_the_hashes_of_its_files() {
     let cached = lines.iter().filter(|line| line.contains("/api/resolve-cache/")).count();
     assert_eq!((branch, cached, lines.len()), (2, 2, 6), "{lines:?}");
 
+    // As another tool would have left it; and nothing of it need be here for it to be known.
+    assert_eq!(as_it_lies(&entry("main"), &folder).unwrap(), locked);
+    let mut lock = ModelLock::default();
+    assert_eq!(commit(&lock, "no model of any cache", &entry("main")), None);
+    lock.models.insert("no model of any cache".into(), locked.clone());
+    assert_eq!(commit(&lock, "no model of any cache", &entry("main")).unwrap(), COMMIT);
+
     // Later the same must come, wherever from.
     let again = tempfile::tempdir().unwrap();
     client(&server, again.path()).fetch(&entry("main"), Some(&locked)).unwrap();

@@ -28,7 +28,10 @@ pub(crate) fn with_data(
     profile: &Profile,
     options: &Options,
 ) -> Result<Options> {
-    let chosen = options.set.iter().any(|assignment| assignment.starts_with("data."));
+    // A key of the section, or all of it as a table.
+    let section =
+        |assignment: &String| assignment.split(['.', '=']).next().map(|key| key.trim() == "data");
+    let chosen = options.set.iter().any(|assignment| section(assignment) == Some(true));
     if profile.name != PROFILE || chosen {
         return Ok(options.clone());
     }

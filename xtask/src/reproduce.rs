@@ -119,7 +119,14 @@ fn here(
     );
     let mut timed = Timed::default();
     let shared = shared(plan, threads, options);
-    if !shared.is_empty() {
+    if !shared.is_empty() && kept.has_company()? {
+        say(&format!(
+            "another grid is at work in {}: the times of {} runs stay those beside others, until the \
+             same command finds itself alone",
+            options.runs.display(),
+            shared.len()
+        ));
+    } else if !shared.is_empty() {
         say(&format!("timing {} runs again, one at a time", shared.len()));
         // On one GPU: whatever else runs on the machine, is beside it.
         let nsmc = kept.nsmc.on(gpus.get(..1).unwrap_or_default());

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use nsmc_eval::study::{Plan, PlannedRun, Study, collect};
-use nsmc_experiment::RunRecord;
+use nsmc_experiment::{RunRecord, write_durably};
 
 use crate::args::{DeviceChoice, Options, RUNS, Results, Source};
 use crate::workspace::Workspace;
@@ -132,7 +132,7 @@ pub(crate) fn write(
     folder: &Path,
 ) -> Result<()> {
     for (name, render) in tables::FILES {
-        fs_err::write(folder.join(name), render(study))?;
+        write_durably(&folder.join(name), render(study))?;
     }
     let (page, plots) = (folder.join(report::FILE), folder.join(report::PLOTS));
     report::write(workspace, study, runs, &page, Some(&plots))
@@ -308,6 +308,11 @@ mod tests {
         let profile = workspace.profile("mini").unwrap();
         let options = crate::offline::with_data(workspace, &profile, &world.options).unwrap();
         assert_eq!(options.set.len(), 6, "{:?}", options.set);
+        for own in ["data.dataset=toy", "data = { dataset = \"toy\" }"] {
+            let own = Options { set: vec![own.into()], ..world.options.clone() };
+            let taken = crate::offline::with_data(workspace, &profile, &own).unwrap();
+            assert_eq!(taken.set, own.set);
+        }
         let made = grid::Plan::make(workspace, &profile, &[0, 1], &options).unwrap();
         let config = &made.jobs[0].run.config;
         assert_eq!(config.data.dataset, "sample");

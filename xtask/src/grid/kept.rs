@@ -11,7 +11,7 @@ use crate::say;
 pub(crate) struct Kept {
     /// The program.
     pub(crate) nsmc: Nsmc,
-    _place: Place,
+    place: Place,
 }
 
 /// A folder for the program of one grid, which goes with its value.
@@ -34,7 +34,21 @@ impl Kept {
         let place = Place::new(runs)?;
         let name = nsmc.path().file_name().context("a program has a name")?;
         let nsmc = nsmc.kept(&place.folder.join(name))?;
-        Ok(Self { nsmc, _place: place })
+        Ok(Self { nsmc, place })
+    }
+
+    /// Whether another grid is at work among the same runs.
+    pub(crate) fn has_company(&self) -> Result<bool> {
+        for entry in fs_err::read_dir(self.place.runs.join(FOLDER))? {
+            let folder = entry?.path();
+            // One that is being removed has no lock any more.
+            if folder != self.place.folder
+                && matches!(FileLock::try_acquire(&lock_of(&folder)), Ok(None))
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -111,8 +125,10 @@ mod tests {
         let second = Kept::of(&Nsmc::built(built, false), &runs).unwrap();
         assert_eq!(kept(first.nsmc.path()), "first", "a second grid leaves the first its program");
         assert_eq!(kept(second.nsmc.path()), "second");
+        assert!(first.has_company().unwrap() && second.has_company().unwrap());
         drop(first);
         assert_eq!(kept(second.nsmc.path()), "second");
+        assert!(!second.has_company().unwrap());
         drop(second);
         assert!(!runs.join(FOLDER).exists());
     }
@@ -132,6 +148,7 @@ mod tests {
         let kept = Kept::of(&Nsmc::at(built), &runs).unwrap();
         assert!(!killed.exists());
         assert!(alive.join("nsmc").is_file());
+        assert!(kept.has_company().unwrap());
         drop(kept);
         assert!(alive.join("nsmc").is_file());
         drop(lock);

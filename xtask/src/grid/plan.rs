@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nsmc_experiment::{Cell, Profile, RunRecord, Trials};
 
 use crate::args::Options;
@@ -134,6 +134,7 @@ impl Plan {
                         job.waits_for.push(add(&mut plan, Job::new(trial, run, place)));
                         job.candidates.push(resolve(&cell.taking(trials, candidate), seed)?);
                     }
+                    differ(profile, trials, &job)?;
                 }
                 let job = plan.settled(job)?;
                 add(&mut plan, job);
@@ -248,6 +249,25 @@ impl Plan {
         let folders = job.waits_for.iter().map(|&trial| self.jobs[trial].run.folder.as_path());
         choose(method, folders, |candidate| trials.describe(method, candidate))
     }
+}
+
+/// Refuses candidates that come to one run: there is nothing to choose, and a choice would be told.
+fn differ(profile: &Profile, trials: &Trials, job: &Job) -> Result<()> {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for (candidate, run) in job.candidates.iter().enumerate() {
+        if let Some(&same) = seen.get(&run.config.identity()) {
+            let method = &job.cell.method;
+            let [first, second] = [same, candidate].map(|place| trials.describe(method, place));
+            bail!(
+                "`[trials.candidates]` of the profile `{}`: {method} with {first} and with {second} is \
+                 the same run: a `--set` of what trials choose leaves them nothing to choose; leave it \
+                 out, or set it in a copy of the profile that has no `[trials]`",
+                profile.name
+            );
+        }
+        seen.insert(run.config.identity(), candidate);
+    }
+    Ok(())
 }
 
 /// The candidate whose trial has the highest validation accuracy, the earliest of equals, and how a

@@ -161,6 +161,7 @@ fn to_fetch(workspace: &Workspace, plan: &Plan, open: &[usize]) -> Result<String
     }
     let lines = missing.iter().map(|(name, size)| match size {
         Some(size) => format!("{name} ({})", bytes(*size as f64)),
+        None if models.adapters.contains_key(name) => name.clone(),
         None => format!("{name} (no manifest names it: it is to be put there first)"),
     });
     Ok(lines.collect::<Vec<_>>().join(", "))

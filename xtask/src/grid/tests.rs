@@ -383,10 +383,14 @@ fn trials_that_nothing_can_choose_among_are_refused_before_any_is_run() {
     let told = refused(&["data.validation_fraction=0.001"]);
     assert!(told.contains("found 0.001, which is none of the 400 rows of"), "{told}");
     assert_eq!(refused(&["data.validation_fraction=0.01"]), "");
+    // All candidates are what is set.
+    let told = refused(&["training.learning_rate=1e-4"]);
+    assert!(told.contains("is the same run: a `--set` of what trials choose"), "{told}");
     // Nothing is chosen where there are no trials.
     let toy = fs_err::read_to_string(world.path("configs/toy.toml")).unwrap();
     world.write("configs/toy.toml", toy.split("[trials]").next().unwrap());
     assert_eq!(refused(&["data.validation_fraction=0", last]), "");
+    assert_eq!(refused(&["training.learning_rate=1e-4"]), "");
 }
 
 #[test]

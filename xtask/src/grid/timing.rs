@@ -83,13 +83,18 @@ pub(crate) fn time(
 
 fn time_one(workspace: &Workspace, nsmc: &Nsmc, run: &Run, stop: &Stop) -> Result<()> {
     let id = run.config.run_id();
-    let record = RunRecord::read(&run.folder.join("record.json"))?;
-    let shared = record.results.and_then(|results| results.epoch_seconds());
-    let shared = shared.context("a run that is done has the time of its epochs")?;
     // The measurement of an xtask that was killed.
     patiently(&id, stop, PATIENCE, || {
         Ok(Holder::of(&run.folder)?.map_or(Attempt::Made(()), Attempt::Held))
     })?;
+    let record = RunRecord::read(&run.folder.join("record.json"))?;
+    let results = record.results.context("a run that is done has results")?;
+    if results.epoch_seconds_alone.is_some() {
+        // Another grid, which shares the run, was faster.
+        return Ok(());
+    }
+    let shared =
+        results.epoch_seconds().context("a run that is done has the time of its epochs")?;
     let seconds = measure(workspace, nsmc, &run.folder, stop)?;
     say(&format!("{id}: {seconds:.1} s per epoch alone, {shared:.1} s beside others"));
     Ok(())
