@@ -29,9 +29,11 @@ pub(crate) fn with_data(
     options: &Options,
 ) -> Result<Options> {
     // A key of the section, or all of it as a table.
-    let section =
-        |assignment: &String| assignment.split(['.', '=']).next().map(|key| key.trim() == "data");
-    let chosen = options.set.iter().any(|assignment| section(assignment) == Some(true));
+    let of_data = |assignment: &String| {
+        let section = assignment.split(['.', '=']).next();
+        section.is_some_and(|section| section.trim().trim_matches(['"', '\'']) == "data")
+    };
+    let chosen = options.set.iter().any(of_data);
     if profile.name != PROFILE || chosen {
         return Ok(options.clone());
     }

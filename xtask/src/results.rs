@@ -308,7 +308,7 @@ mod tests {
         let profile = workspace.profile("mini").unwrap();
         let options = crate::offline::with_data(workspace, &profile, &world.options).unwrap();
         assert_eq!(options.set.len(), 6, "{:?}", options.set);
-        for own in ["data.dataset=toy", "data = { dataset = \"toy\" }"] {
+        for own in ["data.dataset=toy", "\"data\".dataset=toy", "data = { dataset = \"toy\" }"] {
             let own = Options { set: vec![own.into()], ..world.options.clone() };
             let taken = crate::offline::with_data(workspace, &profile, &own).unwrap();
             assert_eq!(taken.set, own.set);
