@@ -10,6 +10,9 @@ pub enum TrainingError {
     /// A file cannot be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// The system gives no more threads.
+    #[error(transparent)]
+    Threads(#[from] rayon::ThreadPoolBuildError),
     /// A checkpoint cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] nsmc_bert::CheckpointError),

@@ -18,11 +18,12 @@ use nsmc_experiment::{
     Optimizer, PretrainingConfig, PretrainingOptimizer, PretrainingRecipe, write_durably,
 };
 use nsmc_peft::AdaptedMaskedLm;
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::ThreadPool;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoints, Schedule, record};
 use crate::on_device::OnDevice;
+use crate::threads::pools;
 use crate::writer::Writer;
 use crate::{AdamW, Dashboard, TrainingError, clip_grad_norm, losses, step_seed};
 
@@ -347,13 +348,7 @@ fn share_threads(run: &Pretraining) -> Result<Vec<ThreadPool>, TrainingError> {
     if run.dropout || Sequences::prefer_padding(&run.device) {
         return Ok(Vec::new());
     }
-    let threads = rayon::current_num_threads();
-    let pools = run.config.training.gradient_accumulation_steps.clamp(1, threads);
-    let pool = |_| ThreadPoolBuilder::new().num_threads(threads / pools).build();
-    (0..pools)
-        .map(pool)
-        .collect::<Result<_, _>>()
-        .map_err(|error| TrainingError::Io(std::io::Error::other(error)))
+    pools(run.config.training.gradient_accumulation_steps)
 }
 
 fn batch_gradients<M: MaskedLanguageModel>(
