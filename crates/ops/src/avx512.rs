@@ -34,6 +34,9 @@ const PANEL: usize = 4 * LANES;
 const CACHED: usize = 2 * DEPTH + 64;
 /// Rows of a piece are a multiple of this, but for the last piece's: of most tiles' heights.
 const TILES_ROWS: usize = 12;
+/// Products of a chain that are added between two additions to addresses: on a processor whose cores are
+/// shared, a thread issues half as many instructions, and those are the fewer.
+const STEPS: usize = 4;
 /// Up to so many rows of the left factor, the right one is read where it lies.
 const FEW_ROWS: usize = 16;
 
@@ -221,22 +224,23 @@ impl Sum<'_> {
         columns: &Range<usize>,
     ) {
         let left = &block.left[row * block.left_row..];
-        assert!(left.len() >= (ROWS - 1) * block.left_row + block.depth.len());
+        let depth = block.depth.len();
+        assert!(left.len() >= (ROWS - 1) * block.left_row + depth);
         let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
-        for k in 0..block.depth.len() {
-            let mut right = [_mm512_setzero_ps(); VECTORS];
-            for (vector, right) in right.iter_mut().enumerate() {
-                // SAFETY: the panel has this row, and these vectors in it.
-                *right =
-                    unsafe { _mm512_loadu_ps(panel.elements.add(k * panel.row + vector * LANES)) };
-            }
-            for (row, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: so many elements were asserted.
-                let left = _mm512_set1_ps(unsafe { *left.get_unchecked(row * block.left_row + k) });
-                for (sum, right) in sums.iter_mut().zip(right) {
-                    *sum = _mm512_fmadd_ps(left, right, *sum);
-                }
-            }
+        let mut lefts: [*const f32; ROWS] =
+            std::array::from_fn(|row| left[row * block.left_row..].as_ptr());
+        let mut right = panel.elements;
+        for _ in 0..depth / STEPS {
+            // SAFETY: so many elements were asserted; the panel has so many rows.
+            unsafe { add::<STEPS, ROWS, VECTORS>(&mut sums, &lefts, right, panel.row) };
+            lefts = lefts.map(|left| left.wrapping_add(STEPS));
+            right = right.wrapping_add(STEPS * panel.row);
+        }
+        for _ in 0..depth % STEPS {
+            // SAFETY: as above.
+            unsafe { add::<1, ROWS, VECTORS>(&mut sums, &lefts, right, panel.row) };
+            lefts = lefts.map(|left| left.wrapping_add(1));
+            right = right.wrapping_add(panel.row);
         }
         let factor = _mm512_set1_ps(block.factor);
         for (index, sums) in sums.into_iter().enumerate() {
@@ -254,6 +258,37 @@ impl Sum<'_> {
                     };
                     _mm512_mask_storeu_ps(output, mask, sum);
                 }
+            }
+        }
+    }
+}
+
+/// Adds `N` of a chain's products to a tile's sums, from these elements of the left factor's rows and this
+/// row of a panel on.
+///
+/// # Safety
+///
+/// There is AVX-512; so many elements follow in each row of the left factor, and so many rows of the panel,
+/// which lie `row` elements apart.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn add<const N: usize, const ROWS: usize, const VECTORS: usize>(
+    sums: &mut [[__m512; VECTORS]; ROWS],
+    lefts: &[*const f32; ROWS],
+    right: *const f32,
+    row: usize,
+) {
+    for k in 0..N {
+        let mut vectors = [_mm512_setzero_ps(); VECTORS];
+        for (index, vector) in vectors.iter_mut().enumerate() {
+            // SAFETY: the panel has this row, and these vectors in it.
+            *vector = unsafe { _mm512_loadu_ps(right.add(k * row + index * LANES)) };
+        }
+        for (sums, left) in sums.iter_mut().zip(lefts) {
+            // SAFETY: the row has this element.
+            let left = _mm512_set1_ps(unsafe { *left.add(k) });
+            for (sum, right) in sums.iter_mut().zip(vectors) {
+                *sum = _mm512_fmadd_ps(left, right, *sum);
             }
         }
     }
