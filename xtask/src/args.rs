@@ -18,21 +18,21 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Fetch data sets and models, verified; what is there already is left alone.
+    /// Fetch data sets and models and verify them. Those that are already there are not fetched again.
     Download(Download),
     /// Train and test one run.
     Train(Train),
     /// Run a whole profile and print its tables.
     Reproduce(Reproduce),
-    /// Pre-train a BERT on the reviews that NSMC was drawn from; goes on where it stopped.
+    /// Pre-train a BERT on the reviews that NSMC was drawn from, or go on with a pre-training that stopped.
     Pretrain(Pretrain),
     /// Print the tables of runs.
     Tables(Tables),
     /// Collect a profile's runs into results/PROFILE, with their tables and report.
     Results(Results),
-    /// Make a report of runs, one HTML file.
+    /// Write a report of runs as one HTML file.
     Report(Report),
-    /// Time training steps, beside the Python peers if there are any.
+    /// Time training steps, and with `--peers` those of the Python libraries.
     Bench(Bench),
     /// Run one task of an array that `reproduce --launcher slurm` submitted.
     #[command(hide = true)]
@@ -43,7 +43,7 @@ pub(crate) enum Command {
 
 #[derive(clap::Args)]
 pub(crate) struct Download {
-    /// Data sets and models by their names in the manifests; without any, every data set.
+    /// Data sets and models, by their names in the manifests. Default: every data set.
     pub(crate) names: Vec<String>,
     #[command(flatten)]
     pub(crate) source: Source,
@@ -51,7 +51,7 @@ pub(crate) struct Download {
 
 #[derive(clap::Args, Clone)]
 pub(crate) struct Source {
-    /// Take data sets from DIR/NAME/ instead of the network; DIR is relative to the current folder.
+    /// Take data sets from DIR/NAME/ instead of the network. DIR is relative to the current folder.
     #[arg(long, value_name = "DIR", env = "NSMC_MIRROR", value_parser = OsStringValueParser::new())]
     mirror: Option<OsString>,
 }
@@ -68,26 +68,25 @@ impl Source {
 
 #[derive(clap::Args)]
 pub(crate) struct Train {
-    /// A file in configs/methods/, without its extension.
+    /// Name of a file in configs/methods/, without its extension.
     #[arg(long)]
     pub(crate) method: String,
-    /// A recipe of the profile, where it has more than one.
+    /// Recipe of the profile, if it has more than one.
     #[arg(long)]
     pub(crate) recipe: Option<String>,
     #[command(flatten)]
     pub(crate) options: Options,
-    /// Decides new weights, data order and dropout; the profile's first seed if not given.
+    /// Seed of new weights, data order and dropout. Default: the profile's first.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// GPUs of this machine that share each batch, by their indices: `0,1`. The first if not given.
-    /// The recipe stays that of one GPU.
+    /// Indices of GPUs of this machine that share each batch, for example `0,1`. Default: the first. The
+    /// recipe stays that of one GPU.
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     pub(crate) devices: Vec<u16>,
-    /// Run again what has been run.
+    /// Run again even if a finished run exists.
     #[arg(long)]
     pub(crate) again: bool,
-    /// Show burn's dashboard instead of a progress bar. There the key q stops the run; Ctrl-C is a key
-    /// like any other.
+    /// Show burn's dashboard instead of a progress bar. The key q stops the run; Ctrl-C does not.
     #[arg(long)]
     pub(crate) tui: bool,
 }
@@ -102,22 +101,21 @@ pub(crate) struct Reproduce {
     /// Print the plan and stop.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Go on with the runs that were stopped or killed; they do so without it, too.
+    /// Go on with runs that were stopped or killed. This is what happens without it, too.
     #[arg(long)]
     pub(crate) resume: bool,
-    /// Runs at once, on each of `--devices`; here they share the processor's cores. 1 if not given;
-    /// under Slurm, what Slurm says.
+    /// Number of runs at once on each of `--devices`. With the local launcher they share the processor's
+    /// cores. Default: 1, or as many as Slurm allows.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) jobs: Option<u16>,
-    /// GPUs of this machine that the runs are spread over, by their indices: `0,1`. The first if not
-    /// given.
+    /// Indices of GPUs of this machine that the runs are spread over, for example `0,1`. Default: the
+    /// first.
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     pub(crate) devices: Vec<u16>,
     /// What starts the runs.
     #[arg(long, value_enum, default_value = "local")]
     pub(crate) launcher: Launcher,
-    /// An option for sbatch, for instance `--slurm-option=--partition=gpu`; may be given more than
-    /// once.
+    /// Option for sbatch, for example `--slurm-option=--partition=gpu`. Repeatable.
     #[arg(long = "slurm-option", value_name = "OPTION", value_parser = sbatch_option)]
     pub(crate) slurm_options: Vec<String>,
 }
@@ -152,12 +150,12 @@ pub(crate) struct SlurmTask {
 
 #[derive(clap::Args, Clone)]
 pub(crate) struct Options {
-    /// A file in configs/, without its extension; `paper` where there is a CUDA GPU, `mini`
-    /// otherwise.
+    /// Name of a file in configs/, without its extension. Default: `paper` if there is a CUDA GPU, else
+    /// `mini`.
     #[arg(long)]
     pub(crate) profile: Option<String>,
-    /// Set one key of the configuration; may be given more than once. Files and folders are relative to the
-    /// repository.
+    /// New value of one key of the configuration. Files and folders are relative to the repository.
+    /// Repeatable.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Where to compute.
@@ -172,17 +170,17 @@ pub(crate) struct Options {
 
 #[derive(clap::Args)]
 pub(crate) struct Pretrain {
-    /// A file in configs/pretraining/, without its extension; if not given, `mini` on a GPU and
-    /// `mini-cpu` on a CPU.
+    /// Name of a file in configs/pretraining/, without its extension. Default: `mini` on a GPU, `mini-cpu`
+    /// on a CPU.
     #[arg(long)]
     pub(crate) profile: Option<String>,
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) device: DeviceChoice,
-    /// Go on where it was stopped or killed; it does so without it, too.
+    /// Go on where it was stopped or killed. This is what happens without it, too.
     #[arg(long)]
     pub(crate) resume: bool,
-    /// The run directory, relative to the repository; runs/pretraining-PROFILE if not given.
+    /// Run directory, relative to the repository. Default: runs/pretraining-PROFILE.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
@@ -191,36 +189,37 @@ pub(crate) struct Pretrain {
 
 #[derive(clap::Args)]
 pub(crate) struct Bench {
-    /// A Python with torch, transformers, peft and adapters, to time beside ours; its path is relative to
-    /// the current folder.
+    /// Python with torch, transformers, peft and adapters, whose steps are timed beside ours. Its path is
+    /// relative to the current folder.
     #[arg(long, value_name = "PYTHON")]
     pub(crate) peers: Option<PathBuf>,
-    /// Methods; all if not given.
+    /// Methods to time. Default: all.
     #[arg(long, value_delimiter = ',', value_parser = ["vanilla", "lora", "adapter", "adapterfusion"])]
     pub(crate) methods: Vec<String>,
-    /// How the peers lay out a batch: padded to its longest (`batch`), grouped by length (`group`),
-    /// padded to 128 (`max`); all if not given.
+    /// How the peers pad a batch: to its longest sequence (`batch`), the same with sequences grouped by
+    /// length (`group`), or to 128 tokens (`max`). Default: all.
     #[arg(long, value_delimiter = ',', value_parser = ["batch", "group", "max"])]
     pub(crate) paddings: Vec<String>,
     /// Size of the model.
     #[arg(long, value_enum, default_value = "mbert")]
     pub(crate) shape: Shape,
-    /// Steps timed.
+    /// Number of timed steps.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
     pub(crate) steps: usize,
-    /// Steps before them.
+    /// Number of steps before them that are not timed.
     #[arg(long, default_value_t = 2)]
     pub(crate) warmup: usize,
-    /// In what matrix products round their factors, ours and the peers': float32, or bf16 on a GPU.
+    /// Precision to which the factors of matrix products are rounded, ours and the peers': float32, or
+    /// bf16 on a GPU.
     #[arg(long, default_value = "float32")]
     pub(crate) precision: Precision,
-    /// Times that each is run, in turn.
+    /// Number of alternating repetitions.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
     pub(crate) rounds: usize,
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) device: DeviceChoice,
-    /// Write every measurement to a JSON file; its path is relative to the repository.
+    /// JSON file to write every measurement to, relative to the repository.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
 }
@@ -237,13 +236,14 @@ pub(crate) enum Shape {
 /// Which runs are meant.
 #[derive(clap::Args)]
 pub(crate) struct Which {
-    /// The results of a profile, collected in results/PROFILE.
+    /// Profile whose results are collected in results/PROFILE.
     #[arg(long, conflicts_with_all = ["results", "runs"])]
     pub(crate) profile: Option<String>,
-    /// A folder of collected results, relative to the repository.
+    /// Folder of collected results, relative to the repository.
     #[arg(long, value_name = "DIR", conflicts_with = "runs")]
     pub(crate) results: Option<PathBuf>,
-    /// A folder of run directories, relative to the repository; `runs` if nothing else is given.
+    /// Folder of run directories, relative to the repository. Default: `runs`, if neither `--profile` nor
+    /// `--results` is given.
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
 }
@@ -268,30 +268,30 @@ pub(crate) struct Tables {
     /// Print LaTeX.
     #[arg(long, group = "format")]
     pub(crate) latex: bool,
-    /// Check that the tables and plots in results/ are those of the runs in it; write nothing.
+    /// Check that the tables and plots in results/ are those of the runs in it, and write nothing.
     #[arg(long, conflicts_with_all = ["format", "runs"])]
     pub(crate) check: bool,
-    /// Make the tables, plots and report in results/ anew, of the runs in it.
+    /// Write the tables, plots and report in results/ anew from the runs in it.
     #[arg(long, conflicts_with_all = ["check", "format", "runs"])]
     pub(crate) write: bool,
 }
 
 #[derive(clap::Args)]
 pub(crate) struct Results {
-    /// A file in configs/, without its extension.
+    /// Name of a file in configs/, without its extension.
     #[arg(long)]
     pub(crate) profile: String,
     /// Folder of the run directories, relative to the repository.
     #[arg(long, value_name = "DIR", default_value = RUNS)]
     pub(crate) runs: PathBuf,
-    /// Where to, relative to the repository; results/PROFILE if not given.
+    /// Folder to write, relative to the repository. Default: results/PROFILE.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Collect each cell with the seeds 0 to N-1 instead of the profile's.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub(crate) seeds: Option<u64>,
-    /// Set one key of the configuration, as the runs were made with; may be given more than once. Files
-    /// and folders are relative to the repository.
+    /// Value of one key of the configuration that the runs were made with, if it is not the profile's.
+    /// Files and folders are relative to the repository. Repeatable.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
 }
@@ -300,11 +300,11 @@ pub(crate) struct Results {
 pub(crate) struct Report {
     #[command(flatten)]
     pub(crate) which: Which,
-    /// The file to write, relative to the repository; beside the results, or runs/report.html, if not
-    /// given.
+    /// File to write, relative to the repository. Default: report.html in the folder of the results or
+    /// runs.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
-    /// Show it in the browser.
+    /// Open it in the browser.
     #[arg(long)]
     pub(crate) open: bool,
 }

@@ -17,7 +17,7 @@ const NSMC_CORPUS: &str = "d8efd51fb27659cb95fd529ca9c8664b8e07a8ef313a551a2a0c2
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Log more to stderr: -v progress, -vv details, -vvv everything.
+    /// Log more to stderr: -v for progress, -vv for details, -vvv for everything.
     #[arg(short, long, action = ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
 }
@@ -26,23 +26,23 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Train and test one run.
     Train(Train),
-    /// Pre-train a BERT by masked language modelling; goes on where it stopped.
+    /// Pre-train a BERT by masked language modelling, or go on with a pre-training that stopped.
     Pretrain(Pretrain),
-    /// Make a data set of the stars that the crawl's reviews gave.
+    /// Make a data set of the star ratings in the crawl that NSMC was drawn from.
     Stars(Stars),
     /// Test a run's model again and print its metrics.
     Evaluate(Evaluate),
     /// Classify texts with a run's model.
     Predict(Predict),
-    /// Say what a masked language model puts in the place of each `[MASK]`.
+    /// Predict the token in the place of each `[MASK]` with a masked language model.
     FillMask(FillMask),
     /// Write a run's model in the layout of a Python library.
     Export(Export),
-    /// Say whether finished runs are still what they were: metrics, hashes, provenance.
+    /// Check that finished runs are unchanged: metrics, hashes, provenance.
     Verify(Verify),
     /// Compare methods on the same test reviews: intervals, tests, disagreements.
     Compare(Compare),
-    /// Say whether a device computes what the CPU computes: every method's logits and gradients.
+    /// Check that a device computes what the CPU does: every method's logits and gradients.
     CheckDevice(CheckDevice),
     /// Measure speed.
     #[command(subcommand)]
@@ -58,22 +58,22 @@ pub(crate) struct Stars {
     /// The archive of NSMC's repository.
     #[arg(long, value_name = "FILE")]
     pub(crate) archive: PathBuf,
-    /// NSMC's training file, whose validation split is left out.
+    /// NSMC's training file; its validation split is left out.
     #[arg(long, value_name = "FILE")]
     pub(crate) train: PathBuf,
-    /// NSMC's test file, whose reviews are left out.
+    /// NSMC's test file; its reviews are left out.
     #[arg(long, value_name = "FILE")]
     pub(crate) test: PathBuf,
-    /// sha256 of the corpus that is built of them.
+    /// Expected sha256 of the corpus that is built from them.
     #[arg(long, value_name = "HEX", default_value = NSMC_CORPUS, value_parser = sha256)]
     pub(crate) corpus_sha256: String,
     /// Share of NSMC's training file that runs validate on.
     #[arg(long, default_value_t = 0.1)]
     pub(crate) validation_fraction: f64,
-    /// Share of the stars that is held out to test on.
+    /// Share of the starred reviews that is held out to test on.
     #[arg(long, default_value_t = 0.01)]
     pub(crate) test_fraction: f64,
-    /// Folder of the two files.
+    /// Folder to write the training file and the test file to.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
@@ -83,8 +83,8 @@ pub(crate) struct Stars {
 /// Where files lie by now.
 #[derive(clap::Args)]
 pub(crate) struct Moved {
-    /// Where something lies by now that the run read, by its key: data.train.path, data.test.path,
-    /// model.path, method.sources.NAME.path. It must be what it was. May be given more than once.
+    /// New place of a file or folder that the run read and that has moved since: data.train.path,
+    /// data.test.path, model.path or method.sources.NAME.path. Its hash must be unchanged. Repeatable.
     #[arg(long, value_name = "KEY=PATH")]
     pub(crate) set: Vec<String>,
 }
@@ -92,7 +92,7 @@ pub(crate) struct Moved {
 /// Where to keep what another run can use.
 #[derive(clap::Args)]
 pub(crate) struct Cache {
-    /// Keep tokens and corpora here instead of in the user's cache folder.
+    /// Folder to keep tokens and corpora in, instead of the user's cache folder.
     // Empty, as a container's settings leave a variable, it is as if it were not there.
     #[arg(
         long,
@@ -118,81 +118,80 @@ pub(crate) struct Verify {
     pub(crate) runs: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) moved: Moved,
-    /// Print one JSON object instead of lines.
+    /// Print one JSON object instead of lines of text.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 #[derive(clap::Args)]
 pub(crate) struct Compare {
-    /// Run directories and prediction files (TSV or CSV with id, label and prediction); NAME=PATH
-    /// gives a name. Those of one name are one method's seeds.
+    /// Run directories and prediction files (TSV or CSV with id, label and prediction). NAME=PATH gives
+    /// one a name; those of the same name are seeds of one method.
     #[arg(required = true, num_args = 2.., value_name = "[NAME=]PATH")]
     pub(crate) predictions: Vec<String>,
-    /// Resamples of the bootstrap, from 1,000.
+    /// Bootstrap resamples (at least 1,000).
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1000..).map(|n| n as usize))]
     pub(crate) resamples: usize,
     /// Seed of the bootstrap.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Print Markdown.
+    /// Print the tables as Markdown.
     #[arg(long)]
     pub(crate) markdown: bool,
 }
 
 #[derive(Subcommand)]
 pub(crate) enum Bench {
-    /// Time training steps on batches of given lengths; prints one JSON line.
+    /// Time training steps on batches of given lengths, and print one line of JSON.
     Train(BenchTrain),
-    /// Time training steps of a finished run, as it was trained; prints one JSON line.
+    /// Time training steps of a finished run, as it was trained, and print one line of JSON.
     Run(BenchRun),
-    /// Time encoding and prediction of a finished run's reviews; prints one JSON line.
+    /// Time encoding a finished run's reviews and predicting its test reviews, and print one line of JSON.
     Inference(BenchInference),
 }
 
 #[derive(clap::Args)]
 pub(crate) struct CheckDevice {
-    /// The device to check: cuda, or cuda:N for the GPU with the index N.
+    /// Device to check: cuda, or cuda:N for the GPU with the index N.
     #[arg(long, default_value = "cuda")]
     pub(crate) device: DeviceChoice,
-    /// The size of the model.
+    /// Size of the model.
     #[arg(long, value_enum, default_value = "mini")]
     pub(crate) shape: ModelShape,
-    /// One batch a line: the token counts of its sequences.
+    /// File with one batch per line: the token counts of its sequences.
     #[arg(long, value_name = "FILE")]
     pub(crate) lengths: PathBuf,
-    /// In what the device's matrix products round their factors: float32, or bf16 on a GPU.
+    /// Precision to which the factors of the device's matrix products are rounded: float32, or bf16 on
+    /// a GPU.
     #[arg(long, default_value = "float32")]
     pub(crate) precision: Precision,
-    /// Training steps whose losses are compared.
+    /// Number of training steps whose losses are compared.
     #[arg(long, default_value_t = 10)]
     pub(crate) steps: usize,
 }
 
 #[derive(clap::Args)]
 pub(crate) struct Train {
-    /// A resolved configuration, as `cargo xtask train` writes it.
+    /// Resolved configuration, as `cargo xtask train` writes it.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
-    /// The run directory: a new one, or one in which the same run was stopped, which goes on.
+    /// Run directory: a new one, or that of the same run, which then goes on where it stopped.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
     #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
-    /// Share each batch among several GPUs, as cuda:0,cuda:1; validation and test are computed on the
-    /// first.
+    /// GPUs that share each batch, for example cuda:0,cuda:1. Validation and test run on the first.
     #[arg(long, value_delimiter = ',', value_name = "GPU", conflicts_with = "device")]
     pub(crate) devices: Vec<DeviceChoice>,
-    /// Show burn's dashboard instead of a progress bar, on a terminal. There the key q stops the run;
-    /// Ctrl-C is a key like any other.
+    /// Show burn's dashboard instead of a progress bar, on a terminal. The key q stops the run; Ctrl-C
+    /// does not.
     #[arg(long)]
     pub(crate) tui: bool,
-    /// Say on stderr how far the run is as a JSON object a line, for another program.
+    /// Report progress on stderr as JSON Lines, for another program to read.
     #[arg(long, conflicts_with = "tui")]
     pub(crate) progress_json: bool,
-    /// Stop as on SIGTERM when standard input ends, which is when the program that holds its other end
-    /// goes away.
+    /// Stop, as on SIGTERM, when standard input ends: when the program at its other end has ended.
     #[arg(long, conflicts_with = "tui")]
     pub(crate) stop_with_stdin: bool,
     #[command(flatten)]
@@ -201,17 +200,16 @@ pub(crate) struct Train {
 
 #[derive(clap::Args)]
 pub(crate) struct Pretrain {
-    /// A resolved configuration, as `cargo xtask pretrain` writes it.
+    /// Resolved configuration, as `cargo xtask pretrain` writes it.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
-    /// The run directory: a new one, or one of the same configuration, which goes on.
+    /// Run directory: a new one, or one of the same configuration, which then goes on where it stopped.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
     #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
-    /// Stop as on SIGTERM when standard input ends, which is when the program that holds its other end
-    /// goes away.
+    /// Stop, as on SIGTERM, when standard input ends: when the program at its other end has ended.
     #[arg(long)]
     pub(crate) stop_with_stdin: bool,
     #[command(flatten)]
@@ -220,7 +218,7 @@ pub(crate) struct Pretrain {
 
 #[derive(clap::Args)]
 pub(crate) struct Evaluate {
-    /// A run directory.
+    /// Run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) run: PathBuf,
     #[command(flatten)]
@@ -235,36 +233,36 @@ pub(crate) struct Evaluate {
 #[derive(clap::Args)]
 #[command(group = ArgGroup::new("texts").required(true).args(["text", "input"]))]
 pub(crate) struct Predict {
-    /// A run directory.
+    /// Run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) run: PathBuf,
     #[command(flatten)]
     pub(crate) moved: Moved,
-    /// A text; may be given more than once.
+    /// Text to classify. Repeatable.
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) text: Vec<String>,
-    /// A file of texts: a table with a header (.csv, .tsv, or any whose header has the text's column by
-    /// the run's own delimiter), JSON objects (.jsonl, .ndjson), or anything else with one text per
-    /// line; - is standard input, with one text per line.
+    /// File of texts: a table with a header (.csv, .tsv, or any file whose header has the text's column
+    /// when split by the run's own delimiter), JSON objects (.jsonl, .ndjson), or any other file with one
+    /// text per line. - is standard input, with one text per line.
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
-    /// The text's column in a table, or key in a JSON object; if not given, that of the run's data.
+    /// Column of the text in a table, or its key in a JSON object. Default: that of the run's data.
     // A conflict, for what is "required" of an option beside another of its group is waived.
     #[arg(long, value_name = "NAME", conflicts_with = "text")]
     pub(crate) text_column: Option<String>,
-    /// The id's column or key, which is put beside each answer; if not given, that of the run's data, and
-    /// beside --text-column none.
+    /// Column or key of the id, which is put beside each answer. Default: that of the run's data, or none
+    /// if --text-column is given.
     #[arg(long, value_name = "NAME", conflicts_with = "text")]
     pub(crate) id_column: Option<String>,
-    /// What delimits a table's fields, one character or \t; if not given, what delimits the run's data if
-    /// the header has the text's column by it, else a comma in .csv and a tab in .tsv.
+    /// Delimiter of a table's fields: one character, or \t. Default: that of the run's data if the header,
+    /// split by it, has the text's column, else a comma in .csv and a tab in .tsv.
     #[arg(long, value_name = "CHARACTER", conflicts_with = "text", value_parser = delimiter)]
     pub(crate) delimiter: Option<u8>,
-    /// Whether `"` quotes a table's fields; if not given, as in the run's data where the delimiter is
-    /// theirs, else by all but tabs.
+    /// Whether `"` quotes a table's fields. Default: as in the run's data if the delimiter is the same,
+    /// else true unless the delimiter is a tab.
     #[arg(long, conflicts_with = "text")]
     pub(crate) quoting: Option<bool>,
-    /// Form of the answer.
+    /// Output format.
     #[arg(long, value_enum, default_value = "jsonl")]
     pub(crate) output: Form,
     /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
@@ -283,16 +281,16 @@ fn delimiter(text: &str) -> Result<u8, String> {
 
 #[derive(clap::Args)]
 pub(crate) struct FillMask {
-    /// A masked language model in Hugging Face layout.
+    /// Masked language model in Hugging Face layout.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: PathBuf,
-    /// A language adapter in AdapterHub's layout.
+    /// Language adapter in AdapterHub's layout.
     #[arg(long, value_name = "DIR")]
     pub(crate) adapter: Option<PathBuf>,
-    /// A text with `[MASK]` in it; may be given more than once.
+    /// Text with `[MASK]` in it. Repeatable.
     #[arg(long, required = true, allow_hyphen_values = true)]
     pub(crate) text: Vec<String>,
-    /// Predictions per mask.
+    /// Number of predictions per mask.
     #[arg(long, default_value_t = 5)]
     pub(crate) top: usize,
     /// Also print the token ids and the logits of every token.
@@ -302,16 +300,16 @@ pub(crate) struct FillMask {
 
 #[derive(clap::Args)]
 pub(crate) struct Export {
-    /// A run directory.
+    /// Run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) run: PathBuf,
     #[command(flatten)]
     pub(crate) moved: Moved,
-    /// Whose layout; if not given, hf for a run of vanilla or head, peft for LoRA, adapterhub for
-    /// adapters and AdapterFusion.
+    /// Layout to write. Default: hf for a run of vanilla or head, peft for LoRA, adapterhub for adapters
+    /// and AdapterFusion.
     #[arg(long, value_enum)]
     pub(crate) format: Option<Layout>,
-    /// The folder to make.
+    /// Folder to create.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
 }
@@ -319,9 +317,9 @@ pub(crate) struct Export {
 /// The layouts that a model can be written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Layout {
-    /// transformers: the whole model, fully fine-tuned.
+    /// transformers: the whole model of a run of vanilla or head.
     Hf,
-    /// transformers: the whole model, with LoRA added to its weights.
+    /// transformers: the whole model, with LoRA merged into its weights.
     Merged,
     /// PEFT: LoRA and the classifier.
     Peft,
@@ -333,28 +331,28 @@ pub(crate) enum Layout {
 
 #[derive(clap::Args)]
 pub(crate) struct BenchTrain {
-    /// The method.
+    /// Method to time.
     #[arg(long, value_enum, default_value = "vanilla")]
     pub(crate) method: Trained,
-    /// The size of the model.
+    /// Size of the model.
     #[arg(long, value_enum, default_value = "mbert")]
     pub(crate) shape: ModelShape,
-    /// One batch a line: the token counts of its sequences.
+    /// File with one batch per line: the token counts of its sequences.
     #[arg(long, value_name = "FILE")]
     pub(crate) lengths: PathBuf,
-    /// Steps timed.
+    /// Number of timed steps.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
     pub(crate) steps: usize,
-    /// Steps before them.
+    /// Number of steps before them that are not timed.
     #[arg(long, default_value_t = 2)]
     pub(crate) warmup: usize,
     /// LoRA's rank.
     #[arg(long, default_value_t = 16)]
     pub(crate) rank: usize,
-    /// How a batch is laid out.
+    /// Layout of a batch.
     #[arg(long, value_enum, default_value = "device")]
     pub(crate) layout: InputLayout,
-    /// In what matrix products round their factors: float32, or bf16 on a GPU.
+    /// Precision to which the factors of matrix products are rounded: float32, or bf16 on a GPU.
     #[arg(long, default_value = "float32")]
     pub(crate) precision: Precision,
     /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
@@ -364,25 +362,24 @@ pub(crate) struct BenchTrain {
 
 #[derive(clap::Args)]
 pub(crate) struct BenchRun {
-    /// A run directory.
+    /// Run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) run: PathBuf,
     #[command(flatten)]
     pub(crate) moved: Moved,
-    /// Steps timed.
+    /// Number of timed steps.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
     pub(crate) steps: usize,
-    /// Steps before them.
+    /// Number of steps before them that are not timed.
     #[arg(long, default_value_t = 5)]
     pub(crate) warmup: usize,
-    /// Put the time into the run's record; otherwise nothing in the run directory changes.
+    /// Write the time to the run's record. Without this, nothing in the run directory changes.
     #[arg(long)]
     pub(crate) record: bool,
     /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
     #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
-    /// Stop as on SIGTERM when standard input ends, which is when the program that holds its other end
-    /// goes away.
+    /// Stop, as on SIGTERM, when standard input ends: when the program at its other end has ended.
     #[arg(long)]
     pub(crate) stop_with_stdin: bool,
     #[command(flatten)]
@@ -391,15 +388,15 @@ pub(crate) struct BenchRun {
 
 #[derive(clap::Args)]
 pub(crate) struct BenchInference {
-    /// A run directory.
+    /// Run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) run: PathBuf,
     #[command(flatten)]
     pub(crate) moved: Moved,
-    /// Reviews of a batch.
+    /// Reviews per batch.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
     pub(crate) batch_size: usize,
-    /// Times that everything is done.
+    /// Number of repetitions.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
     pub(crate) rounds: usize,
     /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with the index N.
@@ -428,12 +425,12 @@ pub(crate) enum ModelShape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum InputLayout {
-    /// As a run on the device does it: end to end on a CPU, on a GPU as wide as the longest or a
-    /// little wider.
+    /// As in a run on this device: without padding on a CPU, padded to the longest sequence or a little
+    /// more on a GPU.
     Device,
-    /// Sequences end to end.
+    /// Sequences one after another, without padding.
     Unpadded,
-    /// Every sequence 128 tokens wide.
+    /// Every sequence padded to 128 tokens.
     Padded,
 }
 

@@ -96,7 +96,7 @@ pub fn method_words(label: &str) -> Words {
         ("Head only", "분류기만 학습"),
         ("Head and pooler only", "분류기와 pooler만 학습"),
         ("Head and parts of the model only", "분류기와 모델 일부만 학습"),
-        ("Baseline: majority class", "베이스라인: 다수 클래스"),
+        ("Baseline: majority class", "베이스라인: 최빈 클래스"),
         ("Baseline: TF-IDF, logistic regression", "베이스라인: TF-IDF와 로지스틱 회귀"),
         ("Adapter, ", "어댑터, "),
     ];

@@ -99,6 +99,11 @@ fn difference_of_accuracies() -> Words {
     words("difference of accuracies", "정확도 차이")
 }
 
+/// The training reviews of a cell.
+pub(crate) fn trained_on(cell: &Cell) -> Option<usize> {
+    size_of(&cell.key, Some(cell))
+}
+
 fn size_of(key: &CellKey, cell: Option<&Cell>) -> Option<usize> {
     match key.train_size {
         Rows::Exactly(size) => Some(size),
@@ -410,21 +415,18 @@ pub(crate) fn differences(study: &Study) -> Vec<Figure> {
 }
 
 fn differences_caption(study: &Study) -> Words {
-    let interval = words::interval(study);
     let (hollow, hollow_ko) = match study.is_compared_with_the_paper() {
-        true => (" Hollow: the paper's difference.", " 속이 빈 표시는 논문에서의 차이입니다."),
+        true => (" Hollow marks: the paper's differences.", " 속이 빈 표시는 논문의 차이입니다."),
         false => ("", ""),
     };
     words(
         format!(
-            "Difference of mean accuracies, the first method less the second. Bars: {}. Right of the \
-             line, the first is ahead.{hollow}",
-            interval.en
+            "Differences of mean accuracies, the first method less the second. Horizontal bars: 95 % \
+             intervals. Right of the vertical line, the first method is more accurate.{hollow}"
         ),
         format!(
-            "평균 정확도의 차이(앞의 방법 − 뒤의 방법)입니다. 막대: {}. 선의 오른쪽이면 앞의 방법이 \
-             앞섭니다.{hollow_ko}",
-            interval.ko
+            "평균 정확도의 차이(첫 번째 방법 − 두 번째 방법)입니다. 가로 막대는 95% 신뢰구간입니다. 세로선 오른쪽이면 첫 번째 \
+             방법이 더 정확합니다.{hollow_ko}"
         ),
     )
 }
@@ -474,18 +476,37 @@ pub(crate) fn changes(study: &Study) -> Vec<Figure> {
     vec![forest.figure("changes".into())]
 }
 
-fn changes_caption(study: &Study) -> Words {
-    let interval = words::interval(study);
+fn changes_caption() -> Words {
+    words(
+        "Accuracy of LoRA with another recipe, less that with the paper's. Horizontal bars: 95 % \
+         intervals. Right of the vertical line, the other recipe is more accurate. A row that names one \
+         setting changes that alone.",
+        "다른 학습 설정을 쓴 LoRA의 정확도에서 논문의 학습 설정을 쓴 LoRA의 정확도를 뺀 차이입니다. 가로 막대는 95% \
+         신뢰구간입니다. 세로선 오른쪽이면 다른 학습 설정이 더 정확합니다. 설정 항목의 이름이 적힌 행은 그 항목만 바꾼 \
+         결과입니다.",
+    )
+}
+
+fn curves_caption(study: &Study) -> Words {
+    let runs = panels(study);
+    let mut runs = runs.iter().flat_map(|panel| &panel.cells).flat_map(|cell| cell.finished());
+    let held_out = runs.any(|run| {
+        run.record.results.as_ref().is_some_and(|results| results.validation_reviews > 0)
+    });
+    let (validation, validation_ko) = match held_out {
+        true => (
+            " Validation reviews are held out of the training file.",
+            " 검증 리뷰는 학습 파일에서 떼어 두었습니다.",
+        ),
+        false => ("", ""),
+    };
     words(
         format!(
-            "LoRA of other recipes less LoRA of the paper's. Bars: {}. A row that names one setting \
-             changes that alone.",
-            interval.en
+            "By epoch, means over seeds, at the largest training size. AdapterFusion's curves are of its \
+             second stage.{validation}"
         ),
         format!(
-            "다른 학습 설정의 LoRA에서 논문 설정의 LoRA를 뺀 차이입니다. 막대: {}. 설정 항목의 이름이 적힌 행은 그 \
-             항목만 바꾼 것입니다.",
-            interval.ko
+            "가장 큰 학습 데이터 크기의 에폭별 값으로, 시드 평균입니다. AdapterFusion은 2단계의 값입니다.{validation_ko}"
         ),
     )
 }
@@ -524,12 +545,12 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
             "size",
             words("Accuracy and the number of training reviews", "학습 데이터 크기와 정확도"),
             words(
-                "Mean accuracy over seeds, the methods of a size side by side. Bars: 95 % interval, \
-                 Student's over seeds, on these very test reviews, or Wilson's over reviews for one \
-                 seed; where it leaves the plot, it is cut.",
-                "시드에 대한 평균 정확도이며, 같은 크기의 방법들은 옆으로 조금씩 벌려 그렸습니다. 막대는 95% 신뢰구간으로, \
-                 시드가 여럿이면 이 테스트 리뷰에 한한 t 분포 구간, 하나면 리뷰에 대한 Wilson 구간입니다. 그림을 벗어나는 \
-                 부분은 잘라 냈습니다.",
+                "Mean accuracy over seeds. The methods of one training size stand side by side. Bars: 95 % \
+                 intervals, Student's t over seeds with the test set fixed, or Wilson's over reviews if \
+                 there is one seed. What leaves the plot is cut off.",
+                "정확도의 시드 평균이며, 학습 데이터 크기가 같은 방법들은 옆으로 조금씩 벌려 그렸습니다. 막대는 95% \
+                 신뢰구간으로, 시드가 여럿이면 테스트 데이터를 고정하고 시드 간 변동만 반영한 t 분포 신뢰구간, 하나면 리뷰에 \
+                 대한 Wilson 신뢰구간입니다. 그림을 벗어나는 부분은 잘라 냈습니다.",
             ),
             by_size(study),
         ),
@@ -542,27 +563,22 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
         section(
             "changes",
             words("What the recipe does to LoRA", "학습 설정이 LoRA에 미치는 영향"),
-            changes_caption(study),
+            changes_caption(),
             changes(study),
         ),
         section(
             "rank",
             words("LoRA's rank", "LoRA의 랭크"),
             words(
-                "Accuracy against the rank, at the largest training size.",
-                "가장 큰 학습 데이터 크기에서 랭크에 따른 정확도입니다.",
+                "LoRA's accuracy by its rank, at the largest training size.",
+                "가장 큰 학습 데이터 크기에서 랭크에 따른 LoRA의 정확도입니다.",
             ),
             by_rank(study),
         ),
         section(
             "curves",
             words("Learning curves", "학습 곡선"),
-            words(
-                "By epoch, means over seeds, at the largest training size; of AdapterFusion's second \
-                 stage. Validation reviews are held out of the training file.",
-                "가장 큰 학습 데이터 크기의 에폭별 값으로, 시드에 대한 평균입니다. AdapterFusion은 2단계의 값입니다. 검증 \
-                 리뷰는 학습 파일에서 떼어 두었습니다.",
-            ),
+            curves_caption(study),
             learning_curves(study),
         ),
         section(
@@ -570,16 +586,16 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
             words("Calibration", "캘리브레이션(확률 보정)"),
             words(
                 format!(
-                    "Reviews in {} bins of equal width from 0 to 1 by the probability of the \
-                     predicted class, all seeds together; bins with fewer than 20 are left out of \
-                     the plot. On the line, probabilities are as good as they say. Expected \
-                     calibration error: Σ n(b)/n · |accuracy(b) − mean probability(b)| over all bins, of \
-                     each run by itself, and then the mean over runs.",
+                    "The predictions of all seeds, in {} bins of equal width from 0 to 1 by the \
+                     probability of the predicted class. Bins with fewer than 20 predictions are left \
+                     out of the plot. On the diagonal, the probability is the share of right \
+                     predictions. The expected calibration error (ECE) of a run is Σ n(b)/n · |accuracy(b) − \
+                     mean probability(b)| over all bins; the table shows its mean over runs.",
                     Calibration::BINS
                 ),
                 format!(
-                    "모든 시드의 리뷰를 예측한 클래스의 확률에 따라 0~1을 같은 폭으로 나눈 구간 {}개로 묶었습니다. 리뷰가 \
-                     20건보다 적은 구간은 그림에서 뺐습니다. 점이 대각선에 있으면 확률과 실제 정답률이 같습니다. 기대 \
+                    "모든 시드의 예측을 모아, 예측한 클래스의 확률(0~1)에 따라 같은 폭의 구간 {}개로 나누어 묶었습니다. \
+                     예측이 20건 미만인 구간은 그림에서 뺐습니다. 점이 대각선에 있으면 확률과 실제 정답률이 같습니다. 기대 \
                      캘리브레이션 오차(ECE)는 모든 구간에 대한 Σ n(b)/n · |정확도(b) − 평균 확률(b)|를 실험마다 계산해 \
                      평균한 값입니다.",
                     Calibration::BINS
@@ -591,11 +607,11 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
             "attention",
             words("What the fusion attends to", "AdapterFusion의 어댑터별 어텐션 가중치"),
             words(
-                "Mean weights of the fused adapters over the test set, per layer. The weights \
-                 of a layer add up to 1: of two adapters the first is drawn, and the second has the \
-                 rest. Means over seeds at the largest training size.",
+                "Mean attention weights of the fused adapters over the test set, per layer. The weights of \
+                 a layer add up to 1, so that of two adapters only the first is drawn; the second has \
+                 the rest. Means over seeds at the largest training size.",
                 "테스트 데이터에서 각 어댑터가 층마다 받은 어텐션 가중치의 평균입니다. 한 층의 가중치를 모두 더하면 1이므로, \
-                 어댑터가 둘이면 첫째만 그렸고 나머지는 둘째의 몫입니다. 가장 큰 학습 데이터 크기에서 시드에 대해 평균했습니다.",
+                 어댑터가 둘이면 첫째만 그렸고 나머지는 둘째의 몫입니다. 가장 큰 학습 데이터 크기에서 시드 평균을 구했습니다.",
             ),
             fusion_attention(study),
         ),
@@ -606,6 +622,8 @@ pub(crate) fn sections(study: &Study) -> Vec<Section> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::attention::tests::fusion_of_three;
     use crate::fabricated;
@@ -654,6 +672,25 @@ mod tests {
         assert!(said(&study, "size") && said(&study, "time") && said(&study, "differences"));
         assert!(!said(&study, "changes"), "it has one plot");
         assert!(!said(&study, "attention"), "its plots have the same axes");
+    }
+
+    #[test]
+    fn reviews_are_said_to_be_held_out_only_where_some_are() {
+        let folder = tempfile::tempdir().unwrap();
+        fabricated::grid(folder.path());
+        let mut study = Study::read_runs(folder.path(), None).unwrap();
+        let held_out = |study: &Study| {
+            let Words { en, ko } = curves_caption(study);
+            assert_eq!(en.contains("held out"), ko.contains("떼어 두었습니다"), "{en}\n{ko}");
+            en.contains("held out")
+        };
+        assert!(held_out(&study));
+        for run in study.cells.iter_mut().flat_map(|cell| &mut cell.runs) {
+            if let Some(results) = &mut Arc::make_mut(run).record.results {
+                results.validation_reviews = 0;
+            }
+        }
+        assert!(!held_out(&study));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use nsmc_eval::study::{Calibration, Cell, Study, StudyTable, Verdict, difference
 use nsmc_eval::{
     BilingualTable, Words, method_words, minutes_and_seconds, size_words, with_thousands,
 };
-use nsmc_experiment::{Provenance, RunRecord, Stretch};
+use nsmc_experiment::{ModelConfig, Provenance, RunRecord, Stretch};
 
 use crate::disagreement::Disagreement;
 use crate::figures::{Figure, Section, panels, sections};
@@ -48,15 +48,7 @@ pub(crate) fn render(report: &Report<'_>) -> String {
         header {
             p.kicker { (both(&words("Report of", "보고서:"))) " " (study.name) }
             h1 { (both(&title(study))) }
-            p.about { (both(&if study.is_of_own_data() { words(
-                "Which way to fine-tune is the most accurate on these data, and what does it cost?",
-                "이 데이터에서는 어떤 미세조정 방법이 가장 정확하고, 비용은 얼마나 들까요?",
-            ) } else { words(
-                "A paper from Kookmin University found multilingual BERT most accurate when all of \
-                 it is fine-tuned (vanilla), then AdapterFusion, then, by far, LoRA. Does that hold?",
-                "국민대학교의 논문은 다국어 BERT의 정확도가 전체 미세조정(Vanilla)에서 가장 높고, AdapterFusion이 \
-                 그다음이며, LoRA는 크게 뒤진다고 보고했습니다. 정말 그럴까요?",
-            ) })) }
+            p.about { (both(&lead(study))) }
         }
         main {
             section #verdict {
@@ -109,6 +101,38 @@ pub(crate) fn render(report: &Report<'_>) -> String {
     page.into_string()
 }
 
+/// What the report asks.
+fn lead(study: &Study) -> Words {
+    if study.is_of_own_data() {
+        words(
+            "Which way to fine-tune is the most accurate on these data, and what does it cost?",
+            "이 데이터에서는 어떤 미세조정 방법이 가장 정확하고, 비용은 얼마나 들까요?",
+        )
+    } else if is_of_pretraining(study) {
+        words(
+            "How much does pre-training add to the accuracy of full fine-tuning?",
+            "사전학습은 전체 미세조정의 정확도를 얼마나 높일까요?",
+        )
+    } else {
+        words(
+            "A paper from Kookmin University found multilingual BERT most accurate when all of it is \
+             fine-tuned (vanilla), followed by AdapterFusion and, far behind, LoRA. Does that hold?",
+            "국민대학교의 논문은 다국어 BERT의 정확도가 전체 미세조정(Vanilla)에서 가장 높고, AdapterFusion이 그다음이며, \
+             LoRA는 크게 뒤진다고 보고했습니다. 정말 그럴까요?",
+        )
+    }
+}
+
+/// Whether it fine-tunes models with and without pre-training, and compares no methods.
+fn is_of_pretraining(study: &Study) -> bool {
+    let cells = || study.cells.iter().filter(|cell| !cell.key.is_baseline());
+    let any = |scratch: bool| {
+        let mut configs = cells().filter_map(|cell| cell.config());
+        configs.any(|config| matches!(config.model, ModelConfig::Scratch(_)) == scratch)
+    };
+    cells().all(|cell| cell.key.method == "vanilla") && any(true) && any(false)
+}
+
 /// What was compared on what: the paper's data, or one's own.
 fn title(study: &Study) -> Words {
     let mut datasets: Vec<&str> = Vec::new();
@@ -119,8 +143,15 @@ fn title(study: &Study) -> Words {
     }
     let on = match datasets.as_slice() {
         [] | ["nsmc"] => words("Korean movie reviews", "한국어 영화 리뷰"),
+        ["sample"] => words("synthetic sample reviews", "합성 예제 리뷰"),
         others => others.join(", ").as_str().into(),
     };
+    if is_of_pretraining(study) {
+        return words(
+            format!("Full fine-tuning with and without pre-training on {}", on.en),
+            format!("사전학습 유무에 따른 {} 전체 미세조정 비교", on.ko),
+        );
+    }
     words(
         format!("Full fine-tuning, AdapterFusion and LoRA on {}", on.en),
         format!("{}에서 비교한 전체 미세조정, AdapterFusion, LoRA", on.ko),
@@ -137,7 +168,6 @@ fn claims(study: &Study, verdict: &Verdict) -> Markup {
     if rows.is_empty() {
         return html! {};
     }
-    let interval = crate::words::interval(study);
     html! {
         figure.table {
             h3 #claims-title { (both(&words(
@@ -178,17 +208,11 @@ fn claims(study: &Study, verdict: &Verdict) -> Markup {
                 } }
             } }))
             figcaption { (both(&words(
-                format!(
-                    "A claim holds if the interval of the difference lies above 0 and McNemar's p, \
-                     corrected by Holm over all comparisons of the recipe, below 0.05. The interval is \
-                     {}; each is one of 95 %, uncorrected.",
-                    interval.en
-                ),
-                format!(
-                    "차이의 신뢰구간이 0보다 위에 있고, 같은 학습 설정의 모든 비교에 대해 Holm의 방법으로 보정한 McNemar \
-                     검정의 p가 0.05보다 작으면 재현된 것으로 봅니다. 신뢰구간: {}. 신뢰구간은 보정하지 않았습니다.",
-                    interval.ko
-                ),
+                "A claim holds if the 95 % interval of the difference lies above 0 and McNemar's p, \
+                 corrected by Holm over all comparisons of the recipe, below 0.05. The intervals are not \
+                 corrected for multiple comparisons.",
+                "차이의 95% 신뢰구간 전체가 0보다 크고, 같은 학습 설정의 모든 비교에 대해 Holm 방법으로 보정한 McNemar 검정의 \
+                 p값이 0.05보다 작으면 재현된 것으로 판정합니다. 신뢰구간은 다중 비교를 보정하지 않은 값입니다.",
             ))) }
         }
     }
@@ -322,10 +346,10 @@ fn confusion(study: &Study) -> Markup {
             figure {
                 div.confusions { @for cell in cells { (matrix(cell, &looks)) } }
                 figcaption { (both(&words(
-                    "Rows are true classes, columns predicted ones; shares of a row, and counts, over \
-                     all seeds, at the largest training size.",
-                    "행은 실제 클래스, 열은 예측한 클래스입니다. 가장 큰 학습 데이터 크기에서 모든 시드를 합친 건수와, 행별 \
-                     비율입니다.",
+                    "Rows are true classes, columns predicted ones. Each cell has its share of the row and \
+                     its count, over all seeds, at the largest training size.",
+                    "행은 실제 클래스, 열은 예측한 클래스입니다. 각 칸은 가장 큰 학습 데이터 크기에서 모든 시드를 합쳐 구한 행별 \
+                     비율과 건수입니다.",
                 ))) }
             }
         }
@@ -427,8 +451,8 @@ fn disagreements_caption(report: &Report<'_>, reviews: &[Disagreement], cell: &C
     };
     let absent = if report.texts.is_empty() {
         words(
-            " Texts are shown where the test file is at hand, with ids.",
-            " 테스트 파일이 있고 id 열이 있으면 리뷰 본문도 표시됩니다.",
+            " If the test file is on this machine and has ids, the texts are shown, too.",
+            " 테스트 파일이 이 컴퓨터에 있고 id 열이 있으면 리뷰 본문도 표시됩니다.",
         )
     } else {
         words("", "")
@@ -436,17 +460,17 @@ fn disagreements_caption(report: &Report<'_>, reviews: &[Disagreement], cell: &C
     let two = cell.config().is_some_and(|config| config.data.labels.len() == 2);
     let shown = if two {
         words(
-            "Probability that each method gives the true class, mean over its seeds, and whether most \
-             of them are right; the reviews on which they are furthest apart.",
-            "각 방법이 실제 클래스에 준 확률의 시드 평균과, 시드의 과반이 맞혔는지를 표시했습니다. 방법들이 가장 크게 \
-             엇갈리는 리뷰들입니다.",
+            "The probability that each method gives the true class, mean over its seeds, and whether most \
+             seeds are right. These are the reviews on which the methods' predictions are furthest apart.",
+            "각 방법이 정답 클래스에 부여한 확률의 시드 평균과, 과반의 시드가 맞혔는지를 표시했습니다. 방법 간 예측이 가장 \
+             크게 엇갈린 리뷰입니다.",
         )
     } else {
         words(
-            "How many of each method's seeds give the true class, and whether most do; the reviews on \
-             which the methods are furthest apart by that.",
-            "각 방법의 시드 가운데 몇 개가 실제 클래스를 맞혔는지와, 과반이 맞혔는지를 표시했습니다. 그 비율이 방법들 \
-             사이에서 가장 크게 다른 리뷰들입니다.",
+            "How many of each method's seeds give the true class, and whether most do. These are the \
+             reviews on which the methods differ most in that.",
+            "각 방법의 시드 중 몇 개가 정답 클래스를 맞혔는지와, 과반이 맞혔는지를 표시했습니다. 맞힌 비율이 방법 간에 가장 \
+             크게 엇갈린 리뷰입니다.",
         )
     };
     let halves = reviews.iter().flat_map(|review| &review.methods);
@@ -566,10 +590,10 @@ fn made(study: &Study) -> Markup {
         section #made {
             (heading("How it was made", "실험 환경과 방법"))
             p { (both(&words(
-                "Each run is one process with one resolved configuration and seed. The test set was \
-                 predicted once per run, after training; every test figure here is computed from \
-                 those predictions.",
-                "실험 하나는 모든 설정과 시드를 고정해 실행한 프로세스 하나입니다. 테스트 집합은 학습이 끝난 뒤 실험마다 한 번만 \
+                "Each run is one process with one resolved configuration and seed. Each run predicted the \
+                 test set once, after training. Every test figure here is computed from those \
+                 predictions.",
+                "실험 하나는 모든 설정과 시드를 고정해 실행한 프로세스 하나입니다. 테스트 데이터는 학습이 끝난 뒤 실험마다 한 번만 \
                  예측했고, 테스트 수치는 모두 그 예측에서 계산했습니다.",
             ))) }
             dl.facts { @for (name, value) in &facts { dt { (both(name)) } dd { (both(value)) } } }
@@ -587,8 +611,65 @@ fn short(sha256: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use nsmc_experiment::ScratchModel;
+
     use super::*;
     use crate::fabricated;
+
+    /// The study of vanilla on NSMC or the sample, with pre-training and, if so wanted, without.
+    fn of_vanilla(dataset: &str, scratch: bool) -> Study {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = fabricated::config("pre-trained", 1000, 0);
+        config.data.dataset = dataset.into();
+        fabricated::run(folder.path(), &config, 0.88, 1.0);
+        fabricated::run(folder.path(), &fabricated::tfidf(config.clone()), 0.87, 1.0);
+        if scratch {
+            config.recipe = "random".into();
+            config.model = ModelConfig::Scratch(ScratchModel {
+                vocab_size: 8000,
+                hidden_size: 256,
+                num_hidden_layers: 4,
+                num_attention_heads: 4,
+                intermediate_size: 1024,
+                max_position_embeddings: 128,
+                hidden_dropout_prob: 0.1,
+                attention_probs_dropout_prob: 0.1,
+            });
+            fabricated::run(folder.path(), &config, 0.86, 1.0);
+        }
+        Study::read_runs(folder.path(), None).unwrap()
+    }
+
+    #[test]
+    fn a_report_asks_what_its_runs_can_answer() {
+        let both = of_vanilla("nsmc", true);
+        assert!(lead(&both).en.starts_with("How much does pre-training add"));
+        assert_eq!(
+            title(&both),
+            words(
+                "Full fine-tuning with and without pre-training on Korean movie reviews",
+                "사전학습 유무에 따른 한국어 영화 리뷰 전체 미세조정 비교"
+            )
+        );
+        let sentences = crate::words::verdict(&both, &Verdict::new(&both));
+        let [no_order, orders @ ..] = sentences.as_slice() else { panic!("{sentences:?}") };
+        assert!(no_order.en.ends_with("so the paper's order cannot be checked."), "{no_order:?}");
+        assert!(no_order.ko.ends_with("재현되는지 판단할 수 없습니다."), "{no_order:?}");
+        for (recipe, order) in ["pre-trained", "random"].iter().zip(orders) {
+            assert!(order.en.starts_with(&format!("With recipe {recipe} (")), "{order:?}");
+        }
+        assert_eq!(orders.len(), 2);
+        let one = of_vanilla("sample", false);
+        assert!(lead(&one).en.starts_with("A paper from Kookmin University"));
+        assert_eq!(
+            title(&one),
+            words(
+                "Full fine-tuning, AdapterFusion and LoRA on synthetic sample reviews",
+                "합성 예제 리뷰에서 비교한 전체 미세조정, AdapterFusion, LoRA"
+            )
+        );
+        assert!(lead(&of_vanilla("mine", true)).en.starts_with("Which way to fine-tune"));
+    }
 
     #[test]
     fn a_program_is_its_version_and_the_commits_that_worked_on_the_run() {

@@ -36,7 +36,7 @@ pub(crate) fn leader(study: &Study, ranking: &Ranking) -> Option<Words> {
             let by = estimate(difference);
             words(
                 format!(
-                    "{en}. Whether it beats the best baseline, {}, the data do not decide: {}.",
+                    "{en}. The data do not decide whether it beats the best baseline, {}: {}.",
                     baseline.en, by.en
                 ),
                 format!(

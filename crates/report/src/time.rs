@@ -68,33 +68,33 @@ impl Times {
     pub(crate) fn caption(self) -> Words {
         match self {
             Self::Alone => words(
-                "Mean accuracy against the time of the training steps: the number of epochs times the \
-                 seconds per epoch that were measured again with nothing beside them. A point per \
-                 training size. A baseline has no epochs and is left out.",
+                "Mean accuracy by the time of the training steps: the number of epochs times the seconds \
+                 per epoch, which were measured again with nothing beside them. Each point is one training \
+                 size. A baseline has no epochs and is left out.",
                 "학습 스텝의 시간에 따른 평균 정확도입니다. 시간은 다른 작업 없이 다시 잰 에폭당 시간에 에폭 수를 곱한 값입니다. \
-                 점 하나가 학습 데이터 크기 하나입니다. 베이스라인은 에폭이 없어 뺐습니다.",
+                 점마다 학습 데이터 크기가 다릅니다. 베이스라인은 에폭이 없어 뺐습니다.",
             ),
             Self::EpochAlone => words(
-                "Mean accuracy against the seconds of an epoch's training steps, measured again with \
-                 nothing beside them; of AdapterFusion's second stage. A point per training size. The \
-                 runs had shared the machine, so that the times of whole runs compare no methods. A \
-                 baseline has no epochs and is left out.",
+                "Mean accuracy by the seconds of an epoch's training steps, measured again with nothing \
+                 beside them. AdapterFusion's are of its second stage. Each point is one training size. The \
+                 runs had shared the machine, so that methods cannot be compared by the times of whole runs. \
+                 A baseline has no epochs and is left out.",
                 "한 에폭의 학습 스텝에 걸린 시간에 따른 평균 정확도입니다. 시간은 다른 작업 없이 다시 쟀고, AdapterFusion은 \
-                 2단계의 시간입니다. 점 하나가 학습 데이터 크기 하나입니다. 실험들이 기계를 나눠 썼으므로 실험 전체 시간은 \
+                 2단계의 시간입니다. 점마다 학습 데이터 크기가 다릅니다. 실험들이 컴퓨터를 나눠 썼으므로 실험 전체 시간으로는 \
                  방법끼리 비교할 수 없습니다. 베이스라인은 에폭이 없어 뺐습니다.",
             ),
             Self::Shared => words(
-                "Not plotted: the runs shared the machine, so that their times compare no methods, and \
-                 not all were measured again alone.",
-                "실험들이 기계를 나눠 써서 시간을 방법끼리 비교할 수 없고, 단독으로 다시 재지 않은 실험이 있어 그리지 \
+                "Nothing is plotted: the runs shared the machine, so that methods cannot be compared by \
+                 their times, and not all of them were measured again alone.",
+                "실험들이 컴퓨터를 나눠 써서 시간을 방법끼리 비교할 수 없고, 단독으로 다시 재지 않은 실험이 있어 그리지 \
                  않았습니다.",
             ),
             Self::Whole => words(
-                "Mean accuracy against the wall time of the whole run: training, AdapterFusion's both \
-                 stages, validation and test. A point per training size. The times are as the runs had \
-                 them, together with whatever else shared the machine.",
-                "실험 전체 시간(학습, AdapterFusion의 두 단계, 검증, 테스트)에 따른 평균 정확도입니다. 점 하나가 학습 데이터 \
-                 크기 하나입니다. 같은 기계에서 함께 실행된 작업이 있다면 그 영향까지 들어간 시간입니다.",
+                "Mean accuracy by the wall time of the whole run: training, both stages of AdapterFusion, \
+                 validation and test. Each point is one training size. If anything else ran on the machine \
+                 at the same time, its effect is in these times.",
+                "실험 전체 시간(학습, AdapterFusion의 두 단계, 검증, 테스트)에 따른 평균 정확도입니다. 점마다 학습 데이터 크기가 \
+                 다릅니다. 같은 컴퓨터에서 함께 실행된 작업이 있다면 그 영향까지 들어간 시간입니다.",
             ),
         }
     }
@@ -259,7 +259,9 @@ mod tests {
         assert!(time_plots(&one_left, Times::Shared).is_empty());
         let sections = sections(&one_left);
         let reason = sections.iter().find(|section| section.id == "time").unwrap();
-        assert!(reason.figures.is_empty() && reason.caption.en.contains("compare no methods"));
+        assert!(
+            reason.figures.is_empty() && reason.caption.en.contains("methods cannot be compared")
+        );
 
         // Nothing is known but the times of whole runs: 400 s.
         let (times, whole_plot) = plot(&study(&methods, |_| {}));

@@ -69,34 +69,24 @@ pub(crate) fn reviews(rows: Rows) -> Words {
     words(format!("{en} reviews"), ko)
 }
 
-/// The interval of a difference, within a sentence.
-pub(crate) fn interval(study: &Study) -> Words {
-    if study.has_several_seeds() {
-        words(
-            "the 95 % interval of a bootstrap over reviews, with Student's t for the seeds",
-            "리뷰는 부트스트랩으로, 시드는 t 분포로 반영한 95% 신뢰구간",
-        )
-    } else {
-        words(
-            "the 95 % interval of a bootstrap over reviews (there is one seed, and what others may \
-             change is not in it)",
-            "리뷰에 대한 부트스트랩 95% 신뢰구간(시드가 하나여서 시드에 따른 변동은 포함하지 않음)",
-        )
-    }
-}
-
 /// How to read the verdict's figures.
 pub(crate) fn legend(study: &Study) -> Words {
-    let Words { en, ko } = interval(study);
-    let (means, means_ko) = if study.has_several_seeds() {
-        (", means over seeds", "로, 시드에 대한 평균")
+    if study.has_several_seeds() {
+        words(
+            "Differences are in percentage points of accuracy, means over seeds. In brackets: the \
+             95 % interval of a bootstrap over reviews, with Student's t for the seeds.",
+            "차이는 정확도의 퍼센트포인트(%p)이며 시드 평균입니다. 대괄호 안은 95% 신뢰구간으로, 리뷰는 \
+             부트스트랩으로, 시드는 t 분포로 반영했습니다.",
+        )
     } else {
-        ("", "")
-    };
-    words(
-        format!("Points: percentage points of accuracy{means}; in brackets, {en}."),
-        format!("%p는 정확도의 퍼센트포인트{means_ko}입니다. 대괄호 안: {ko}."),
-    )
+        words(
+            "Differences are in percentage points of accuracy. In brackets: the 95 % interval of a \
+             bootstrap over reviews. There is one seed: the interval leaves out what other seeds may \
+             change.",
+            "차이는 정확도의 퍼센트포인트(%p)입니다. 대괄호 안은 리뷰에 대한 부트스트랩 95% 신뢰구간이며, 시드가 하나여서 \
+             시드에 따른 변동은 포함하지 않습니다.",
+        )
+    }
 }
 
 /// The verdict, a sentence or two per recipe and question.
@@ -112,11 +102,12 @@ pub(crate) fn verdict(study: &Study, verdict: &Verdict) -> Vec<Words> {
     }
     if verdict.recipes.is_empty() {
         sentences.push(words(
-            "These runs hold no recipe with vanilla and AdapterFusion or LoRA: they cannot say whether \
-             the paper's order holds.",
-            "전체 미세조정(Vanilla)을 AdapterFusion이나 LoRA와 함께 실험한 학습 설정이 없어, 논문의 성능 순위가 재현되는지 말할 \
-             수 없습니다.",
+            "No recipe here was run with both vanilla and AdapterFusion or LoRA, so the paper's order \
+             cannot be checked.",
+            "전체 미세조정(Vanilla)을 AdapterFusion이나 LoRA와 함께 실험한 학습 설정이 없어, 이 실험만으로는 논문의 성능 순위가 \
+             재현되는지 판단할 수 없습니다.",
         ));
+        sentences.extend(study.rankings.iter().map(|ranking| ranking::order(study, ranking)));
     }
     for recipe in &verdict.recipes {
         sentences.push(order(study, recipe, several_settings(verdict)));
@@ -167,7 +158,7 @@ fn order(study: &Study, verdict: &RecipeVerdict, named: bool) -> Words {
         Finding::Undecided => (
             format!("the data do not decide the whole of the paper's order: {}.", counts.en),
             format!(
-                "논문이 보고한 성능 순위가 재현되는지 이 자료로는 판단할 수 없습니다. {}.",
+                "이 실험만으로는 논문의 성능 순위가 재현되는지 판단할 수 없습니다. {}.",
                 counts.ko
             ),
         ),
@@ -279,11 +270,11 @@ fn pair(study: &Study, finding: Finding, claims: &[&OrderClaim]) -> Words {
             let but = although_beyond_zero(study, claims);
             words(
                 format!(
-                    "Whether {} beats {} the data do not decide: {}{}.",
+                    "The data do not decide whether {} beats {}: {}{}.",
                     better.en, worse.en, by.en, but.en
                 ),
                 format!(
-                    "{} {}의 우열을 판단할 수 없습니다: 차이 {}{}.",
+                    "{} {}의 우열은 판단할 수 없습니다(차이 {}{}).",
                     with_particle(&better.ko, Particle::And),
                     worse.ko,
                     by.ko,
@@ -309,22 +300,27 @@ fn pair(study: &Study, finding: Finding, claims: &[&OrderClaim]) -> Words {
 
 /// Why what lies beyond 0 with its whole interval decides nothing.
 fn although_beyond_zero(study: &Study, claims: &[&OrderClaim]) -> Words {
-    let pairs = claims.iter().filter_map(|claim| study.contrasts[claim.contrast?].pair.as_ref());
-    let beyond = |pair: &&Pair| {
+    let is_beyond = |pair: &Pair| {
         let Interval { low, high } = pair.bootstrap.interval;
         low > 0.0 || high < 0.0
     };
-    let p = pairs.filter(beyond).map(|pair| pair.holm_p).max_by(f64::total_cmp);
-    match p.filter(|&p| p >= Finding::LEVEL) {
-        Some(p) => {
-            let p = p_value(p);
-            words(
-                format!("; McNemar's test, corrected by Holm, gives p\u{a0}=\u{a0}{p}"),
-                format!("; Holm 보정한 McNemar 검정의 p\u{a0}=\u{a0}{p}"),
-            )
+    let mut found: Vec<Words> = Vec::new();
+    for claim in claims {
+        let pair = claim.contrast.and_then(|index| study.contrasts[index].pair.as_ref());
+        let Some(pair) = pair else { continue };
+        if is_beyond(pair) && pair.holm_p >= Finding::LEVEL {
+            let (p, of) = (p_value(pair.holm_p), reviews(claim.train_size));
+            found.push(words(
+                format!("p\u{a0}=\u{a0}{p} ({})", of.en),
+                format!("{}의 Holm 보정 McNemar 검정 p\u{a0}=\u{a0}{p}", of.ko),
+            ));
         }
-        None => words("", ""),
     }
+    if found.is_empty() {
+        return words("", "");
+    }
+    let Words { en, ko } = list(&found);
+    words(format!("; McNemar's test, corrected by Holm, gives {en}"), format!("; {ko}"))
 }
 
 fn difference(contrast: &Contrast) -> Option<BootstrapDifference> {
@@ -423,23 +419,28 @@ fn collapse(study: &Study, verdict: &RecipeVerdict) -> Option<Words> {
         ),
         _ => lora.into(),
     };
-    let topic = with_particle(&name.ko, Particle::Topic);
+    let performance = format!("{}의 성능", name.ko);
     let finding = verdict.collapse();
     let Words { en, ko } = match finding {
         Finding::Holds => {
-            words(format!("{} collapses", name.en), format!("{topic} 성능이 크게 무너집니다"))
+            words(format!("{} collapses", name.en), format!("{performance}은 크게 무너집니다"))
         }
         Finding::Reversed => {
             let all = verdict.collapses.iter().all(|gap| gap.finding == Finding::Reversed);
             if all {
                 words(
-                    format!("{} does not collapse to more than 5 points below vanilla", name.en),
-                    format!("{topic} 무너지지 않습니다(전체 미세조정과의 격차가 5%p를 넘지 않음)"),
+                    format!(
+                        "{} does not collapse (it lies no more than 5 points below vanilla)",
+                        name.en
+                    ),
+                    format!(
+                        "{performance}은 무너지지 않습니다(전체 미세조정보다 5%p 넘게 낮지 않음)"
+                    ),
                 )
             } else {
                 words(
-                    format!("{} does not collapse at every size", name.en),
-                    format!("{topic} 모든 크기에서 무너지지는 않습니다"),
+                    format!("at some training sizes {} does not collapse", name.en),
+                    format!("{performance}이 모든 학습 데이터 크기에서 무너지지는 않습니다"),
                 )
             }
         }
@@ -448,17 +449,16 @@ fn collapse(study: &Study, verdict: &RecipeVerdict) -> Option<Words> {
             let (sizes, sizes_ko) = if verdict.collapses.iter().all(undecided) {
                 ("", "판단할 수 없습니다")
             } else {
-                (" at every size", "모든 크기에서 판단할 수는 없습니다")
+                (" at every training size", "모든 학습 데이터 크기에서 판단할 수는 없습니다")
             };
             words(
                 format!(
-                    "whether {} collapses, to more than 5 points below vanilla, the data do not \
-                     decide{sizes}",
+                    "the data do not decide{sizes} whether {} collapses (lies more than 5 points \
+                     below vanilla)",
                     name.en
                 ),
                 format!(
-                    "{} 무너지는지, 곧 전체 미세조정보다 5%p 넘게 낮은지는 {sizes_ko}",
-                    with_particle(&name.ko, Particle::Subject)
+                    "{performance}이 무너지는지, 곧 전체 미세조정보다 5%p 넘게 낮은지는 {sizes_ko}"
                 ),
             )
         }
@@ -471,13 +471,17 @@ fn collapse(study: &Study, verdict: &RecipeVerdict) -> Option<Words> {
         )
     } else {
         words(
-            format!("; difference to vanilla (vanilla less LoRA): {}", gaps.en),
+            format!("; vanilla less LoRA: {}", gaps.en),
             format!("전체 미세조정과의 차이(전체 미세조정 − LoRA)는 {}입니다", gaps.ko),
         )
     };
+    let paper = match study.is_compared_with_the_paper() {
+        true => words(" (the paper's LoRA: 14.5 to 21.4 points)", "(논문의 LoRA: 14.5~21.4%p)"),
+        false => words("", ""),
+    };
     Some(words(
-        format!("{}{} (the paper's LoRA: 14.5 to 21.4 points).", capital(&en), gaps.en),
-        format!("{ko}. {}(논문의 LoRA: 14.5~21.4%p).", gaps.ko),
+        format!("{}{}{}.", capital(&en), gaps.en, paper.en),
+        format!("{ko}. {}{}.", gaps.ko, paper.ko),
     ))
 }
 
@@ -501,8 +505,8 @@ fn causes(study: &Study, verdict: &RecipeVerdict) -> Vec<Words> {
     }
     if changed.is_empty() {
         return vec![words(
-            "No run changes one setting of that LoRA alone, so its cause cannot be told.",
-            "그 LoRA에서 설정 항목을 하나만 바꾼 실험이 없어 원인을 가릴 수 없습니다.",
+            "No run changes one setting of this LoRA alone, so the cause cannot be told.",
+            "이 LoRA에서 설정 항목을 하나만 바꾼 실험이 없어 원인을 가려낼 수 없습니다.",
         )];
     }
     let of = |lora: usize| {
@@ -517,58 +521,78 @@ fn causes_of(study: &Study, lora: usize, causes: &[&Cause]) -> Words {
     let key = &study.cells[lora].key;
     let on = reviews(key.train_size);
     let gap = causes.iter().find_map(|cause| difference(cause.gap(study)?));
-    let gap = gap.map_or_else(|| "–".into(), estimate);
-    let between = format!(
-        "{}에서 {} 전체 미세조정의 격차는 {}입니다.",
-        on.ko,
-        with_particle(&key.label, Particle::And),
-        gap.ko
-    );
-    let group = |wanted: Finding| -> Option<Words> {
-        let single = causes.iter().filter(|cause| cause.is_single(study));
-        let found: Vec<Words> = single
-            .filter(|cause| cause.explains(study) == wanted)
-            .map(|cause| change(study, cause))
-            .collect();
-        let join = |language: fn(&Words) -> &str| {
-            found.iter().map(language).collect::<Vec<_>>().join("; ")
-        };
-        (!found.is_empty()).then(|| words(join(|part| &part.en), join(|part| &part.ko)))
-    };
-    let explaining = group(Finding::Holds);
-    let mut text = match &explaining {
-        Some(found) => words(
+    let mut text = match gap.map(estimate) {
+        Some(gap) => words(
+            format!("On {}, {} lies {} below vanilla.", on.en, key.label, gap.en),
             format!(
-                "Of the gap of {} to vanilla, {} ({}), one setting changed alone closes more than \
-                 half: {}.",
-                key.label, gap.en, on.en, found.en
-            ),
-            format!(
-                "{between} 이 격차의 절반 이상을 단독으로 메우는 설정 항목은 다음과 같습니다: {}.",
-                found.ko
+                "{}에서 {} 전체 미세조정보다 정확도가 {} 낮습니다.",
+                on.ko,
+                with_particle(&key.label, Particle::Topic),
+                gap.ko
             ),
         ),
         None => words(
+            format!("On {}, how far {} lies below vanilla is not known.", on.en, key.label),
             format!(
-                "Of the gap of {} to vanilla, {} ({}), no setting changed alone is sure to close half.",
-                key.label, gap.en, on.en
-            ),
-            format!(
-                "{between} 이 격차의 절반 이상을 단독으로 메운다고 확인된 설정 항목은 없습니다."
+                "{}에서 {} 전체 미세조정보다 얼마나 낮은지는 알 수 없습니다.",
+                on.ko,
+                with_particle(&key.label, Particle::Subject)
             ),
         ),
     };
-    for (finding, en, ko) in [
-        (Finding::Reversed, "Less than half", "절반 미만"),
-        (Finding::Undecided, "Not decided", "판단 불가"),
-        (Finding::Missing, "Without a finished run", "끝난 실험 없음"),
+    let group = |wanted: Finding| -> Vec<Words> {
+        let single = causes.iter().filter(|cause| cause.is_single(study));
+        let found = single.filter(|cause| cause.explains(study) == wanted);
+        found.map(|cause| change(study, cause)).collect()
+    };
+    let explaining = group(Finding::Holds);
+    let none_explains = explaining.is_empty();
+    if none_explains {
+        text.en += " No setting changed alone is sure to close more than half of that gap.";
+        text.ko += " 하나만 바꾸어 이 격차를 절반 넘게 메운다고 확인된 설정 항목은 없습니다.";
+    }
+    for (found, [one, many], ko) in [
+        (
+            explaining,
+            [
+                "This setting, changed alone, closes more than half of that gap",
+                "Each of these settings, changed alone, closes more than half of that gap",
+            ],
+            "다음 설정 항목은 하나만 바꾸어도 이 격차를 절반 넘게 메웁니다",
+        ),
+        (
+            group(Finding::Reversed),
+            [
+                "This setting, changed alone, closes less than half",
+                "Each of these settings, changed alone, closes less than half",
+            ],
+            "다음 설정 항목은 하나만 바꾸면 절반도 메우지 못합니다",
+        ),
+        (
+            group(Finding::Undecided),
+            [
+                "The data do not decide whether this setting, changed alone, closes more than half",
+                "The data do not decide whether any of these settings, changed alone, closes more than \
+                 half",
+            ],
+            "다음 설정 항목은 하나만 바꾸어 절반 넘게 메우는지 판단할 수 없습니다",
+        ),
+        (
+            group(Finding::Missing),
+            [
+                "No finished run changes this setting alone",
+                "No finished run changes any of these settings alone",
+            ],
+            "다음 설정 항목은 하나만 바꾸어 끝까지 실행한 실험이 없습니다",
+        ),
     ] {
-        if let Some(found) = group(finding) {
+        if !found.is_empty() {
+            let (en, found) = (if found.len() == 1 { one } else { many }, list(&found));
             text.en += &format!(" {en}: {}.", found.en);
             text.ko += &format!(" {ko}: {}.", found.ko);
         }
     }
-    if explaining.is_none() {
+    if none_explains {
         let Words { en, ko } = together(study, causes);
         text.en += &en;
         text.ko += &ko;
@@ -584,13 +608,19 @@ fn change(study: &Study, cause: &Cause) -> Words {
     let gain = match (difference(contrast), cause.closed) {
         (Some(difference), Some(closed)) => {
             let (gain, closed) = (estimate(difference), share(closed));
-            words(format!(", {}, {}", gain.en, closed.en), format!(", {}, {}", gain.ko, closed.ko))
+            words(
+                format!("; accuracy changes by {}, {} of the gap", gain.en, closed.en),
+                format!("; 정확도 변화 {}, 격차의 {}", gain.ko, closed.ko),
+            )
         }
         _ => words("", ""),
     };
     // A number is not to break at its minus.
-    let changed = format!("({}\u{a0}→ {})", factor.first, factor.second).replace('-', "-\u{2060}");
-    words(format!("{} {changed}{}", name.en, gain.en), format!("{}{changed}{}", name.ko, gain.ko))
+    let changed = format!("{}\u{a0}→ {}", factor.first, factor.second).replace('-', "-\u{2060}");
+    words(
+        format!("{} ({changed}{})", name.en, gain.en),
+        format!("{}({changed}{})", name.ko, gain.ko),
+    )
 }
 
 fn share(closed: f64) -> Words {
@@ -620,17 +650,24 @@ fn together(study: &Study, causes: &[&Cause]) -> Words {
     let (gain, closed) = (estimate(difference), share(closed));
     if explains.is_some() {
         words(
-            format!(" Together, {} close {} of it, {}.", names.en, closed.en, gain.en),
-            format!(" {changed} 함께 바꾸면 격차의 {}를 메웁니다({}).", closed.ko, gain.ko),
+            format!(
+                " Changed together, {} close {} of the gap (accuracy changes by {}).",
+                names.en, closed.en, gain.en
+            ),
+            format!(
+                " {changed} 함께 바꾸면 격차의 {}를 메웁니다(정확도 변화 {}).",
+                closed.ko, gain.ko
+            ),
         )
     } else {
         words(
             format!(
-                " Whether {} together close half is not decided: {}, {}.",
+                " The data do not decide whether {}, changed together, close more than half (accuracy \
+                 changes by {}, {} of the gap).",
                 names.en, gain.en, closed.en
             ),
             format!(
-                " {changed} 함께 바꾸면 절반 이상을 메우는지는 판단할 수 없습니다: {}, {}.",
+                " {changed} 함께 바꾸면 절반 넘게 메우는지는 판단할 수 없습니다(정확도 변화 {}, 격차의 {}).",
                 gain.ko, closed.ko
             ),
         )
@@ -680,21 +717,24 @@ fn outlasts(findings: &[Finding]) -> Words {
             "따라서 재구성한 LoRA의 성능이 무너지는 원인은 방법이 아니라 학습 설정에 있습니다",
         )
     } else if all(Finding::Holds) {
-        words("LoRA's collapse outlasts the tuning", "학습 설정을 조정해도 LoRA는 무너집니다")
+        words(
+            "LoRA collapses in spite of the tuning",
+            "학습 설정을 조정해도 LoRA의 성능은 무너집니다",
+        )
     } else if findings.iter().all(decided) {
         words(
-            "LoRA's collapse outlasts the tuning at some sizes, and not at others",
-            "학습 설정을 조정하면 LoRA는 어떤 크기에서는 무너지고 어떤 크기에서는 무너지지 않습니다",
+            "After tuning, LoRA collapses at some training sizes and not at others",
+            "학습 설정을 조정하면 LoRA의 성능은 일부 학습 데이터 크기에서만 무너집니다",
         )
     } else if findings.iter().any(decided) {
         words(
-            "Whether LoRA's collapse outlasts the tuning is not decided at every size",
-            "학습 설정을 조정해도 LoRA가 무너지는지를 모든 크기에서 판단할 수는 없습니다",
+            "The data do not decide at every training size whether LoRA collapses after tuning, too",
+            "학습 설정을 조정해도 LoRA의 성능이 무너지는지를 모든 학습 데이터 크기에서 판단할 수는 없습니다",
         )
     } else {
         words(
-            "Whether LoRA's collapse outlasts the tuning is not decided",
-            "학습 설정을 조정해도 LoRA가 무너지는지는 판단할 수 없습니다",
+            "The data do not decide whether LoRA collapses after tuning, too",
+            "학습 설정을 조정해도 LoRA의 성능이 무너지는지는 판단할 수 없습니다",
         )
     }
 }
@@ -702,6 +742,10 @@ fn outlasts(findings: &[Finding]) -> Words {
 /// What the verdict cannot know.
 pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
     let mut caveats = Vec::new();
+    caveats.extend(foreign(study));
+    if study.paper_scale.is_some() && study.is_compared_with_the_paper() {
+        caveats.push(scaled(study));
+    }
     if study.is_compared_with_the_paper() && verdict.paper().is_some() {
         caveats.push(words(
             "What the paper does not say (LoRA's alpha and target layers, whether the classifier \
@@ -717,27 +761,26 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
     let seeds: Vec<usize> = verdict.recipes.iter().map(|recipe| recipe.seeds).collect();
     match seeds.iter().min() {
         Some(0) => caveats.push(words(
-            "Some cells have no finished run.",
-            "끝난 실험이 없는 조건이 있습니다.",
+            "Some methods have no finished run.",
+            "끝난 실험이 없는 방법이 있습니다.",
         )),
         Some(1) => caveats.push(words(
-            "Some cells have one seed only: what is said there is of those trained models, not of the \
-             methods, for another seed may differ by more than the interval.",
-            "시드가 하나뿐인 조건이 있습니다. 시드가 바뀌면 신뢰구간보다 크게 달라질 수 있으므로, 이런 조건의 결론은 학습된 그 \
-             모델에 대한 것이지 방법에 대한 것이 아닙니다.",
+            "Some methods were run with one seed only. Another seed may change the accuracy by more than \
+             the interval, so that those findings are about the trained models, not about the methods.",
+            "시드 하나로만 실험한 방법이 있습니다. 시드를 바꾸면 정확도가 신뢰구간보다 크게 달라질 수 있으므로, 이때의 결론은 \
+             방법이 아니라 학습된 그 모델에 대한 것입니다.",
         )),
         // With six, the least p is below 0.05.
         Some(&fewest) if fewest < 6 => {
-            let (least, interval) = (0.5_f64.powi(fewest as i32 - 1), interval(study).en);
+            let least = 0.5_f64.powi(fewest as i32 - 1);
             caveats.push(words(
                 format!(
-                    "With {fewest} seeds, the sign-flip test over seeds cannot give a p below {least}; \
-                     the findings rest on {interval}, and on McNemar's test."
+                    "With {fewest} seeds, the sign-flip test over seeds cannot give a p below {least}. \
+                     The findings therefore rest on the 95 % intervals and on McNemar's test."
                 ),
                 format!(
-                    "시드가 {fewest}개이면 시드에 대한 부호 뒤집기(sign-flip) 순열 검정의 p는 {least}보다 작아질 수 \
-                     없습니다. 결론은 McNemar 검정과 95% 신뢰구간(리뷰는 부트스트랩으로, 시드는 t 분포로 반영)에 \
-                     근거합니다."
+                    "시드가 {fewest}개이면 시드에 대한 부호 뒤집기(sign-flip) 순열 검정의 p값은 {least}보다 작아질 수 \
+                     없습니다. 그래서 결론은 95% 신뢰구간과 McNemar 검정에 근거합니다."
                 ),
             ));
         }
@@ -750,9 +793,6 @@ pub(crate) fn caveats(study: &Study, verdict: &Verdict) -> Vec<Words> {
         study.contrasts.iter().filter_map(half_width).reduce(f64::max),
     ) {
         caveats.push(reach(study, reviews, widest));
-    }
-    if study.paper_scale.is_some() && study.is_compared_with_the_paper() {
-        caveats.push(scaled(study));
     }
     caveats.extend(outdated(study));
     caveats.extend(troubles(study));
@@ -769,12 +809,12 @@ fn outdated(study: &Study) -> Vec<Words> {
     let caveat = |((en, ko), count)| {
         words(
             format!(
-                "{count} of {} runs were made before this program was changed, and would come to other \
+                "{count} of {} runs were made before this program was changed and may come to other \
                  numbers today: {en}.",
                 all.len()
             ),
             format!(
-                "실험 {}개 중 {count}개는 프로그램이 바뀌기 전의 결과로, 지금 다시 실행하면 수치가 달라집니다: {ko}.",
+                "실험 {}개 중 {count}개는 이전 버전의 결과이므로, 다시 실행하면 수치가 달라질 수 있습니다(바뀐 점: {ko}).",
                 all.len()
             ),
         )
@@ -787,21 +827,21 @@ fn reach(study: &Study, reviews: usize, widest: f64) -> Words {
     let (reviews, widest) = (with_thousands(reviews), format!("{:.1}", widest * 100.0));
     let why = if study.has_several_seeds() {
         words(
-            format!("With {reviews} test reviews, and seeds that differ as these do,"),
-            format!("테스트 리뷰 {reviews}건과 시드에 따른 변동 때문에"),
+            format!("With {reviews} test reviews and these seeds,"),
+            format!("테스트 리뷰가 {reviews}건이고 시드에 따라서도 결과가 달라"),
         )
     } else {
-        words(format!("{reviews} test reviews:"), format!("테스트 리뷰는 {reviews}건이고,"))
+        words(format!("With {reviews} test reviews,"), format!("테스트 리뷰가 {reviews}건이어서"))
     };
     words(
         format!(
-            "{} the intervals of differences reach up to {widest} points to either side, and a \
-             difference whose interval holds 0 cannot be told from chance.",
+            "{} the intervals of differences reach up to {widest} points to either side. A difference \
+             whose interval holds 0 cannot be told from chance.",
             why.en
         ),
         format!(
-            "{} 차이의 신뢰구간은 양쪽으로 최대 {widest}%p에 이릅니다. 신뢰구간에 0이 들어 있는 차이는 우연과 구별되지 \
-             않습니다.",
+            "{} 차이의 신뢰구간은 위아래로 최대 {widest}%p까지 벌어집니다. 신뢰구간이 0을 포함하는 차이는 우연과 구별할 수 \
+             없습니다.",
             why.ko
         ),
     )
@@ -810,27 +850,114 @@ fn reach(study: &Study, reviews: usize, widest: f64) -> Words {
 /// The small model of this repository.
 const MINI: &str = "models/mini";
 
+/// The paper's model.
+const MBERT: &str = "bert-base-multilingual-cased";
+
+/// That the runs are of another model or other data than the paper's; nothing where the page does not
+/// speak of the paper.
+fn foreign(study: &Study) -> Option<Words> {
+    let configs: Vec<&ExperimentConfig> =
+        study.cells.iter().filter_map(|cell| cell.config()).collect();
+    if configs.is_empty() || study.is_of_own_data() {
+        return None;
+    }
+    let is_mbert = |config: &ExperimentConfig| matches!(&config.model, ModelConfig::Pretrained { name, .. } if name == MBERT);
+    let is_nsmc = |config: &ExperimentConfig| config.data.dataset == NSMC;
+    if configs.iter().any(|config| is_mbert(config) && is_nsmc(config)) {
+        return None;
+    }
+    let (mut models, mut data): (Vec<Words>, Vec<Words>) = (Vec::new(), Vec::new());
+    for config in &configs {
+        for (known, found) in [(&mut models, model(config)), (&mut data, dataset(config))] {
+            if !known.contains(&found) {
+                known.push(found);
+            }
+        }
+    }
+    let trained = study.cells.iter().filter_map(crate::figures::trained_on).max();
+    let several =
+        study.cells.iter().any(|cell| cell.key.train_size != study.cells[0].key.train_size);
+    let (up_to, up_to_ko) = if several { ("up to ", "최대 ") } else { ("", "") };
+    let (models, data) = (list(&models), list(&data));
+    let reviews = match trained {
+        Some(count) => {
+            let count = with_thousands(count);
+            words(
+                format!("{up_to}{count} {}", data.en),
+                format!("{} {up_to_ko}{count}건으로", data.ko),
+            )
+        }
+        None => words(data.en, format!("{}로", data.ko)),
+    };
+    let (lead, lead_ko) = if configs.iter().all(|config| is_mbert(config)) {
+        ("the paper's model but not its data", "모델은 논문과 같지만, 논문의 데이터가 아니라")
+    } else if configs.iter().all(|config| is_nsmc(config)) {
+        ("the paper's data but not its model", "데이터는 논문과 같지만, 논문의 모델이 아니라")
+    } else {
+        ("neither the paper's model nor its data", "논문의 모델이나 데이터가 아니라")
+    };
+    Some(words(
+        format!(
+            "These runs use {lead}: {}, trained on {}. They can neither confirm nor refute the paper.",
+            models.en, reviews.en
+        ),
+        format!(
+            "{lead_ko} {} 학습한 {}의 결과이므로, 이 결과로 논문의 결론을 확인하거나 반박할 수는 없습니다.",
+            reviews.ko, models.ko
+        ),
+    ))
+}
+
+/// A model, within a sentence.
+fn model(config: &ExperimentConfig) -> Words {
+    match &config.model {
+        ModelConfig::Pretrained { name, .. } if name == MINI => {
+            words(format!("{MINI} (a small Korean BERT)"), format!("작은 한국어 BERT({MINI})"))
+        }
+        ModelConfig::Pretrained { name, .. } if name == MBERT => {
+            words("multilingual BERT", "다국어 BERT")
+        }
+        ModelConfig::Pretrained { name, .. } => name.as_str().into(),
+        ModelConfig::Scratch(_) => {
+            words("a BERT with random initial weights", "무작위로 초기화한 BERT")
+        }
+    }
+}
+
+/// The paper's data.
+const NSMC: &str = "nsmc";
+
+/// The reviews of a data set, within a sentence.
+fn dataset(config: &ExperimentConfig) -> Words {
+    match config.data.dataset.as_str() {
+        NSMC => words("NSMC reviews", "NSMC 리뷰"),
+        "sample" => words("synthetic sample reviews", "합성 예제 리뷰"),
+        other => words(format!("reviews of {other}"), format!("{other} 리뷰")),
+    }
+}
+
 /// What runs that stand for the paper's at a multiple of their size cannot say.
 fn scaled(study: &Study) -> Words {
+    let mut text = words(
+        "These runs are on fewer reviews than the paper's. They show whether the paper's order of methods \
+         appears here, too, but their accuracies are not comparable with the paper's. How deep LoRA falls, \
+         and why, may differ: there are fewer training steps",
+        "논문보다 적은 리뷰로 학습한 결과입니다. 논문이 보고한 방법의 순위가 여기서도 나타나는지는 볼 수 있지만, 정확도의 절댓값은 \
+         논문과 비교할 수 없습니다. ",
+    );
     let mut configs = study.cells.iter().filter_map(|cell| cell.config()).peekable();
     // A baseline's configuration names a model, too.
     let is_mini = |config: &ExperimentConfig| matches!(&config.model, ModelConfig::Pretrained { name, .. } if name == MINI);
+    let few_steps = "리뷰가 적은 만큼 학습 스텝 수도 적";
     if configs.peek().is_some() && configs.all(is_mini) {
-        return words(
-            "These runs are not of the paper's model: a small Korean BERT, on fewer reviews. They can \
-             speak of the order of methods, not of the level of accuracy; how deep LoRA falls and why \
-             may differ, for there are fewer steps, too, and this model has no pre-trained pooler.",
-            "논문의 모델이 아니라 더 적은 리뷰로 학습한 작은 한국어 BERT의 결과입니다. 방법의 순위는 논문과 비교할 수 있지만 \
-             정확도의 절댓값은 비교할 수 없습니다. 리뷰가 적은 만큼 학습 스텝 수도 적고 사전학습된 pooler가 없어, LoRA가 무너지는 \
-             정도와 원인은 논문과 다를 수 있습니다.",
-        );
+        text.en += ", and this model has no pre-trained pooler.";
+        text.ko += &format!("{few_steps}고 사전학습된 pooler도 없어");
+    } else {
+        text.en += ".";
+        text.ko += &format!("{few_steps}어");
     }
-    words(
-        "These runs are on fewer reviews than the paper's. They can speak of the order of methods, not of \
-         the level of accuracy; how deep LoRA falls and why may differ, for there are fewer steps, too.",
-        "논문보다 적은 리뷰로 학습한 결과입니다. 방법의 순위는 논문과 비교할 수 있지만 정확도의 절댓값은 비교할 수 없습니다. \
-         리뷰가 적은 만큼 학습 스텝 수도 적어, LoRA가 무너지는 정도와 원인은 논문과 다를 수 있습니다.",
-    )
+    text.ko += ", LoRA의 성능이 무너지는 정도와 원인은 논문과 다를 수 있습니다.";
+    text
 }
 
 /// Runs that learned nothing, failed or are not there; nothing if there are none.
@@ -844,7 +971,7 @@ fn troubles(study: &Study) -> Option<Words> {
         (
             chance,
             format!("Runs stuck at chance, which count like all others: {chance}."),
-            format!("우연 수준에 머문 실험 {chance}개는 집계에서 제외하지 않았습니다."),
+            format!("우연 수준에 머문 실험 {chance}개도 집계에 포함했습니다."),
         ),
         (failed, format!("Failed runs: {failed}."), format!("실패한 실험: {failed}개.")),
         (
@@ -928,18 +1055,27 @@ mod tests {
     #[test]
     fn a_collapse_outlasts_the_tuning_only_where_it_was_found_to() {
         use Finding::{Holds, Missing, Reversed, Undecided};
+        const SOME: &str = "at every training size whether LoRA collapses after tuning, too";
         for (findings, en, ko) in [
             (
                 vec![Reversed; 2],
                 "a matter of the recipe, not of the method",
                 "학습 설정에 있습니다",
             ),
-            (vec![Holds; 2], "collapse outlasts the tuning", "조정해도 LoRA는 무너집니다"),
+            (vec![Holds; 2], "in spite of the tuning", "조정해도 LoRA의 성능은 무너집니다"),
             // Decided at every size, but not alike.
-            (vec![Holds, Reversed], "at some sizes, and not at others", "무너지지 않습니다"),
-            (vec![Reversed, Undecided], "is not decided at every size", "판단할 수는 없습니다"),
-            (vec![Holds, Missing], "is not decided at every size", "판단할 수는 없습니다"),
-            (vec![Undecided; 2], "is not decided", "무너지는지는 판단할 수 없습니다"),
+            (
+                vec![Holds, Reversed],
+                "at some training sizes and not at others",
+                "크기에서만 무너집니다",
+            ),
+            (vec![Reversed, Undecided], SOME, "판단할 수는 없습니다"),
+            (vec![Holds, Missing], SOME, "판단할 수는 없습니다"),
+            (
+                vec![Undecided; 2],
+                "The data do not decide whether LoRA collapses after tuning, too",
+                "무너지는지는 판단할 수 없습니다",
+            ),
         ] {
             let found = outlasts(&findings);
             assert!(found.en.ends_with(en) && found.ko.ends_with(ko), "{findings:?}: {found:?}");
@@ -968,11 +1104,45 @@ mod tests {
         let paper = Verdict::new(&study);
         let found = causes(&study, paper.paper().unwrap());
         let [first, second] = found.as_slice() else { panic!("{found:?}") };
-        assert!(first.en.contains("LoRA r=64 to vanilla"), "{first:?}");
-        assert!(!first.en.contains("Without a finished run"), "{first:?}");
+        assert!(first.en.contains("LoRA r=64 lies 1"), "{first:?}");
+        assert!(first.en.contains("closes more than half of that gap: alpha (1"), "{first:?}");
+        assert!(first.en.ends_with("\u{a0}% of the gap)."), "{first:?}");
+        assert!(first.ko.contains("절반 넘게 메웁니다: alpha(1"), "{first:?}");
+        assert!(!first.en.contains("No finished run"), "{first:?}");
         assert!(second.en.contains("LoRA r=64") && second.en.contains("500 reviews"), "{second:?}");
-        assert!(second.en.contains("Without a finished run: alpha (1"), "{second:?}");
-        assert!(second.ko.contains("끝난 실험 없음: alpha(1"), "{second:?}");
+        assert!(second.en.contains("No finished run changes this setting alone: alpha (1"));
+        assert!(second.ko.contains("끝까지 실행한 실험이 없습니다: alpha(1"), "{second:?}");
+    }
+
+    #[test]
+    fn a_p_that_decides_nothing_names_the_size_it_is_of() {
+        let folder = tempfile::tempdir().unwrap();
+        for size in [1000, 500] {
+            for seed in 0..3 {
+                let config = fabricated::config("paper", size, seed);
+                fabricated::run(folder.path(), &config, 0.80, 1.0);
+                let accuracy = if size == 1000 { 0.80 } else { 0.70 };
+                fabricated::run(folder.path(), &fabricated::lora(config, 64, 1.0), accuracy, 1.0);
+            }
+        }
+        let mut study = Study::read_runs(folder.path(), None).unwrap();
+        let verdict = Verdict::new(&study);
+        let claims: Vec<&OrderClaim> = verdict.recipes[0].orders.iter().collect();
+        assert_eq!(claims.len(), 2);
+        assert_eq!(although_beyond_zero(&study, &claims), words("", ""));
+        for (claim, p) in claims.iter().zip([0.25, 0.5]) {
+            let pair = study.contrasts[claim.contrast.unwrap()].pair.as_mut().unwrap();
+            pair.holm_p = p;
+        }
+        // An interval that holds 0 needs no such reason.
+        let found = pair(&study, Finding::Undecided, &claims);
+        let plain = |text: &str| text.replace('\u{a0}', " ").replace('\u{2060}', "");
+        let (en, ko) = (plain(&found.en), plain(&found.ko));
+        assert!(en.starts_with("The data do not decide whether Vanilla beats LoRA r=64: "), "{en}");
+        let reason = "; McNemar's test, corrected by Holm, gives p = 0.5000 (500 reviews).";
+        assert!(en.ends_with(reason), "{en}");
+        assert!(ko.contains("LoRA r=64의 우열은 판단할 수 없습니다(차이 "), "{ko}");
+        assert!(ko.ends_with("; 학습 데이터 500건의 Holm 보정 McNemar 검정 p = 0.5000)."), "{ko}");
     }
 
     type Change = fn(&mut ExperimentConfig);
@@ -995,30 +1165,103 @@ mod tests {
         caveats(&study, &Verdict::new(&study))
     }
 
+    const IS_MINI: Change = |config| {
+        if let ModelConfig::Pretrained { name, .. } = &mut config.model {
+            *name = MINI.into();
+        }
+    };
+
+    const IS_MBERT: Change = |config| {
+        if let ModelConfig::Pretrained { name, .. } = &mut config.model {
+            *name = MBERT.into();
+        }
+    };
+
+    #[test]
+    fn runs_of_another_model_or_other_data_confirm_and_refute_nothing() {
+        let mini_on_sample: Change = |config| {
+            IS_MINI(config);
+            config.data.dataset = "sample".into();
+        };
+        let mbert_on_sample: Change = |config| {
+            IS_MBERT(config);
+            config.data.dataset = "sample".into();
+        };
+        for (change, en, ko) in [
+            (
+                mini_on_sample,
+                "These runs use neither the paper's model nor its data: models/mini (a small Korean \
+                 BERT), trained on 1,000 synthetic sample reviews. They can neither confirm nor refute \
+                 the paper.",
+                "논문의 모델이나 데이터가 아니라 합성 예제 리뷰 1,000건으로 학습한 작은 한국어 BERT(models/mini)의 결과이므로, \
+                 이 결과로 논문의 결론을 확인하거나 반박할 수는 없습니다.",
+            ),
+            (
+                IS_MINI,
+                "These runs use the paper's data but not its model: models/mini (a small Korean BERT), \
+                 trained on 1,000 NSMC reviews. They can neither confirm nor refute the paper.",
+                "데이터는 논문과 같지만, 논문의 모델이 아니라 NSMC 리뷰 1,000건으로 학습한 작은 한국어 BERT(models/mini)의 \
+                 결과이므로, 이 결과로 논문의 결론을 확인하거나 반박할 수는 없습니다.",
+            ),
+            (
+                mbert_on_sample,
+                "These runs use the paper's model but not its data: multilingual BERT, trained on 1,000 \
+                 synthetic sample reviews. They can neither confirm nor refute the paper.",
+                "모델은 논문과 같지만, 논문의 데이터가 아니라 합성 예제 리뷰 1,000건으로 학습한 다국어 BERT의 결과이므로, 이 \
+                 결과로 논문의 결론을 확인하거나 반박할 수는 없습니다.",
+            ),
+        ] {
+            assert_eq!(caveats_of(None, 1, change)[0], words(en, ko));
+        }
+        let own: Change = |config| config.data.dataset = "mine".into();
+        for change in [IS_MBERT, own] {
+            let caveats = caveats_of(None, 1, change);
+            assert!(!caveats.iter().any(|caveat| caveat.en.contains("refute")), "{caveats:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_compared_with_the_paper_has_no_gap_of_the_papers_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let paper = fabricated::config("paper", 1000, 0);
+        fabricated::run(folder.path(), &paper, 0.86, 1.0);
+        fabricated::run(folder.path(), &fabricated::lora(paper, 64, 1.0), 0.62, 1.0);
+        for (dataset, beside) in [("sample", false), ("nsmc", true)] {
+            let mut study = Study::read_runs(folder.path(), None).unwrap();
+            study.paper_scale = Some(150);
+            for run in study.cells.iter_mut().flat_map(|cell| &mut cell.runs) {
+                Arc::make_mut(run).record.config.data.dataset = dataset.into();
+            }
+            let verdict = Verdict::new(&study);
+            let found = collapse(&study, &verdict.recipes[0]).unwrap();
+            assert!(found.en.contains("LoRA r=64 collapses: it lies "), "{found:?}");
+            assert!(found.ko.contains("LoRA r=64의 성능은 크게 무너집니다. "), "{found:?}");
+            let has = (found.en.contains("the paper's LoRA:"), found.ko.contains("논문의 LoRA:"));
+            assert_eq!(has, (beside, beside), "{dataset}");
+        }
+    }
+
     #[test]
     fn a_model_is_said_to_be_small_where_it_is() {
-        let mini: Change = |config| {
-            if let ModelConfig::Pretrained { name, .. } = &mut config.model {
-                *name = MINI.into();
-            }
-        };
         let found = |scale: Option<usize>, change: Change| {
             let caveats = caveats_of(scale, 1, change);
             let has = |en: &str, ko: &str| {
                 let found = caveats.iter().find(|caveat| caveat.en.contains(en));
                 found.is_some_and(|caveat| caveat.ko.contains(ko))
             };
-            (has("fewer reviews", "더 적은 리뷰"), has("small Korean BERT", "작은 한국어 BERT"))
+            (
+                has("fewer reviews", "논문보다 적은 리뷰"),
+                has("small Korean BERT", "작은 한국어 BERT"),
+            )
         };
-        assert_eq!(found(Some(150), mini), (true, true));
+        assert_eq!(found(Some(150), IS_MINI), (true, true));
         let caveats = caveats_of(Some(150), 1, |_| ());
         let other = caveats.iter().find(|caveat| caveat.en.contains("fewer reviews")).unwrap();
         assert!(!other.en.contains("pooler") && !other.ko.contains("pooler"), "{other:?}");
         assert!(other.ko.starts_with("논문보다 적은 리뷰로") && !other.ko.contains("한국어 BERT"));
         let own: Change = |config| config.data.dataset = "mine".into();
-        for (scale, change) in [(None, mini), (Some(150), own)] {
-            assert_eq!(found(scale, change), (false, false), "not beside the paper's");
-        }
+        assert_eq!(found(None, IS_MINI), (false, true));
+        assert_eq!(found(Some(150), own), (false, false), "not beside the paper's");
     }
 
     #[test]
@@ -1043,18 +1286,18 @@ mod tests {
     #[test]
     fn what_cannot_be_told_from_chance_is_a_difference_whose_interval_holds_0() {
         for (seeds, en, ko) in [
-            (1, "2,000 test reviews: the intervals", "테스트 리뷰는 2,000건이고, 차이의"),
+            (1, "With 2,000 test reviews, the intervals", "테스트 리뷰가 2,000건이어서 차이의"),
             (
                 2,
-                "and seeds that differ as these do, the",
-                "2,000건과 시드에 따른 변동 때문에 차이의",
+                "With 2,000 test reviews and these seeds, the",
+                "2,000건이고 시드에 따라서도 결과가 달라 차이의",
             ),
         ] {
             let caveats = caveats_of(None, seeds, |_| ());
             let chance = |caveat: &&Words| caveat.en.contains("cannot be told from chance");
             let caveat = caveats.iter().find(chance).unwrap();
             assert!(caveat.en.contains(en) && caveat.ko.contains(ko), "{caveat:?}");
-            assert!(caveat.en.contains("a difference whose interval holds 0 cannot"), "{caveat:?}");
+            assert!(caveat.en.contains("A difference whose interval holds 0 cannot"), "{caveat:?}");
         }
     }
 

@@ -146,20 +146,28 @@ impl Study {
         paper: bool,
     ) -> Words {
         let mut note = Words::new(
-            "Accuracy: mean ± standard deviation over seeds; its interval is Student's over seeds, on \
-             these very test reviews, or Wilson's over reviews for one seed.",
-            "정확도는 시드에 대한 평균 ± 표준편차입니다. 신뢰구간은 시드가 여럿이면 이 테스트 리뷰에 한한 t 분포 구간, \
-             하나면 리뷰에 대한 Wilson 구간입니다.",
+            "Accuracy is the mean ± standard deviation over seeds. Its interval is Student's t over seeds \
+             with the test set fixed, or Wilson's over reviews if there is one seed.",
+            "정확도는 시드 평균 ± 표준편차입니다. 신뢰구간은 시드가 여럿이면 테스트 데이터를 고정하고 시드 간 변동만 반영한 t \
+             분포 신뢰구간, 하나면 리뷰에 대한 Wilson 신뢰구간입니다.",
         );
         let classes = |cell: &Cell| cell.config().map_or(2, |config| config.data.labels.len());
         let classes = self.cells.iter().filter(of_group).map(classes).max();
         if classes.is_some_and(|classes| classes > 2) {
-            note.en += " Precision, recall and F1 are those of each class over all reviews, and then \
-                        their means over the classes.";
-            note.ko += " 정밀도, 재현율, F1은 모든 리뷰에서 클래스마다 계산해 클래스에 대해 평균한 값입니다.";
+            note.en += " Precision, recall and F1 are computed for each class over all reviews and then \
+                        averaged over the classes.";
+            note.ko +=
+                " 정밀도, 재현율, F1은 모든 리뷰에서 클래스마다 계산해 클래스 평균을 낸 값입니다.";
         } else {
-            let mut configs = self.cells.iter().filter(of_group).filter_map(|cell| cell.config());
-            let name = configs.find_map(|config| config.data.label_names.get(1));
+            let configs = || self.cells.iter().filter(of_group).filter_map(|cell| cell.config());
+            let mut sizes: Vec<usize> =
+                configs().map(|config| config.evaluation.metric_batch_size).collect();
+            sizes.dedup();
+            let size = match sizes.as_slice() {
+                [size] => Words::new(format!(" of {size}"), format!(" {size}건짜리")),
+                _ => "".into(),
+            };
+            let name = configs().find_map(|config| config.data.label_names.get(1));
             let of = name.map_or_else(
                 || Words::from(""),
                 |name| {
@@ -170,21 +178,20 @@ impl Study {
                 },
             );
             note.en += &format!(
-                " Precision, recall and F1 are{} pooled over all reviews; \"batches\" are means over \
-                 batches, as the paper's F1 suggests that it did.",
-                of.en
+                " Precision, recall and F1 are{} pooled over all reviews. \"Batches\" are means over \
+                 batches{}, which is how the paper's F1 appears to have been computed.",
+                of.en, size.en
             );
             note.ko += &format!(
-                " 정밀도, 재현율, F1은{} 모든 리뷰를 한데 모아 계산한 값이고, ‘배치 평균’은 배치마다 계산해 평균한 값으로, \
+                " 정밀도, 재현율, F1은{} 모든 리뷰를 한데 모아 계산한 값입니다. ‘배치 평균’은{} 배치마다 계산해 평균한 값으로, \
                  논문의 F1도 이렇게 계산한 것으로 보입니다.",
-                of.ko
+                of.ko, size.ko
             );
         }
         if seen > 0 {
             let seen = with_thousands(seen);
             note.en += &format!(
-                " \"New texts\": without the {seen} test reviews whose text also stands in the training \
-                 file."
+                " \"New texts\" leaves out the {seen} test reviews whose text is also in the training file."
             );
             note.ko += &format!(
                 " ‘중복 제외’는 학습 파일에도 같은 본문이 있는 테스트 리뷰 {seen}건을 뺀 정확도입니다."
@@ -195,15 +202,16 @@ impl Study {
             note.ko += &split.ko;
         }
         if self.paper_scale.is_some() && paper {
-            note.en += " The paper's figures are those of multilingual BERT on more reviews: \
+            note.en += " The paper's figures are those of multilingual BERT on more reviews: they are \
                         comparable in order, not in level.";
             note.ko += " 논문의 수치는 더 많은 리뷰로 학습한 다국어 BERT의 것이므로, 순위는 비교할 수 있어도 절댓값은 \
                         비교할 수 없습니다.";
         }
         if self.cells.iter().filter(of_group).any(|cell| cell.key.is_baseline()) {
-            note.en += " A baseline has no neural network, no recipe and no seed; it is in no test of \
+            note.en += " A baseline has no neural network, no recipe and no seed, and is in no test of \
                         differences.";
-            note.ko += " 베이스라인은 신경망도 학습 설정도 시드도 없으며, 어떤 차이 검정에도 들어가지 않습니다.";
+            note.ko +=
+                " 베이스라인은 신경망도 학습 설정도 시드도 없으며, 차이 검정에서는 제외했습니다.";
         }
         note
     }
@@ -259,13 +267,13 @@ impl Study {
             [
                 recipe_title(),
                 Words::new("reviews", "학습 데이터\n크기"),
-                Words::new("first", "앞의 방법"),
-                Words::new("second", "뒤의 방법"),
+                Words::new("first", "방법 A"),
+                Words::new("second", "방법 B"),
                 Words::new("difference", "차이"),
                 bootstrap_interval(),
                 Words::new("paper's\ndifference", "논문의\n차이"),
-                Words::new("only first\nright", "앞의 방법만\n정답"),
-                Words::new("only second\nright", "뒤의 방법만\n정답"),
+                Words::new("only first\nright", "A만\n정답"),
+                Words::new("only second\nright", "B만\n정답"),
                 Words::new("McNemar's\np", "McNemar\np"),
                 holm_p(),
                 Words::new("sign-flip\np", "부호 뒤집기\n검정 p"),
@@ -294,14 +302,14 @@ impl Study {
         let mut note = self.about_differences();
         if probe {
             note.en +=
-                " The comparison with the classifier on a frozen model is corrected by itself.";
-            note.ko += " 고정된 모델 위에 분류기만 학습한 방법과의 비교는 따로 보정했습니다.";
+                " Comparisons with the classifier on a frozen model are corrected by themselves.";
+            note.ko += " 모델을 고정하고 분류기만 학습한 방법과의 비교는 따로 보정했습니다.";
         }
         any.then(|| StudyTable {
             name: "differences".into(),
             title: Words::new(
                 "Differences of accuracy, first less second",
-                "정확도 차이(앞의 방법 − 뒤의 방법)",
+                "정확도 차이(방법 A − 방법 B)",
             ),
             note,
             table,
@@ -315,40 +323,41 @@ impl Study {
         let mut note = if several {
             Words::new(
                 format!(
-                    "The interval is of a two-level bootstrap ({resamples} resamples): reviews are \
-                     drawn anew, and what other seeds may change comes from Student's t, for few seeds \
-                     drawn anew make it too short."
+                    "The interval combines a bootstrap over reviews ({resamples} resamples) with \
+                     Student's t for the variation between seeds: resampling so few seeds would make it \
+                     too short."
                 ),
                 format!(
-                    "신뢰구간은 이중 수준(two-level) 부트스트랩(재표집 {resamples}회)으로 구했습니다. 리뷰는 복원추출하고, 시드에 따른 변동은 \
-                     t 분포로 반영합니다. 몇 개 안 되는 시드를 복원추출하면 구간이 너무 짧아지기 때문입니다."
+                    "신뢰구간은 리뷰 부트스트랩(재표집 {resamples}회)에 시드 간 변동을 t 분포로 더해 구했습니다. 시드가 몇 개뿐이어서 \
+                     시드까지 재표집하면 구간이 지나치게 좁아지기 때문입니다."
                 ),
             )
         } else {
             Words::new(
                 format!(
-                    "The interval is of a bootstrap ({resamples} resamples) over reviews. There is one \
-                     seed, so that what other seeds may change is not in it."
+                    "The interval is of a bootstrap over reviews ({resamples} resamples). There is one \
+                     seed: the interval leaves out what other seeds may change."
                 ),
                 format!(
-                    "신뢰구간은 리뷰에 대한 부트스트랩(재표집 {resamples}회)으로 구했습니다. 시드가 하나여서 시드에 따른 변동은 \
-                     포함하지 않습니다."
+                    "신뢰구간은 리뷰 부트스트랩(재표집 {resamples}회)으로 구했습니다. 시드가 하나여서 시드에 따른 변동은 포함하지 \
+                     않습니다."
                 ),
             )
         };
         note.en += " McNemar's test (exact below 25 reviews on which only one is right, else χ² with \
-                    continuity correction) and the counts compare the runs of median accuracy; its p is \
-                    corrected by Holm for all comparisons of a recipe. The intervals are 95 % each, \
-                    uncorrected.";
-        note.ko += " McNemar 검정(한쪽만 맞힌 리뷰가 25건보다 적으면 정확 검정, 아니면 연속성 보정 χ² 검정)과 정답 수는 정확도가 \
-                    중앙값인 실험끼리 비교한 것이고, p는 같은 학습 설정의 모든 비교에 대해 Holm의 방법으로 보정했습니다. 신뢰구간은 \
-                    보정하지 않은 각각의 95% 구간입니다.";
+                    continuity correction) and the counts compare the runs of median accuracy. Its p is \
+                    corrected by Holm for all comparisons of a recipe. The 95 % intervals are not \
+                    corrected for multiple comparisons.";
+        note.ko += " McNemar 검정(한쪽만 맞힌 리뷰가 25건 미만이면 정확 검정, 아니면 연속성 보정 χ² 검정)과 한쪽만 맞힌 건수는 \
+                    정확도가 중앙값인 실험끼리 비교한 것입니다. p값은 같은 학습 설정의 모든 비교에 대해 Holm 방법으로 보정했습니다. \
+                    95% 신뢰구간은 다중 비교를 보정하지 않은 값입니다.";
         if several {
-            note.en += " The sign-flip test is over seeds; with n seeds its p is not below 2 to the power \
-                        of 1 − n. It needs runs of the same seeds: where some are missing, the interval \
-                        takes the seeds of both as independent.";
-            note.ko += " 부호 뒤집기(sign-flip) 순열 검정은 시드에 대한 것으로, 시드가 n개이면 p는 2의 (1 − n)제곱보다 작아질 수 \
-                        없습니다. 두 방법의 시드가 같아야 하며, 빠진 시드가 있으면 신뢰구간은 두 방법의 시드를 서로 독립으로 봅니다.";
+            note.en += " The sign-flip test is over seeds: with n seeds its p is not below 2 to the power \
+                        of 1 − n. It needs runs of the same seeds. Where some are missing, the interval \
+                        takes the seeds of the two methods as independent.";
+            note.ko += " 부호 뒤집기(sign-flip) 순열 검정은 시드에 대한 검정으로, 시드가 n개이면 p값은 2의 (1 − n)제곱보다 작아질 \
+                        수 없습니다. 이 검정에는 두 방법의 시드가 같아야 합니다. 빠진 시드가 있으면 신뢰구간은 두 방법의 시드를 서로 \
+                        독립으로 보고 구합니다.";
         }
         note
     }
@@ -364,7 +373,7 @@ impl Study {
                 accuracy(),
                 Words::new("difference", "차이"),
                 bootstrap_interval(),
-                Words::new("gap to vanilla\nclosed", "Vanilla와의 격차를\n메운 비율"),
+                Words::new("gap to vanilla\nclosed", "전체 미세조정과의\n격차 해소율"),
                 holm_p(),
             ],
             4,
@@ -405,13 +414,13 @@ impl Study {
                 "학습 설정을 논문과 다르게 했을 때의 변화",
             ),
             note: Words::new(
-                "The difference is that of accuracies, less the same method with the paper's \
-                 recipe. \"Gap closed\" is its share of the difference between the paper's \
-                 vanilla and the paper's LoRA. Holm's correction counts all rows of one model and test \
-                 set, those of frozen models by themselves.",
-                "차이는 정확도에서 같은 방법을 논문의 설정으로 학습한 정확도를 뺀 값입니다. ‘메운 비율’은 그 값을 논문 설정에서의 \
-                 Vanilla와 LoRA의 격차로 나눈 것입니다. Holm 보정은 모델과 테스트 데이터가 같은 모든 행을 대상으로 하며, 고정된 \
-                 모델의 행은 따로 셉니다.",
+                "The difference is the accuracy less that of the same method with the paper's recipe. \
+                 \"Gap to vanilla closed\" is its share of the gap between vanilla and LoRA with the paper's \
+                 recipe. Holm's correction counts all rows of one model and test set, those of frozen models \
+                 by themselves.",
+                "차이는 해당 설정의 정확도에서, 같은 방법을 논문의 학습 설정으로 학습했을 때의 정확도를 뺀 값입니다. ‘격차 해소율’은 \
+                 그 값을 논문의 학습 설정에서 나타난 전체 미세조정과 LoRA의 격차로 나눈 것입니다. Holm 보정은 모델과 테스트 데이터가 \
+                 같은 모든 행을 대상으로 하며, 고정된 모델의 행은 따로 보정합니다.",
             ),
             table,
         })
@@ -468,14 +477,14 @@ impl Study {
             ]);
         }
         let mut note = Words::new(
-            "Means over seeds. Time per epoch is of training steps alone; AdapterFusion's is that of \
-             its second stage, and so are its trainable parameters; the whole run has both stages, \
+            "Means over seeds. Time per epoch is of training steps alone. AdapterFusion's time per epoch \
+             and trainable parameters are those of its second stage. The whole run has both stages, \
              validation and test.",
-            "시드에 대한 평균입니다. 에폭당 시간은 학습 스텝만의 시간이고 AdapterFusion은 2단계의 시간이며, 학습 가능 \
-             파라미터 수도 2단계의 값입니다. 실험 전체 시간에는 두 단계와 검증, 테스트가 모두 들어갑니다.",
+            "시드 평균입니다. 에폭당 시간은 학습 스텝만의 시간입니다. AdapterFusion의 에폭당 시간과 학습 가능 파라미터 수는 2단계의 \
+             값입니다. 실험 전체 시간에는 두 단계와 검증, 테스트가 모두 들어갑니다.",
         );
         if self.is_compared_with_the_paper() {
-            note.en += " The paper's times are of one V100.";
+            note.en += " The paper's times were measured on one V100.";
             note.ko += " 논문의 시간은 V100 한 장에서 잰 것입니다.";
         }
         let runs = self.runs().into_iter();
@@ -487,19 +496,19 @@ impl Study {
         if 0 < again && again < alone.len() {
             let runs = alone.len();
             note.en += &format!(
-                " Of {again} of {runs} runs, time per epoch was measured again with nothing beside \
-                 them; that of the others is as it was, where runs may have shared the machine. The \
-                 two compare no methods."
+                " Of {again} of {runs} runs, time per epoch was measured again with nothing beside them. \
+                 The others may have shared the machine with other runs when theirs was taken. Methods \
+                 cannot be compared across the two."
             );
             note.ko += &format!(
-                " 실험 {runs}개 가운데 {again}개는 에폭당 시간을 다른 작업 없이 다시 쟀고, 나머지는 다른 실험과 기계를 나눠 쓰며 잰 \
+                " 실험 {runs}개 중 {again}개는 에폭당 시간을 다른 작업 없이 다시 쟀고, 나머지는 다른 실험과 컴퓨터를 나눠 쓰며 잰 \
                  시간일 수 있습니다. 두 가지를 섞어 방법끼리 비교할 수는 없습니다."
             );
         } else if again > 0 {
-            note.en += " Time per epoch was measured again with nothing beside it and every thread; \
-                        that of the whole run is as it was, where other runs shared the machine: it \
-                        compares no methods.";
-            note.ko += " 에폭당 시간은 다른 작업 없이 모든 스레드를 써서 다시 쟀습니다. 실험 전체 시간은 다른 실험과 기계를 나눠 쓰며 \
+            note.en += " Time per epoch was measured again with nothing beside it and every thread. The \
+                        time of the whole run was taken while other runs shared the machine, so that \
+                        methods cannot be compared by it.";
+            note.ko += " 에폭당 시간은 다른 작업 없이 모든 스레드를 써서 다시 쟀습니다. 실험 전체 시간은 다른 실험과 컴퓨터를 나눠 쓰며 \
                         잰 것이어서 방법끼리 비교할 수 없습니다.";
         }
         StudyTable {
@@ -543,12 +552,12 @@ impl Study {
         }
         any.then(|| StudyTable {
             name: "trouble".into(),
-            title: Words::new("Runs to know of", "주의할 실험"),
+            title: Words::new("Runs at chance, failed or not run", "우연 수준이거나 실패했거나 실행하지 않은 실험"),
             note: Words::new(
-                "\"At chance\": the interval of its accuracy does not lie above the share of the most \
-                 frequent class. Such runs count like all others.",
-                "‘우연 수준’은 정확도의 신뢰구간이 가장 많은 클래스의 비율보다 위에 있지 않다는 뜻입니다. 이런 실험도 \
-                 집계에서 제외하지 않았습니다.",
+                "\"At chance\" means that the interval of the accuracy does not lie above the share of the \
+                 most frequent class. Such runs count like all others.",
+                "‘우연 수준’은 정확도 신뢰구간의 하한이 최빈 클래스의 비율을 넘지 못한다는 뜻입니다. 이런 실험도 집계에 \
+                 포함했습니다.",
             ),
             table,
         })
@@ -808,8 +817,10 @@ mod tests {
             .map(|results| [results.train_reviews, results.validation_reviews])
             .unwrap();
         for (text, class) in [
-            (&note.en, "F1 are those of class \"positive\", pooled over all reviews;"),
+            (&note.en, "F1 are those of class \"positive\", pooled over all reviews."),
             (&note.ko, "F1은 ‘positive’ 클래스에 대해 모든 리뷰를 한데 모아"),
+            (&note.en, "\"Batches\" are means over batches of 32, which"),
+            (&note.ko, "‘배치 평균’은 32건짜리 배치마다"),
         ] {
             assert!(text.contains(class), "{text}");
         }
@@ -835,7 +846,7 @@ mod tests {
         assert_eq!(vanilla[6], "0.871", "beside our accuracy and its interval");
         assert_eq!(vanilla[7], "0.8577", "without the texts of the training file");
         assert_eq!([vanilla[12], vanilla[14], vanilla[16]], ["0.864", "0.882", "0.869"]);
-        assert!(tables[0].note.en.contains("\"New texts\": without the "));
+        assert!(tables[0].note.en.contains("\"New texts\" leaves out the "));
         // 500 stand for 75,000, which the paper did not have.
         assert!(!tables[1].table.english().markdown().contains("paper (mBERT"));
         let cost = scaled.cost_table().table.english().markdown();
