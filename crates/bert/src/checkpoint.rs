@@ -138,8 +138,12 @@ impl Declared {
 /// Reads a `.safetensors` file or a PyTorch checkpoint (both the zip container and the stream that
 /// PyTorch wrote before 1.6), under the names that transformers uses today.
 ///
-/// LayerNorm's `gamma` and `beta` become `weight` and `bias`, a bare `BertModel`'s names get their
-/// `bert.` prefix, and buffers without weights are left out.
+/// A LayerNorm's `gamma` and `beta` become `weight` and `bias`, a bare `BertModel`'s names get their
+/// `bert.` prefix, and buffers without weights are left out. Two tensors that come to the same name are
+/// an error.
+///
+/// Deviation: of a `LayerNorm.gamma` beside the `LayerNorm.weight` of the same module, transformers takes
+/// one without a word.
 pub fn read_tensors(path: &Path) -> Result<Tensors, CheckpointError> {
     // The stores do not name the file that is missing.
     fs_err::File::open(path)?;
@@ -154,21 +158,27 @@ pub fn read_tensors(path: &Path) -> Result<Tensors, CheckpointError> {
     let prefixed =
         tensors.keys().any(|name| name.starts_with("bert.") || name.starts_with("base_model."));
     let bare = tensors.keys().any(|name| name.starts_with("embeddings."));
-    Ok(tensors
-        .into_iter()
-        .map(|(name, mut tensor)| {
-            let mut name = without_gamma_and_beta(name);
-            if bare && !prefixed {
-                let own = ["embeddings.", "encoder.", "pooler."];
-                if own.iter().any(|module| name.starts_with(module)) {
-                    name = format!("bert.{name}");
-                }
+    let mut named = Tensors::new();
+    let mut names_in_file = BTreeMap::<String, String>::new();
+    for (name_in_file, mut tensor) in tensors {
+        let mut name = without_gamma_and_beta(name_in_file.clone());
+        if bare && !prefixed {
+            let own = ["embeddings.", "encoder.", "pooler."];
+            if own.iter().any(|module| name.starts_with(module)) {
+                name = format!("bert.{name}");
             }
-            tensor.name.clone_from(&name);
-            (name, tensor)
-        })
-        .filter(|(name, _)| !IGNORED.contains(&name.as_str()))
-        .collect())
+        }
+        if IGNORED.contains(&name.as_str()) {
+            continue;
+        }
+        if let Some(other) = names_in_file.insert(name.clone(), name_in_file.clone()) {
+            let names = [other, name_in_file];
+            return Err(CheckpointError::TwoForOne { path: path.into(), names });
+        }
+        tensor.name.clone_from(&name);
+        named.insert(name, tensor);
+    }
+    Ok(named)
 }
 
 /// Loads `tensors`, named as in transformers, into `module`; `path` is what errors are reported
@@ -271,12 +281,13 @@ pub fn torch_name(path: &str) -> String {
     without_gamma_and_beta(name)
 }
 
-/// LayerNorm's `gamma` is `weight` in transformers today, and its `beta` is `bias`.
+/// A LayerNorm's `gamma` is `weight` in transformers today, and its `beta` is `bias`. As in transformers,
+/// no other module's are: what has another parameter of these names keeps them.
 fn without_gamma_and_beta(name: String) -> String {
-    if let Some(module) = name.strip_suffix(".gamma") {
-        format!("{module}.weight")
-    } else if let Some(module) = name.strip_suffix(".beta") {
-        format!("{module}.bias")
+    if let Some(module) = name.strip_suffix("LayerNorm.gamma") {
+        format!("{module}LayerNorm.weight")
+    } else if let Some(module) = name.strip_suffix("LayerNorm.beta") {
+        format!("{module}LayerNorm.bias")
     } else {
         name
     }

@@ -371,6 +371,28 @@ fn a_masked_language_model_is_taken_from_beside_heads_for_other_tasks() {
 }
 
 #[test]
+fn a_layer_norms_old_name_beside_its_new_one_is_refused() {
+    let norm = "bert.encoder.layer.1.output.LayerNorm";
+    let width = config().hidden_size;
+    for (old, new) in [("gamma", "weight"), ("beta", "bias")] {
+        let [old, new] = [old, new].map(|name| format!("{norm}.{name}"));
+        // By the old name alone it is the same tensor.
+        let folder = changed(|entries| entry(entries, &new).0.clone_from(&old));
+        assert_eq!(state_dict(&load(folder.path()).unwrap()), state_dict(&load(&base()).unwrap()));
+        let folder = changed(|entries| entries.push(float(&old, &[width])));
+        let message = load(folder.path()).unwrap_err();
+        let expected = format!("`{old}` and `{new}` are two tensors for one place");
+        let other = format!("`{new}` and `{old}` are two tensors for one place");
+        assert!(message.contains("model.safetensors: "), "{message}");
+        assert!(message.contains(&expected) || message.contains(&other), "{message}");
+    }
+    // transformers renames these of a LayerNorm alone.
+    let folder = changed(|entries| entries.push(float("bert.encoder.layer.1.scale.gamma", &[width])));
+    let message = load(folder.path()).unwrap_err();
+    assert!(message.contains("surplus (1):\n  bert.encoder.layer.1.scale.gamma"), "{message}");
+}
+
+#[test]
 fn missing_surplus_and_mismatched_tensors_are_listed_together() {
     let folder = changed(|entries| {
         entry(entries, "bert.pooler.dense.weight").0 = "bert.pooler.dense.wight".into();
