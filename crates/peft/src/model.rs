@@ -156,11 +156,16 @@ impl PeftModel {
         paths(self).into_iter().filter(|path| self.trains.includes(path, self)).collect()
     }
 
-    /// Whether weights of the base beneath its classifier (embeddings, encoder, pooler) train or came
-    /// with a file, so that they are not the base's.
+    /// Whether weights of the base beneath its classifier (embeddings, encoder, pooler) are not those of
+    /// the folder that the base came from: they train, came with a file, or, as the pooler of a masked
+    /// language model, are not in that folder and were drawn from the seed. AdapterHub's own head reads
+    /// no pooler.
     pub fn changes_base(&self) -> bool {
         let trained = self.trainable_paths();
-        !self.replaced.is_empty() || trained.iter().any(|path| path.starts_with("base.bert."))
+        let drew_pooler = self.base.drew_pooler() && self.head.is_none();
+        drew_pooler
+            || !self.replaced.is_empty()
+            || trained.iter().any(|path| path.starts_with("base.bert."))
     }
 
     /// How many parameters train, and how many there are.
