@@ -60,6 +60,8 @@ pub(crate) struct Declared {
     tie_word_embeddings: TieWordEmbeddings,
     /// The names of the weights' classes.
     id2label: Value,
+    /// What a classifier's logits are taken for.
+    problem_type: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -117,6 +119,23 @@ impl Declared {
                 found.join(", ")
             ),
         })
+    }
+
+    /// Refuses a classifier that was trained for more than one class of a text at once, or for numbers:
+    /// here its logits are those of classes of which one is right.
+    pub(crate) fn check_problem(&self, folder: &Path) -> Result<(), CheckpointError> {
+        const CLASSES: &str = "single_label_classification";
+        match self.problem_type.as_deref() {
+            None | Some(CLASSES) => Ok(()),
+            Some(found) => Err(CheckpointError::Config {
+                path: folder.join("config.json"),
+                message: format!(
+                    "`problem_type`: expected \"{CLASSES}\" or null, found \"{found}\", for which the \
+                     classifier in the weights was trained; set the key to null to go on from that \
+                     classifier all the same, or take it out of the weights to get a new one"
+                ),
+            }),
+        }
     }
 
     /// Refuses a decoder of its own, which a model whose decoder is the word embeddings would lose.
@@ -203,12 +222,13 @@ pub fn load_state_dict<M: Module>(
     load_by_path(module, tensors.collect(), path, torch_name, |name| !may_be_missing(name))
 }
 
-/// Loads `tensors`, named by the paths of the module's parameters but in PyTorch's layout, into
-/// `module`. `name` is what a parameter is called in errors; those whose names are `required` must be
-/// given, the others keep their values if they are not.
+/// Loads `tensors` into `module`. Each is named by the path of its parameter in the module, and is in
+/// PyTorch's layout (a linear weight is `[out, in]`).
 ///
-/// Every tensor given must have a place, and every value must be finite. Half-precision floats are
-/// widened to `f32`.
+/// `name` says what the parameter at a path is called in errors, which are reported under `path`. A
+/// parameter whose name is `required` must be among the tensors; any other keeps its value if it is not.
+/// Every tensor must have a place, and every value must be finite. Half-precision floats are widened to
+/// `f32`.
 pub fn load_by_path<M: Module>(
     mut module: M,
     tensors: Vec<PackTensor>,
@@ -232,8 +252,12 @@ pub fn load_by_path<M: Module>(
     }
 }
 
-/// The module's tensors by their names in transformers and in PyTorch's layout (a linear weight is
+/// The module's tensors by their names in transformers, in PyTorch's layout (a linear weight is
 /// `[out, in]`).
+///
+/// # Panics
+///
+/// If a parameter cannot be read from its device.
 pub fn state_dict<M: Module>(module: &M) -> BTreeMap<String, TensorData> {
     module
         .collect(None, Some(Box::new(BurnToPyTorchAdapter)), false)
@@ -274,8 +298,9 @@ pub fn save_pretrained<M: Module>(
     Ok(fs_err::set_permissions(path, permissions)?)
 }
 
-/// The name in transformers of the parameter at a path of this crate's modules, both without their
-/// LayerNorm's `gamma` and `beta` (see [`state_dict`]).
+/// The name in transformers of the parameter at a path of this crate's modules: of
+/// `bert.encoder.layer.0.output.layer_norm.gamma` it is
+/// `bert.encoder.layer.0.output.LayerNorm.weight`.
 pub fn torch_name(path: &str) -> String {
     let name = path.replace(".self_attention.", ".self.").replace(".layer_norm.", ".LayerNorm.");
     without_gamma_and_beta(name)

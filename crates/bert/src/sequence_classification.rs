@@ -50,7 +50,9 @@ impl BertForSequenceClassification {
     /// says so.
     ///
     /// Deviation: transformers takes the classifier of tokens or of choices, whose names are these,
-    /// for its own where the shapes agree; here it is left out.
+    /// for its own where the shapes agree; here it is left out. And with a classifier that
+    /// `problem_type` says is of several labels at once or of a regression, transformers goes on with
+    /// the loss of that problem; here it is an error.
     pub fn from_pretrained(
         folder: &Path,
         config: &BertConfig,
@@ -87,6 +89,9 @@ impl BertForSequenceClassification {
         });
         let mut new = optional.to_vec();
         new.retain(|module| !tensors.keys().any(|name| name.starts_with(module)));
+        if !new.contains(&CLASSIFIER) {
+            declared.check_problem(folder)?;
+        }
         if optional.contains(&CLASSIFIER) && !new.contains(&CLASSIFIER) {
             declared.check_class_order(folder, config)?;
             tracing::info!(weights = %path.display(), "the classifier is the model's own");
