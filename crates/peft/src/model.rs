@@ -92,7 +92,7 @@ impl PeftModel {
     /// Adds LoRA's updates.
     pub fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<(), PeftError> {
         if self.adapters.lora.is_some() {
-            return Err(PeftError::Taken("lora".into()));
+            return Err(PeftError::LoraTaken);
         }
         let device = self.device();
         let init = Init::new(seed, 0.02, &device);
@@ -224,17 +224,15 @@ impl PeftModel {
     /// The base with LoRA's updates in its weights: it gives the same without them.
     pub fn merged(&self) -> Result<BertForSequenceClassification, PeftError> {
         if self.head.is_some() {
-            return Err(PeftError::Value {
-                key: "merged",
-                message: "the head is AdapterHub's, and a BERT for classification has its own"
-                    .into(),
-            });
+            return Err(PeftError::Unmergeable(
+                "the head is AdapterHub's, and a BERT for classification has its own",
+            ));
         }
         match (&self.adapters.lora, self.adapters.active()) {
-            (_, Some(_)) => Err(PeftError::Value {
-                key: "merged",
-                message: "bottleneck adapters cannot be merged into the weights of a BERT".into(),
-            }),
+            (_, Some(_)) => {
+                let why = "bottleneck adapters are active, which are no update of its weights";
+                Err(PeftError::Unmergeable(why))
+            }
             (Some(lora), None) => Ok(lora.merge(self.base.clone())),
             (None, None) => Ok(self.base.clone()),
         }

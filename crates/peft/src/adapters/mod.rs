@@ -86,7 +86,7 @@ impl Adapters {
         config.check()?;
         config.check_size(size.hidden_size, size.num_hidden_layers)?;
         if self.adapter(name).is_some() {
-            return Err(PeftError::Taken(name.into()));
+            return Err(PeftError::AdapterTaken(name.into()));
         }
         let init = init.enter("adapters").enter(name);
         let layer = (0..size.num_hidden_layers).map(|layer| {
@@ -158,7 +158,7 @@ impl Adapters {
         }
         let name = fusion_name(children);
         if self.fusion(&name).is_some() {
-            return Err(PeftError::Taken(name));
+            return Err(PeftError::FusionTaken(name));
         }
         let (attention, output) = (first.mh_adapter, first.output_adapter);
         let init = init.enter("fusions").enter(&name);
