@@ -9,6 +9,11 @@ use crate::{
     NiceCouplingBlock, PeftError,
 };
 
+/// Standard deviation of the weights of a new adapter, invertible block or fusion layer: that of
+/// `Adapter.init_bert_weights` in adapters' `methods/modeling.py`, whatever the model's
+/// `initializer_range` is.
+pub(crate) const INIT_STD: f64 = 0.02;
+
 /// Everything that is added to a BERT: bottleneck adapters, fusion layers and LoRA's updates. Put
 /// into its forward pass as [`Hooks`](nsmc_bert::Hooks).
 #[derive(Module, Debug, Default)]
@@ -442,7 +447,8 @@ mod tests {
             assert_eq!(message.is_some(), place.is_some(), "{setup}: {message:?}");
             let (Some(message), Some(place)) = (message, place) else { continue };
             let expected = format!("behind {place} there is `x`, but not `b`");
-            for expected in [&format!("`{setup}`: expected the last adapter of `Fuse("), &expected] {
+            for expected in [&format!("`{setup}`: expected the last adapter of `Fuse("), &expected]
+            {
                 assert!(message.contains(expected.as_str()), "{expected}\nis not in\n{message}");
             }
             assert_eq!(model.adapters.active(), None);
