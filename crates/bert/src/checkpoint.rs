@@ -60,6 +60,8 @@ pub(crate) struct Declared {
     tie_word_embeddings: TieWordEmbeddings,
     /// The names of the weights' classes.
     id2label: Value,
+    /// What a classifier's logits are taken for.
+    problem_type: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -119,6 +121,23 @@ impl Declared {
         })
     }
 
+    /// Refuses a classifier that was trained for more than one class of a text at once, or for numbers:
+    /// here its logits are those of classes of which one is right.
+    pub(crate) fn check_problem(&self, folder: &Path) -> Result<(), CheckpointError> {
+        const CLASSES: &str = "single_label_classification";
+        match self.problem_type.as_deref() {
+            None | Some(CLASSES) => Ok(()),
+            Some(found) => Err(CheckpointError::Config {
+                path: folder.join("config.json"),
+                message: format!(
+                    "`problem_type`: expected \"{CLASSES}\" or null, found \"{found}\", for which the \
+                     classifier in the weights was trained; set the key to null to go on from that \
+                     classifier all the same, or take it out of the weights to get a new one"
+                ),
+            }),
+        }
+    }
+
     /// Refuses a decoder of its own, which a model whose decoder is the word embeddings would lose.
     pub(crate) fn check_tied(&self, folder: &Path) -> Result<(), CheckpointError> {
         match &self.tie_word_embeddings.0 {
@@ -138,8 +157,12 @@ impl Declared {
 /// Reads a `.safetensors` file or a PyTorch checkpoint (both the zip container and the stream that
 /// PyTorch wrote before 1.6), under the names that transformers uses today.
 ///
-/// LayerNorm's `gamma` and `beta` become `weight` and `bias`, a bare `BertModel`'s names get their
-/// `bert.` prefix, and buffers without weights are left out.
+/// A LayerNorm's `gamma` and `beta` become `weight` and `bias`, a bare `BertModel`'s names get their
+/// `bert.` prefix, and buffers without weights are left out. Two tensors that come to the same name are
+/// an error.
+///
+/// Deviation: of a `LayerNorm.gamma` beside the `LayerNorm.weight` of the same module, transformers takes
+/// one without a word.
 pub fn read_tensors(path: &Path) -> Result<Tensors, CheckpointError> {
     // The stores do not name the file that is missing.
     fs_err::File::open(path)?;
@@ -154,21 +177,27 @@ pub fn read_tensors(path: &Path) -> Result<Tensors, CheckpointError> {
     let prefixed =
         tensors.keys().any(|name| name.starts_with("bert.") || name.starts_with("base_model."));
     let bare = tensors.keys().any(|name| name.starts_with("embeddings."));
-    Ok(tensors
-        .into_iter()
-        .map(|(name, mut tensor)| {
-            let mut name = without_gamma_and_beta(name);
-            if bare && !prefixed {
-                let own = ["embeddings.", "encoder.", "pooler."];
-                if own.iter().any(|module| name.starts_with(module)) {
-                    name = format!("bert.{name}");
-                }
+    let mut named = Tensors::new();
+    let mut names_in_file = BTreeMap::<String, String>::new();
+    for (name_in_file, mut tensor) in tensors {
+        let mut name = without_gamma_and_beta(name_in_file.clone());
+        if bare && !prefixed {
+            let own = ["embeddings.", "encoder.", "pooler."];
+            if own.iter().any(|module| name.starts_with(module)) {
+                name = format!("bert.{name}");
             }
-            tensor.name.clone_from(&name);
-            (name, tensor)
-        })
-        .filter(|(name, _)| !IGNORED.contains(&name.as_str()))
-        .collect())
+        }
+        if IGNORED.contains(&name.as_str()) {
+            continue;
+        }
+        if let Some(other) = names_in_file.insert(name.clone(), name_in_file.clone()) {
+            let names = [other, name_in_file];
+            return Err(CheckpointError::TwoForOne { path: path.into(), names });
+        }
+        tensor.name.clone_from(&name);
+        named.insert(name, tensor);
+    }
+    Ok(named)
 }
 
 /// Loads `tensors`, named as in transformers, into `module`; `path` is what errors are reported
@@ -193,12 +222,13 @@ pub fn load_state_dict<M: Module>(
     load_by_path(module, tensors.collect(), path, torch_name, |name| !may_be_missing(name))
 }
 
-/// Loads `tensors`, named by the paths of the module's parameters but in PyTorch's layout, into
-/// `module`. `name` is what a parameter is called in errors; those whose names are `required` must be
-/// given, the others keep their values if they are not.
+/// Loads `tensors` into `module`. Each is named by the path of its parameter in the module, and is in
+/// PyTorch's layout (a linear weight is `[out, in]`).
 ///
-/// Every tensor given must have a place, and every value must be finite. Half-precision floats are
-/// widened to `f32`.
+/// `name` says what the parameter at a path is called in errors, which are reported under `path`. A
+/// parameter whose name is `required` must be among the tensors; any other keeps its value if it is not.
+/// Every tensor must have a place, and every value must be finite. Half-precision floats are widened to
+/// `f32`.
 pub fn load_by_path<M: Module>(
     mut module: M,
     tensors: Vec<PackTensor>,
@@ -222,8 +252,12 @@ pub fn load_by_path<M: Module>(
     }
 }
 
-/// The module's tensors by their names in transformers and in PyTorch's layout (a linear weight is
+/// The module's tensors by their names in transformers, in PyTorch's layout (a linear weight is
 /// `[out, in]`).
+///
+/// # Panics
+///
+/// If a parameter cannot be read from its device.
 pub fn state_dict<M: Module>(module: &M) -> BTreeMap<String, TensorData> {
     module
         .collect(None, Some(Box::new(BurnToPyTorchAdapter)), false)
@@ -264,19 +298,21 @@ pub fn save_pretrained<M: Module>(
     Ok(fs_err::set_permissions(path, permissions)?)
 }
 
-/// The name in transformers of the parameter at a path of this crate's modules, both without their
-/// LayerNorm's `gamma` and `beta` (see [`state_dict`]).
+/// The name in transformers of the parameter at a path of this crate's modules: of
+/// `bert.encoder.layer.0.output.layer_norm.gamma` it is
+/// `bert.encoder.layer.0.output.LayerNorm.weight`.
 pub fn torch_name(path: &str) -> String {
     let name = path.replace(".self_attention.", ".self.").replace(".layer_norm.", ".LayerNorm.");
     without_gamma_and_beta(name)
 }
 
-/// LayerNorm's `gamma` is `weight` in transformers today, and its `beta` is `bias`.
+/// A LayerNorm's `gamma` is `weight` in transformers today, and its `beta` is `bias`. As in transformers,
+/// no other module's are: what has another parameter of these names keeps them.
 fn without_gamma_and_beta(name: String) -> String {
-    if let Some(module) = name.strip_suffix(".gamma") {
-        format!("{module}.weight")
-    } else if let Some(module) = name.strip_suffix(".beta") {
-        format!("{module}.bias")
+    if let Some(module) = name.strip_suffix("LayerNorm.gamma") {
+        format!("{module}LayerNorm.weight")
+    } else if let Some(module) = name.strip_suffix("LayerNorm.beta") {
+        format!("{module}LayerNorm.bias")
     } else {
         name
     }

@@ -49,7 +49,11 @@ impl BertEmbeddings {
         }
     }
 
-    /// Embeds every row; `[rows, hidden_size]`.
+    /// The embedding of each row of a batch: `[rows, hidden_size]`.
+    ///
+    /// # Panics
+    ///
+    /// On `flex`, if a token, position or segment has no row in its table.
     pub fn forward(&self, input: &BertInput, hooks: &impl Hooks) -> Tensor<2> {
         let words = hooks.embedding(
             EmbeddingSite::Word,

@@ -33,7 +33,7 @@ impl BertEncoder {
 
     /// The last layer's hidden state of each sequence's first token: `[batch_size, hidden_size]`.
     ///
-    /// The same numbers as those rows of [`Self::forward`]; the last layer computes no others.
+    /// They are the same numbers as in [`Self::forward`], but the last layer computes these rows alone.
     pub fn forward_first(
         &self,
         hidden_states: Tensor<2>,
@@ -49,8 +49,8 @@ impl BertEncoder {
 
     /// The last layer's hidden states at `rows`: `[rows.len(), hidden_size]`.
     ///
-    /// The same numbers as those rows of [`Self::forward`]; behind its attention the last layer
-    /// computes no others.
+    /// They are the same numbers as in [`Self::forward`], but behind its attention, which needs every
+    /// row, the last layer computes these rows alone.
     pub fn forward_rows(
         &self,
         hidden_states: Tensor<2>,

@@ -42,6 +42,19 @@ pub enum CheckpointError {
         /// The reader's reason.
         message: String,
     },
+    /// Two of the file's tensors have the same place in the model: which of them trained, their names
+    /// do not say.
+    #[error(
+        "{path}: `{}` and `{}` are two tensors for one place; leave one of them out of the file",
+        names[0], names[1],
+        path = path.display()
+    )]
+    TwoForOne {
+        /// The file.
+        path: PathBuf,
+        /// The tensors' names in the file.
+        names: [String; 2],
+    },
     /// The file's tensors are not the model's.
     #[error("{path}: the tensors do not fit the model{}", describe(missing, surplus, mismatched), path = path.display())]
     Tensors {

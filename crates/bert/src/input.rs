@@ -57,8 +57,9 @@ impl BertInput {
     }
 
     /// Sequences padded to `width` tokens each, as transformers lays a batch out: row `i · width + j`
-    /// is position `j` of sequence `i`. Gives the same results as [`Self::unpadded`]. Positions of padding
-    /// are looked up, too: `width` may not be beyond the model's `max_position_embeddings`.
+    /// is position `j` of sequence `i`, and `input_ids` and `token_type_ids` have one entry per row.
+    /// The model gives the same results as for [`Self::unpadded`]. It looks the positions of padding up,
+    /// too, so that `width` may be at most its `max_position_embeddings`.
     ///
     /// # Panics
     ///
@@ -79,8 +80,11 @@ impl BertInput {
         )
     }
 
-    /// Laid out as the device computes it fastest, with the row there of each row here if that is
-    /// another: a batch without padding is padded for a GPU ([`Sequences::prefer_padding`]).
+    /// This batch in the layout that its device computes fastest: for a GPU
+    /// ([`Sequences::prefer_padding`]) a batch without padding is padded, anything else stays as it is.
+    ///
+    /// Padding moves rows. The second value then says where to: its entry `i` is the new row of what was
+    /// row `i`, `[rows before]`. It is none where nothing moved.
     pub fn for_device(self) -> (Self, Option<Tensor<1, Int>>) {
         let unpadded = self.sequences.rows() == self.sequences.lengths().iter().sum::<usize>();
         if !unpadded || !Sequences::prefer_padding(&self.input_ids.device()) {
@@ -90,8 +94,8 @@ impl BertInput {
         (padded, Some(positions))
     }
 
-    /// Pads sequences that lie end to end to a width that is the longest's or the next multiple of
-    /// `widths`; with them, the row there of each row here. Results are the same.
+    /// Pads sequences that lie end to end to the longest's width, rounded up to a multiple of
+    /// `widths`. Also gives the new row of what was row `i`, for each `i`. Results are the same.
     pub(crate) fn pad(self, widths: usize) -> (Self, Tensor<1, Int>) {
         let device = self.input_ids.device();
         let lengths = self.sequences.lengths().to_vec();

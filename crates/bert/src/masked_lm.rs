@@ -134,6 +134,8 @@ impl BertForMaskedLm {
 }
 
 impl BertPredictionHeadTransform {
+    /// The transformed hidden states, of which [`BertForMaskedLm::decode`] makes logits.
+    ///
     /// # Shapes
     /// - hidden_states: `[rows, hidden_size]`
     /// - output: the same

@@ -76,6 +76,8 @@ impl BertModel {
 }
 
 impl BertPooler {
+    /// The summary of each sequence, from its first token.
+    ///
     /// # Shapes
     /// - first_tokens: `[batch_size, hidden_size]`
     /// - output: the same

@@ -8,6 +8,10 @@ use nsmc_ops::dropout;
 use crate::checkpoint::{Declared, load_state_dict, read_tensors, save_pretrained, weights_file};
 use crate::{BertConfig, BertInput, BertModel, CheckpointError, Hooks, Init, LinearSite};
 
+/// How the names of the pooler's and of the classifier's tensors begin.
+const POOLER: &str = "bert.pooler.";
+const CLASSIFIER: &str = "classifier.";
+
 /// BERT with a classifier on the pooled first token: transformers' class of the same name.
 #[derive(Module, Debug)]
 pub struct BertForSequenceClassification {
@@ -16,6 +20,8 @@ pub struct BertForSequenceClassification {
     dropout: Dropout,
     /// Pooled state to logits.
     pub classifier: Linear,
+    #[module(skip)]
+    drew_pooler: bool,
 }
 
 impl BertForSequenceClassification {
@@ -27,7 +33,14 @@ impl BertForSequenceClassification {
             bert: BertModel::new(config, &init.enter("bert")),
             dropout: DropoutConfig::new(dropout).init(),
             classifier: init.linear("classifier", config.hidden_size, config.num_labels(), true),
+            drew_pooler: false,
         }
+    }
+
+    /// Whether the pooler is none of the folder that [`Self::from_pretrained`] read, which had none,
+    /// but new: whoever loads that folder again has another one, unless the seed is the same.
+    pub fn drew_pooler(&self) -> bool {
+        self.drew_pooler
     }
 
     /// The model of a folder in Hugging Face layout (`model.safetensors` or `pytorch_model.bin`)
@@ -37,14 +50,16 @@ impl BertForSequenceClassification {
     /// says so.
     ///
     /// Deviation: transformers takes the classifier of tokens or of choices, whose names are these,
-    /// for its own where the shapes agree; here it is left out.
+    /// for its own where the shapes agree; here it is left out. And with a classifier that
+    /// `problem_type` says is of several labels at once or of a regression, transformers goes on with
+    /// the loss of that problem; here it is an error.
     pub fn from_pretrained(
         folder: &Path,
         config: &BertConfig,
         seed: u64,
         device: &Device,
     ) -> Result<Self, CheckpointError> {
-        Self::load(folder, config, seed, device, &["bert.pooler.", "classifier."])
+        Self::load(folder, config, seed, device, &[POOLER, CLASSIFIER])
     }
 
     /// The model of a folder that holds it whole, such as [`Self::save_pretrained`] writes: what is
@@ -70,17 +85,21 @@ impl BertForSequenceClassification {
         let declared = Declared::read(folder)?;
         let other_classifier = declared.has_other_classifier();
         tensors.retain(|name, _| {
-            name.starts_with("bert.") || (name.starts_with("classifier.") && !other_classifier)
+            name.starts_with("bert.") || (name.starts_with(CLASSIFIER) && !other_classifier)
         });
         let mut new = optional.to_vec();
         new.retain(|module| !tensors.keys().any(|name| name.starts_with(module)));
-        if optional.contains(&"classifier.") && !new.contains(&"classifier.") {
+        if !new.contains(&CLASSIFIER) {
+            declared.check_problem(folder)?;
+        }
+        if optional.contains(&CLASSIFIER) && !new.contains(&CLASSIFIER) {
             declared.check_class_order(folder, config)?;
             tracing::info!(weights = %path.display(), "the classifier is the model's own");
         }
-        let model = load_state_dict(Self::new(config, seed, device), tensors, &path, |name| {
+        let mut model = load_state_dict(Self::new(config, seed, device), tensors, &path, |name| {
             new.iter().any(|module| name.starts_with(module))
         })?;
+        model.drew_pooler = new.contains(&POOLER);
         for module in new {
             let module = module.trim_end_matches('.');
             tracing::info!(weights = %path.display(), module, seed, "not there: its weights are new");

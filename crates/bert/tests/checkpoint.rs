@@ -317,6 +317,30 @@ fn a_checkpoint_is_taken_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_classifier_of_another_problem_is_refused() {
+    let declare = |folder: &Path, problem: serde_json::Value| {
+        let json = serde_json::json!({"model_type": "bert", "problem_type": problem});
+        fs_err::write(folder.join("config.json"), json.to_string()).unwrap();
+    };
+    let whole = changed(|_| ());
+    for problem in [serde_json::Value::Null, "single_label_classification".into()] {
+        declare(whole.path(), problem);
+        load(whole.path()).unwrap();
+    }
+    let headless = changed(|entries| entries.retain(|entry| !entry.0.starts_with("classifier")));
+    for problem in ["multi_label_classification", "regression"] {
+        declare(whole.path(), problem.into());
+        let message = load(whole.path()).unwrap_err();
+        let expected = format!("or null, found \"{problem}\", for which the classifier");
+        assert!(message.contains("config.json: `problem_type`: expected"), "{message}");
+        assert!(message.contains(&expected), "{message}");
+        // A new classifier is of this problem.
+        declare(headless.path(), problem.into());
+        load(headless.path()).unwrap();
+    }
+}
+
+#[test]
 fn half_a_classifier_is_refused() {
     let folder = changed(|entries| entries.retain(|entry| entry.0 != "classifier.weight"));
     let message = load(folder.path()).unwrap_err();
@@ -368,6 +392,29 @@ fn a_masked_language_model_is_taken_from_beside_heads_for_other_tasks() {
         let message = load_with(&[own]).unwrap_err();
         assert!(message.contains(&format!("surplus (1):\n  {own}")), "{message}");
     }
+}
+
+#[test]
+fn a_layer_norms_old_name_beside_its_new_one_is_refused() {
+    let norm = "bert.encoder.layer.1.output.LayerNorm";
+    let width = config().hidden_size;
+    for (old, new) in [("gamma", "weight"), ("beta", "bias")] {
+        let [old, new] = [old, new].map(|name| format!("{norm}.{name}"));
+        // By the old name alone it is the same tensor.
+        let folder = changed(|entries| entry(entries, &new).0.clone_from(&old));
+        assert_eq!(state_dict(&load(folder.path()).unwrap()), state_dict(&load(&base()).unwrap()));
+        let folder = changed(|entries| entries.push(float(&old, &[width])));
+        let message = load(folder.path()).unwrap_err();
+        let expected = format!("`{old}` and `{new}` are two tensors for one place");
+        let other = format!("`{new}` and `{old}` are two tensors for one place");
+        assert!(message.contains("model.safetensors: "), "{message}");
+        assert!(message.contains(&expected) || message.contains(&other), "{message}");
+    }
+    // transformers renames these of a LayerNorm alone.
+    let folder =
+        changed(|entries| entries.push(float("bert.encoder.layer.1.scale.gamma", &[width])));
+    let message = load(folder.path()).unwrap_err();
+    assert!(message.contains("surplus (1):\n  bert.encoder.layer.1.scale.gamma"), "{message}");
 }
 
 #[test]

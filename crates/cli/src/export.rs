@@ -112,8 +112,8 @@ fn layout(asked: Option<Layout>, record: &RunRecord) -> Result<Layout> {
 pub(crate) enum Base {
     /// The hub's, at a commit: it is there as it is, and is not written again.
     Hub { name: String, commit: String },
-    /// One that is written, too, for it changed; or one of a folder, which may have lacked a pooler that
-    /// was then made anew.
+    /// One that is written, too: it changed, lacked a pooler, which was then drawn, or is one of a
+    /// folder, which may lie elsewhere tomorrow.
     Folder(String),
 }
 

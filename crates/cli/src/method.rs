@@ -78,13 +78,9 @@ pub(crate) fn fusion_stage(
                     "`method.sources.\"{name}\"`: the fusion layer there is of `{loaded}`; the \
                      order of a fusion's adapters matters"
                 );
-                let found = model.adapters.fusion(&name).map(nsmc_peft::Fusion::config);
-                ensure!(
-                    found.is_some_and(|found| found.value == config.value
-                        && found.regularization == config.regularization),
-                    "`method.sources.\"{name}\"`: the fusion layer there is not of the kind that \
-                     `method.fusion` and `method.regularization` say"
-                );
+                if let Some(found) = model.adapters.fusion(&name) {
+                    check_fusion(&name, config, found.config())?;
+                }
             }
             None => model.add_fusion(block, config, seed)?,
         }
@@ -98,13 +94,51 @@ pub(crate) fn fusion_stage(
     Ok(model.train_only(trains))
 }
 
-/// Every source is read: it is the head's, or that of an adapter or a fusion layer of the setups.
+/// A fusion layer that training goes on from is what `method.fusion` and `method.regularization` say.
+fn check_fusion(name: &str, said: FusionConfig, found: FusionConfig) -> Result<()> {
+    // Of a layer that is there, the rest changes nothing: where its values began, and which of two linear
+    // steps comes first. Without a dropout of its own, or with 0, it has the model's.
+    let in_effect = |config: FusionConfig| FusionConfig {
+        value_before_softmax: true,
+        value_initialized: false,
+        dropout_prob: config.dropout_prob.filter(|&dropout| dropout > 0.0),
+        ..config
+    };
+    let (Value::Object(said), Value::Object(found)) =
+        (json!(in_effect(said)), json!(in_effect(found)))
+    else {
+        unreachable!("a struct is an object")
+    };
+    let keys = said.keys().filter(|&key| said[key] != found[key]);
+    let differences: Vec<String> =
+        keys.map(|key| format!("`{key}` is {}, there {}", said[key], found[key])).collect();
+    ensure!(
+        differences.is_empty(),
+        "`method.sources.\"{name}\"`: expected a fusion layer as `method.fusion` and \
+         `method.regularization` say: {}",
+        differences.join("; ")
+    );
+    Ok(())
+}
+
+/// Every source is read: it is the head's, or that of an adapter or a fusion layer of the setups. And
+/// what it says of an invertible block, only an adapter can have.
 fn check_sources(sources: &BTreeMap<String, Source>, setups: &[&String]) -> Result<()> {
+    let mut adapters = Vec::new();
     let mut read = vec![HEAD.to_owned()];
     for setup in setups {
         let composition = Composition::parse(setup).context("the setup of the adapters")?;
+        adapters.extend(composition.names().into_iter().map(str::to_owned));
         read.extend(composition.names().into_iter().map(str::to_owned));
         read.extend(composition.fusions());
+    }
+    for (name, source) in sources.iter().filter(|(name, _)| !adapters.contains(name)) {
+        let what = if name == HEAD { "a head" } else { "a fusion layer" };
+        ensure!(
+            !read.contains(name) || source.invertible_non_linearity == NonLinearity::Preset,
+            "`method.sources.\"{name}\".invertible_non_linearity`: {what} has no invertible block: \
+             expected \"preset\""
+        );
     }
     let unread = sources.keys().find(|name| !read.contains(name));
     unread.map_or(Ok(()), |name| {
@@ -381,6 +415,67 @@ mod tests {
         );
         let scaled = BottleneckConfig { scaling: 4.0, ..said.clone() };
         assert!(message(&scaled).ends_with("which has `scaling` 1.0 (there 4.0)"));
+    }
+
+    #[test]
+    fn a_fusion_layer_that_does_not_fit_is_told_by_its_keys() {
+        let said = FusionConfig::dynamic();
+        let check = |found: FusionConfig| {
+            check_fusion("ko,nsmc", said, found).map_err(|error| error.to_string())
+        };
+        for same in [
+            said,
+            FusionConfig { value_before_softmax: false, value_initialized: false, ..said },
+            FusionConfig { dropout_prob: Some(0.0), ..said },
+        ] {
+            assert_eq!(check(same), Ok(()), "{same:?}");
+        }
+        for (found, expected) in [
+            (FusionConfig { key: false, ..said }, "`key` is true, there false"),
+            (
+                FusionConfig { query_before_ln: true, ..said },
+                "`query_before_ln` is false, there true",
+            ),
+            (
+                FusionConfig { residual_before: true, ..said },
+                "`residual_before` is false, there true",
+            ),
+            (FusionConfig { dropout_prob: Some(0.3), ..said }, "`dropout_prob` is null, there 0.3"),
+            (
+                FusionConfig::static_(),
+                "`regularization` is true, there false; `value` is true, there false",
+            ),
+        ] {
+            let message = check(found).unwrap_err();
+            let start = "`method.sources.\"ko,nsmc\"`: expected a fusion layer as `method.fusion`";
+            assert!(message.starts_with(start) && message.ends_with(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn only_an_adapter_has_an_invertible_block() {
+        let source = |invertible_non_linearity| Source {
+            from: "x".into(),
+            invertible_non_linearity,
+            path: "x".into(),
+            sha256: String::new(),
+        };
+        let setup = "Fuse(ko, nsmc)".to_owned();
+        let check = |name: &str, non_linearity| {
+            let sources = BTreeMap::from([(name.to_owned(), source(non_linearity))]);
+            check_sources(&sources, &[&setup]).map_err(|error| error.to_string())
+        };
+        for name in ["ko", "head", "ko,nsmc"] {
+            assert_eq!(check(name, NonLinearity::Preset), Ok(()));
+        }
+        assert_eq!(check("ko", NonLinearity::Relu), Ok(()));
+        for (name, what) in [("head", "a head"), ("ko,nsmc", "a fusion layer")] {
+            let expected = format!(
+                "`method.sources.\"{name}\".invertible_non_linearity`: {what} has no invertible \
+                 block: expected \"preset\""
+            );
+            assert_eq!(check(name, NonLinearity::Relu), Err(expected));
+        }
     }
 
     #[test]

@@ -159,19 +159,22 @@ impl BottleneckConfig {
     }
 
     pub(crate) fn check(&self) -> Result<(), PeftError> {
-        let factors = self.layer_reduction_factors.values().chain([&self.reduction_factor]);
-        let invertible = self.invertible.as_ref().map(|invertible| &invertible.reduction_factor);
-        for factor in factors.chain(invertible) {
-            if !FACTORS.contains(factor) {
-                return Err(PeftError::Value {
-                    key: "reduction_factor",
-                    message: format!(
-                        "expected a number from {:e} to {:e}, found {factor:e}",
-                        FACTORS.start(),
-                        FACTORS.end()
-                    ),
-                });
+        let check_factor = |key, factor: f64, of: String| {
+            if FACTORS.contains(&factor) {
+                return Ok(());
             }
+            let (least, most) = (FACTORS.start(), FACTORS.end());
+            let message =
+                format!("expected a number from {least:e} to {most:e}{of}, found {factor:e}");
+            Err(PeftError::Value { key, message })
+        };
+        check_factor("reduction_factor", self.reduction_factor, String::new())?;
+        for (layer, &factor) in &self.layer_reduction_factors {
+            check_factor("layer_reduction_factors", factor, format!(" for layer {layer}"))?;
+        }
+        if let Some(invertible) = &self.invertible {
+            let factor = invertible.reduction_factor;
+            check_factor("inv_adapter_reduction_factor", factor, String::new())?;
         }
         check_dropout("dropout", self.dropout)?;
         if !self.mh_adapter && !self.output_adapter {
@@ -352,6 +355,15 @@ mod tests {
     fn impossible_values_are_refused() {
         let bad = BottleneckConfig { reduction_factor: 0.0, ..BottleneckConfig::pfeiffer(16.0) };
         assert!(bad.check().unwrap_err().to_string().contains("`reduction_factor`"));
+        let mut bad = BottleneckConfig::pfeiffer(16.0).with_invertible();
+        bad.invertible.as_mut().unwrap().reduction_factor = -1.0;
+        let message = bad.check().unwrap_err().to_string();
+        assert!(message.starts_with("`inv_adapter_reduction_factor`: expected"), "{message}");
+        let layer_reduction_factors = BTreeMap::from([(3, f64::NAN)]);
+        let bad = BottleneckConfig { layer_reduction_factors, ..BottleneckConfig::pfeiffer(16.0) };
+        let message = bad.check().unwrap_err().to_string();
+        assert!(message.starts_with("`layer_reduction_factors`: expected"), "{message}");
+        assert!(message.ends_with("for layer 3, found NaN"), "{message}");
         let bad = BottleneckConfig { output_adapter: false, ..BottleneckConfig::pfeiffer(16.0) };
         assert!(bad.check().unwrap_err().to_string().contains("`output_adapter`"));
         let post_add = BottleneckConfig {

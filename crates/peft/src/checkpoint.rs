@@ -46,10 +46,10 @@ struct NamedFusion {
 }
 
 impl PeftModel {
-    /// Writes into `folder` what the model has beside its frozen base: `peft.json` says what that
-    /// is, `model.safetensors` holds what was added, frozen adapters included, the classifier, and of
-    /// the base beneath it (embeddings, encoder, pooler) what trains or came with a file.
-    /// [`Self::load_checkpoint`] puts it on the same base again.
+    /// Writes into `folder` what makes this model of its base: `peft.json` says what was added, and
+    /// `model.safetensors` holds the weights of all that, frozen adapters included, and the classifier.
+    /// Of the base beneath the classifier (embeddings, encoder, pooler) it holds what trains and what
+    /// came with a file. [`Self::load_checkpoint`] puts all of it on the same base again.
     pub fn save_checkpoint(&self, folder: &Path) -> Result<(), PeftError> {
         let adapters = &self.adapters;
         let additions = Additions {

@@ -47,8 +47,17 @@ pub enum PeftError {
     )]
     AttributeName(String),
     /// An adapter of that name is there already.
-    #[error("`{0}`: there is an adapter of this name already")]
-    Taken(String),
+    #[error("`{0}`: there is an adapter of this name already; give it another")]
+    AdapterTaken(String),
+    /// A fusion of these adapters in that order is there already; its name is theirs.
+    #[error("`{0}`: there is a fusion of these adapters already")]
+    FusionTaken(String),
+    /// A model has at most one LoRA.
+    #[error("the model has LoRA already; merge it first, or take a model without it")]
+    LoraTaken,
+    /// The model has what cannot be put into the weights of a BERT.
+    #[error("the model cannot be merged into a BERT for classification: {0}")]
+    Unmergeable(&'static str),
     /// LoRA's targets match no layer.
     #[error(
         "`target_modules` = {targets}: no layer matches{hint}; the candidates are\n  {}",
@@ -70,6 +79,18 @@ pub enum PeftError {
         /// What was expected and what was found.
         message: String,
     },
+}
+
+impl PeftError {
+    /// The error of a value that a file gave: with the file, and under the file's own key.
+    pub(crate) fn in_file(self, path: PathBuf, key_in_file: impl Fn(&str) -> &str) -> Self {
+        let message = match self {
+            Self::Value { key, message } => format!("`{}`: {message}", key_in_file(key)),
+            error @ Self::NoTarget { .. } => error.to_string(),
+            other => return other,
+        };
+        Self::Config { path, message }
+    }
 }
 
 /// Refuses what is no dropout, with which burn would panic. PyTorch takes 1, too, which leaves

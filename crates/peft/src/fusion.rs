@@ -33,7 +33,7 @@ pub struct FusionConfig {
     pub value_before_softmax: bool,
     /// The value matrix starts near the identity.
     pub value_initialized: bool,
-    /// Dropout of the scores; the model's attention dropout if there is none, or it is 0.
+    /// Dropout of the scores. With none, and with 0, it is the model's attention dropout.
     pub dropout_prob: Option<f64>,
 }
 
@@ -156,7 +156,8 @@ impl AdapterFusion {
         (output, weights)
     }
 
-    /// `0.02 · (V - I)`, the gradient of `0.01 · ‖I - V‖²`, for the value matrix; none without one or
+    /// The value matrix `V` with the regulariser's gradient, `0.02 · (V - I)`, which is that of
+    /// `0.01 · ‖I - V‖²`: both `[hidden_size, hidden_size]`. None for a layer without a value matrix, and
     /// where the configuration asks for no regularisation.
     pub fn regularizer_gradient(&self) -> Option<(&Param<Tensor<2>>, Tensor<2>)> {
         let weight = &self.value.as_ref().filter(|_| self.config.regularization)?.weight;

@@ -30,11 +30,13 @@ impl ClassificationHead {
         }
     }
 
-    /// A dropout of its own.
+    /// The head's own dropout; a head without one has that of the model's classifier.
     pub fn dropout_prob(&self) -> Option<f64> {
         self.dropout_prob
     }
 
+    /// The logits from each sequence's first token.
+    ///
     /// # Shapes
     /// - first_tokens: `[batch_size, hidden_size]`
     /// - output: `[batch_size, num_labels]`

@@ -187,8 +187,9 @@ pub(crate) fn target_sites(
 }
 
 impl LoraConfig {
-    /// What has no effect on a model of so many encoder layers, with its key: it may be misspelt. PEFT
-    /// passes over it, too.
+    /// The entries of this configuration that have no effect on a model of `num_hidden_layers` layers
+    /// and so may be misspelt: for each its key and what it fails to match. They are no errors, since
+    /// PEFT passes over them, too.
     pub fn without_effect(
         &self,
         num_hidden_layers: usize,

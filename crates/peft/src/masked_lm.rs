@@ -2,7 +2,7 @@ use burn::module::{Module, ParamGroup};
 use burn::tensor::{Int, Tensor};
 use nsmc_bert::{BertConfig, BertForMaskedLm, BertForSequenceClassification, BertInput, Init};
 
-use crate::adapters::ModelSize;
+use crate::adapters::{INIT_STD, ModelSize};
 use crate::model::train_only;
 use crate::parameters::paths;
 use crate::{Adapters, BottleneckConfig, Composition, LoadOptions, PeftError, PeftModel};
@@ -13,6 +13,11 @@ use crate::{Adapters, BottleneckConfig, Composition, LoadOptions, PeftError, Pef
 /// Before the decoder the invertible block of the adapter is undone, as AdapterHub's masked-LM head
 /// does it: the decoder's weights are the embeddings, on which the block acts. (Put into transformers'
 /// `BertForMaskedLM`, adapters 1.3 leaves that out.)
+///
+/// Deviation: the adapter alone trains. adapters 1.3 freezes the base model and the decoder
+/// (`train_adapter`, `freeze_embeddings`), but not what lies between them: the head's transform, a linear
+/// layer and a LayerNorm, trains there, and is no part of the adapter that is saved. Here the adapter is
+/// trained with the transform that it will be used with.
 #[derive(Module, Debug)]
 pub struct AdaptedMaskedLm {
     /// The model.
@@ -39,7 +44,7 @@ impl AdaptedMaskedLm {
             attention_dropout: config.attention_probs_dropout_prob,
         };
         let mut adapters = Adapters::default();
-        adapters.add_adapter(name, adapter, size, &Init::new(seed, 0.02, &device))?;
+        adapters.add_adapter(name, adapter, size, &Init::new(seed, INIT_STD, &device))?;
         adapters.set_active(Some(Composition::single(name)))?;
         let model = Self { base, adapters, bert: config.clone() };
         let added = paths(&model).into_iter().filter(|path| path.starts_with("adapters."));
@@ -47,7 +52,7 @@ impl AdaptedMaskedLm {
         Ok(train_only(model, added))
     }
 
-    /// A model with the adapter of a folder or an archive.
+    /// A model with the adapter of a folder or an archive, to compute with; nothing of it trains.
     pub fn load(
         base: BertForMaskedLm,
         config: &BertConfig,

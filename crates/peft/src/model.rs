@@ -9,7 +9,7 @@ use nsmc_bert::{
 };
 use nsmc_ops::LayerNorm;
 
-use crate::adapters::ModelSize;
+use crate::adapters::{INIT_STD, ModelSize};
 use crate::parameters::paths;
 use crate::{
     Adapters, BottleneckConfig, ClassificationHead, Composition, FusionConfig, Lora, LoraConfig,
@@ -75,10 +75,13 @@ impl PeftModel {
         seed: u64,
     ) -> Result<(), PeftError> {
         let (size, device) = (self.size(), self.device());
-        self.adapters.add_adapter(name, config, size, &Init::new(seed, 0.02, &device))
+        self.adapters.add_adapter(name, config, size, &Init::new(seed, INIT_STD, &device))?;
+        self.apply_trains();
+        Ok(())
     }
 
-    /// Adds a new fusion layer for a `Fuse` of adapters that are there, in that order.
+    /// Adds a new fusion layer, drawn from `seed`, for the adapters of a `Fuse`, which must be there.
+    /// Their order counts: `Fuse(a, b)` and `Fuse(b, a)` are two fusions.
     pub fn add_fusion(
         &mut self,
         composition: &Composition,
@@ -86,22 +89,29 @@ impl PeftModel {
         seed: u64,
     ) -> Result<(), PeftError> {
         let (size, device) = (self.size(), self.device());
-        self.adapters.add_fusion(composition, config, size, &Init::new(seed, 0.02, &device))
-    }
-
-    /// Adds LoRA's updates.
-    pub fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<(), PeftError> {
-        if self.adapters.lora.is_some() {
-            return Err(PeftError::Taken("lora".into()));
-        }
-        let device = self.device();
-        let init = Init::new(seed, 0.02, &device);
-        self.adapters.lora =
-            Some(Lora::new(config, &mut self.base, &self.bert, &init.enter("lora"))?);
+        let init = Init::new(seed, INIT_STD, &device);
+        self.adapters.add_fusion(composition, config, size, &init)?;
+        self.apply_trains();
         Ok(())
     }
 
-    /// Puts AdapterHub's two-layer head in the place of pooler and classifier.
+    /// Adds LoRA's updates, drawn from `seed`; the model must have none. At first they change no
+    /// result.
+    pub fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<(), PeftError> {
+        if self.adapters.lora.is_some() {
+            return Err(PeftError::LoraTaken);
+        }
+        let device = self.device();
+        // Each of LoRA's matrices has a distribution of its own.
+        let init = Init::new(seed, INIT_STD, &device);
+        self.adapters.lora =
+            Some(Lora::new(config, &mut self.base, &self.bert, &init.enter("lora"))?);
+        self.apply_trains();
+        Ok(())
+    }
+
+    /// Puts AdapterHub's two-layer head of this name, drawn from `seed`, in the place of pooler and
+    /// classifier, or of the head of AdapterHub's that is there.
     pub fn add_head(&mut self, name: &str, seed: u64) {
         self.put_head(name, None, seed);
     }
@@ -113,6 +123,14 @@ impl PeftModel {
         let init = init.enter("heads").enter(name);
         self.head = Some(ClassificationHead::new(&self.bert, dropout_prob, &init));
         self.head_name = name.into();
+        self.apply_trains();
+    }
+
+    /// Takes AdapterHub's head away: the base's pooler and classifier are the head again.
+    pub(crate) fn remove_head(&mut self) {
+        self.head = None;
+        self.head_name.clear();
+        self.apply_trains();
     }
 
     /// Gives the head that is used new weights, drawn from `seed` as those of a new model are.
@@ -125,15 +143,18 @@ impl PeftModel {
             let init = Init::new(seed, self.bert.initializer_range, &device);
             let (width, classes) = (self.bert.hidden_size, self.bert.num_labels());
             self.base.classifier = init.linear("classifier", width, classes, true);
+            self.apply_trains();
         }
     }
 
-    /// Makes a composition of adapters active.
+    /// Makes a composition of adapters active, or none. Its adapters and fusions must be there, and
+    /// each `Fuse` must be one that AdapterHub can compute in every layer.
     pub fn set_active(&mut self, composition: Option<Composition>) -> Result<(), PeftError> {
         self.adapters.set_active(composition)
     }
 
-    /// Freezes everything but what `trains` says.
+    /// Freezes everything but what `trains` says. What is added later is frozen, too, unless `trains`
+    /// names it.
     #[must_use]
     pub fn train_only(mut self, trains: Trains) -> Self {
         self.trains = trains;
@@ -141,7 +162,13 @@ impl PeftModel {
         train_only(self, trainable)
     }
 
-    /// What trains.
+    /// Freezes everything but what [`Self::trains`] says, after a change of what is there.
+    fn apply_trains(&mut self) {
+        let trainable = self.trainable();
+        *self = train_only(self.clone(), trainable);
+    }
+
+    /// What trains; of a new model every weight of the base and the head.
     pub fn trains(&self) -> &Trains {
         &self.trains
     }
@@ -156,11 +183,16 @@ impl PeftModel {
         paths(self).into_iter().filter(|path| self.trains.includes(path, self)).collect()
     }
 
-    /// Whether weights of the base beneath its classifier (embeddings, encoder, pooler) train or came
-    /// with a file, so that they are not the base's.
+    /// Whether weights of the base beneath its classifier (embeddings, encoder, pooler) are not those of
+    /// the folder that the base came from: they train, came with a file, or, as the pooler of a masked
+    /// language model, are not in that folder and were drawn from the seed. AdapterHub's own head reads
+    /// no pooler.
     pub fn changes_base(&self) -> bool {
         let trained = self.trainable_paths();
-        !self.replaced.is_empty() || trained.iter().any(|path| path.starts_with("base.bert."))
+        let drew_pooler = self.base.drew_pooler() && self.head.is_none();
+        drew_pooler
+            || !self.replaced.is_empty()
+            || trained.iter().any(|path| path.starts_with("base.bert."))
     }
 
     /// How many parameters train, and how many there are.
@@ -216,20 +248,19 @@ impl PeftModel {
         gradients
     }
 
-    /// The base with LoRA's updates in its weights: it gives the same without them.
+    /// A classifier of BERT alone with the results of this model: the base, with LoRA's updates added
+    /// to its weights. AdapterHub's head and active adapters are errors.
     pub fn merged(&self) -> Result<BertForSequenceClassification, PeftError> {
         if self.head.is_some() {
-            return Err(PeftError::Value {
-                key: "merged",
-                message: "the head is AdapterHub's, and a BERT for classification has its own"
-                    .into(),
-            });
+            return Err(PeftError::Unmergeable(
+                "the head is AdapterHub's, and a BERT for classification has its own",
+            ));
         }
         match (&self.adapters.lora, self.adapters.active()) {
-            (_, Some(_)) => Err(PeftError::Value {
-                key: "merged",
-                message: "bottleneck adapters cannot be merged into the weights of a BERT".into(),
-            }),
+            (_, Some(_)) => {
+                let why = "bottleneck adapters are active, which are no update of its weights";
+                Err(PeftError::Unmergeable(why))
+            }
             (Some(lora), None) => Ok(lora.merge(self.base.clone())),
             (None, None) => Ok(self.base.clone()),
         }
@@ -303,5 +334,80 @@ struct OwnParameters;
 impl ModuleMapper for OwnParameters {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         param.init_mapper(|value| value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::ModuleVisitor;
+    use burn::tensor::Device;
+
+    use super::*;
+
+    /// The paths of the parameters that take a gradient.
+    fn tracked(model: &PeftModel) -> Vec<String> {
+        #[derive(Default)]
+        struct Visitor {
+            path: Vec<String>,
+            tracked: Vec<String>,
+        }
+        impl ModuleVisitor for Visitor {
+            fn enter_module(&mut self, name: &str, _: &str) {
+                self.path.push(name.into());
+            }
+            fn exit_module(&mut self, _: &str, _: &str) {
+                self.path.pop();
+            }
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                if param.val().is_require_grad() {
+                    self.tracked.push(self.path.join("."));
+                }
+            }
+        }
+        let mut visitor = Visitor::default();
+        model.visit(&mut visitor);
+        visitor.tracked
+    }
+
+    #[test]
+    fn what_is_added_after_train_only_is_frozen_unless_it_is_named() {
+        let device = Device::flex().autodiff();
+        let config: BertConfig = serde_json::from_str(
+            r#"{"vocab_size": 19, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
+                "intermediate_size": 16, "max_position_embeddings": 16}"#,
+        )
+        .unwrap();
+        let fuse = Composition::fuse(["a", "b"]);
+        let bottleneck = BottleneckConfig::pfeiffer(2.0).with_invertible();
+        for trains in [
+            Trains::nothing(),
+            Trains::everything(),
+            Trains::adapters(["b"]),
+            Trains::fusion("a,b"),
+            Trains::lora(),
+        ] {
+            let base = BertForSequenceClassification::new(&config, 3, &device);
+            let mut model = PeftModel::new(base, &config).train_only(trains.clone());
+            let check = |model: &PeftModel, added: &str| {
+                assert_eq!(tracked(model), model.trainable_paths(), "{added}: {trains:?}");
+                assert_eq!(*model.trains(), trains);
+            };
+            model.renew_head(5);
+            check(&model, "a new classifier");
+            for name in ["a", "b"] {
+                model.add_adapter(name, &bottleneck, 5).unwrap();
+                check(&model, name);
+            }
+            model.add_fusion(&fuse, FusionConfig::dynamic(), 5).unwrap();
+            check(&model, "a fusion");
+            model.add_lora(&LoraConfig::new(2, 4.0, &["query"]), 5).unwrap();
+            check(&model, "LoRA");
+            model.add_head("a", 5);
+            check(&model, "a head");
+            model.renew_head(6);
+            check(&model, "a new head");
+            model.remove_head();
+            check(&model, "no head");
+        }
     }
 }

@@ -7,8 +7,12 @@ use nsmc_bert::torch_name;
 use crate::{LoraSite, PeftModel};
 
 impl PeftModel {
-    /// The name of the parameter at a path of this model in the library that its method comes from:
-    /// PEFT's with LoRA, AdapterHub's otherwise.
+    /// What the parameter at `path` in this module is called in the Python library that has its
+    /// method: the name in PEFT if the model has LoRA, in AdapterHub's library otherwise.
+    ///
+    /// # Panics
+    ///
+    /// If the path names an adapter, a fusion or an update that the model does not have.
     pub fn library_name(&self, path: &str) -> String {
         let parts: Vec<&str> = path.split('.').collect();
         match parts.as_slice() {

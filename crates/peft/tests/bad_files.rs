@@ -114,6 +114,44 @@ fn an_adapter_of_another_kind() {
 }
 
 #[test]
+fn an_adapter_for_layers_that_the_model_does_not_have() {
+    for (key, value, expected) in [
+        ("leave_out", json!([7]), "`leave_out`: the model has the layers 0 to 2, found 7"),
+        (
+            "reduction_factor",
+            json!({"7": 2, "default": 2}),
+            "`reduction_factor`: the model has the layers 0 to 2, found 7",
+        ),
+        (
+            "reduction_factor",
+            json!({"1": 2}),
+            "`config.reduction_factor`: expected a factor for layer 0, or a `default`",
+        ),
+    ] {
+        let folder = copy("adapter_inv/ko");
+        edit(folder.path(), "adapter_config.json", |config| config["config"][key] = value);
+        adapter_refused(folder.path(), &["adapter_config.json: ", expected]);
+    }
+}
+
+/// Read without a word, the run would be taken for one with it.
+#[test]
+fn a_non_linearity_for_an_invertible_block_that_is_not_there() {
+    let options = LoadOptions {
+        invertible_non_linearity: Some(nsmc_bert::Activation::Relu),
+        ..LoadOptions::default()
+    };
+    let load = |folder: &str| {
+        base().load_adapter(&fixtures().join(folder), &options).map_err(|error| error.to_string())
+    };
+    load("adapter_inv/ko").unwrap();
+    let message = load("fusion/nsmc").unwrap_err();
+    let expected = "adapter_config.json: the adapter has no invertible block, whose \
+                    `invertible_non_linearity` is given";
+    assert!(message.contains(expected), "{message}");
+}
+
+#[test]
 fn an_adapter_that_is_not_whole() {
     let folder = copy("adapter_inv/ko");
     fs_err::remove_file(folder.path().join("pytorch_adapter.bin")).unwrap();
@@ -496,6 +534,30 @@ fn a_peft_folder_that_does_not_fit() {
         edit(folder.path(), "adapter_config.json", |config| config[key] = value);
         load(folder.path(), &[expected]);
     }
+    // What a file says is called as it is there.
+    for (key, value, expected) in [
+        ("r", json!(0), "`r`: expected a rank from 1 to 100000"),
+        ("lora_alpha", json!(8), ""),
+        ("lora_dropout", json!(1.0), "`lora_dropout`: expected a number from 0 below 1, found 1"),
+        ("target_modules", json!(["q_proj"]), "`target_modules` = [\"q_proj\"]: no layer matches"),
+        ("target_modules", json!("("), "`target_modules`: `(` is no valid regular expression"),
+        ("exclude_modules", json!("("), "`exclude_modules`: `(` is no valid regular expression"),
+        ("rank_pattern", json!({"(": 2}), "`rank_pattern`: `(` is no valid regular expression"),
+        ("layers_to_transform", json!([9]), "`layers_to_transform`: no layer that"),
+    ] {
+        let folder = copy("lora_qv");
+        edit(folder.path(), "adapter_config.json", |config| config[key] = value);
+        if expected.is_empty() {
+            base().load_peft(folder.path(), None).unwrap();
+            continue;
+        }
+        let expected = format!("adapter_config.json: {expected}");
+        load(folder.path(), &[&expected]);
+        let given = nsmc_peft::LoraConfig::new(4, 8.0, &["query", "value"]);
+        let with_config =
+            |model: &mut PeftModel| model.load_peft(folder.path(), Some(&given)).map(|_| ());
+        refused(with_config, &[&expected]);
+    }
     // A classifier has a place by the task or by name; without either it is surplus.
     let folder = copy("lora_qv");
     edit(folder.path(), "adapter_config.json", |config| config["modules_to_save"] = Value::Null);
@@ -504,8 +566,46 @@ fn a_peft_folder_that_does_not_fit() {
     load(folder.path(), &["classifier"]);
 }
 
+/// A classifier of tokens has the name of one of texts, and with two classes its shape.
 #[test]
-fn a_fusion_over_a_stack_with_adapters_in_more_places_than_its_last_runs() {
+fn a_peft_folder_whose_classifier_is_of_another_task() {
+    let folder = copy("lora_qv");
+    edit(folder.path(), "adapter_config.json", |config| config["task_type"] = json!("TOKEN_CLS"));
+    let load = |model: &mut PeftModel| model.load_peft(folder.path(), None).map(|_| ());
+    let expected =
+        "adapter_config.json: `task_type`: expected \"SEQ_CLS\" or null, found \"TOKEN_CLS\"";
+    refused(load, &[expected, "adapter_model.safetensors", "take the classifier out"]);
+    // The updates alone may be started from.
+    edit(folder.path(), "adapter_config.json", |config| config["modules_to_save"] = Value::Null);
+    rename(folder.path(), "adapter_model.safetensors", |name| {
+        (!name.contains("classifier")).then(|| name.to_owned())
+    });
+    load(&mut base()).unwrap();
+}
+
+/// Each by its own name: adapters and fusions have one, LoRA has none.
+#[test]
+fn what_is_there_already() {
+    let mut model = base();
+    let message = |result: Result<(), nsmc_peft::PeftError>| result.unwrap_err().to_string();
+    for name in ["a", "b"] {
+        let config = nsmc_peft::BottleneckConfig::pfeiffer(2.0);
+        model.add_adapter(name, &config, 0).unwrap();
+        let expected = format!("`{name}`: there is an adapter of this name already");
+        assert!(message(model.add_adapter(name, &config, 0)).starts_with(&expected));
+    }
+    let fuse = Composition::fuse(["a", "b"]);
+    model.add_fusion(&fuse, FusionConfig::dynamic(), 0).unwrap();
+    let again = message(model.add_fusion(&fuse, FusionConfig::dynamic(), 0));
+    assert_eq!(again, "`a,b`: there is a fusion of these adapters already");
+    let lora = nsmc_peft::LoraConfig::new(2, 4.0, &["query"]);
+    model.add_lora(&lora, 0).unwrap();
+    let again = message(model.add_lora(&lora, 0));
+    assert!(again.starts_with("the model has LoRA already"), "{again}");
+}
+
+#[test]
+fn a_fusion_over_a_stack_with_adapters_in_more_places_than_its_last() {
     let mut model = base();
     for (name, config) in [
         ("x", nsmc_peft::BottleneckConfig::houlsby(4.0)),
@@ -516,9 +616,10 @@ fn a_fusion_over_a_stack_with_adapters_in_more_places_than_its_last_runs() {
     }
     let fuse = Composition::parse("Fuse(Stack(x, a), b)").unwrap();
     model.add_fusion(&fuse, nsmc_peft::FusionConfig::dynamic(), 0).unwrap();
-    model.set_active(Some(fuse)).unwrap();
-    let input = nsmc_bert::BertInput::from_ids(&[vec![101, 7, 102]], &Device::flex());
-    assert_eq!(model.forward(&input).dims(), [1, 2]);
+    let message = model.set_active(Some(fuse)).unwrap_err().to_string();
+    let expected = "behind attention of layer 0 there is `x`, but not `b`";
+    assert!(message.contains(expected), "{message}");
+    assert!(model.adapters.active().is_none());
     assert!(
         model.save_adapter("y", Path::new("none")).unwrap_err().to_string().contains("[x, a, b]")
     );

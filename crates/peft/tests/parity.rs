@@ -707,6 +707,37 @@ fn merged_weights_give_the_same_logits() {
 }
 
 #[test]
+fn a_pooler_that_the_base_lacked_is_no_part_of_the_base() {
+    let device = Device::flex();
+    let folder = fixtures().join("base");
+    let config = BertConfig::read(&folder.join("config.json")).unwrap();
+    let masked = tempfile::tempdir().unwrap();
+    let dtype = burn::tensor::DType::F32;
+    BertForMaskedLm::new(&config, 3, &device)
+        .save_pretrained(masked.path(), &config, dtype)
+        .unwrap();
+    for (folder, lacks_one) in [(folder.as_path(), false), (masked.path(), true)] {
+        let base =
+            BertForSequenceClassification::from_pretrained(folder, &config, 7, &device).unwrap();
+        let mut model = PeftModel::new(base, &config);
+        model.add_lora(&LoraConfig::new(2, 4.0, &["query"]), 7).unwrap();
+        let mut model = model.train_only(Trains::lora());
+        assert_eq!(model.changes_base(), lacks_one);
+        // A checkpoint is put on the base that is drawn again.
+        let saved = tempfile::tempdir().unwrap();
+        model.save_checkpoint(saved.path()).unwrap();
+        let again =
+            BertForSequenceClassification::from_pretrained(folder, &config, 7, &device).unwrap();
+        let again = PeftModel::new(again, &config).load_checkpoint(saved.path()).unwrap();
+        assert_eq!(again.changes_base(), lacks_one);
+        assert_eq!(again.state_dict(), model.state_dict());
+        // AdapterHub's head stands in the pooler's place.
+        model.add_head("nsmc", 7);
+        assert!(!model.changes_base());
+    }
+}
+
+#[test]
 fn what_trains_in_a_clone_says_nothing_of_the_model() {
     let device = Device::flex().autodiff();
     let folder = fixtures().join("base");

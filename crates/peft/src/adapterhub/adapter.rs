@@ -2,7 +2,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::config::{bottleneck_config, bottleneck_json};
+use super::config::{bottleneck_config, bottleneck_json, in_words_of_file};
 use super::{LoadOptions, write_tensors};
 use crate::bundle::Bundle;
 use crate::library_files::{renamed, write_json};
@@ -24,7 +24,8 @@ impl PeftModel {
         self.check_model(&config).map_err(&refuse)?;
         let own_name = config["name"].as_str().ok_or_else(|| refuse("no `name`".into()))?;
         let name = options.load_as.clone().unwrap_or_else(|| own_name.to_owned());
-        let mut bottleneck = bottleneck_config(&config).map_err(&refuse)?;
+        let layers = self.bert.num_hidden_layers;
+        let mut bottleneck = bottleneck_config(&config, layers).map_err(&refuse)?;
 
         let (path, tensors) = bundle.tensors(&WEIGHTS)?;
         let tensors = renamed(tensors, &path, |key| {
@@ -43,14 +44,23 @@ impl PeftModel {
                 )));
             }
         }
-        if let (Some(invertible), Some(non_linearity)) =
-            (&mut bottleneck.invertible, options.invertible_non_linearity)
-        {
-            invertible.non_linearity = non_linearity;
+        match (&mut bottleneck.invertible, options.invertible_non_linearity) {
+            (Some(invertible), Some(non_linearity)) => invertible.non_linearity = non_linearity,
+            (None, Some(_)) => {
+                return Err(refuse(
+                    "the adapter has no invertible block, whose `invertible_non_linearity` is given; \
+                     leave it as the file has it: \"preset\""
+                        .into(),
+                ));
+            }
+            (_, None) => {}
         }
 
         let mut extended = self.clone();
-        extended.add_adapter(&name, &bottleneck, 0)?;
+        extended.add_adapter(&name, &bottleneck, 0).map_err(|error| match error {
+            PeftError::Value { .. } => refuse(in_words_of_file(&error)),
+            other => other,
+        })?;
         *self = extended.load_library_tensors(tensors, &path, |key| is_of(&name, key))?;
         Ok(name)
     }

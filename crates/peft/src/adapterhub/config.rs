@@ -3,11 +3,14 @@ use std::collections::BTreeMap;
 use nsmc_bert::Activation;
 use serde_json::{Map, Value, json};
 
-use crate::{AdapterResidual, BottleneckConfig, FusionConfig, InvertibleConfig};
+use crate::{AdapterResidual, BottleneckConfig, FusionConfig, InvertibleConfig, PeftError};
 
-/// Reads the bottleneck's configuration from `adapter_config.json`, with the fix-ups that AdapterHub
-/// makes for older files.
-pub(super) fn bottleneck_config(file: &Value) -> Result<BottleneckConfig, String> {
+/// Reads the bottleneck's configuration from `adapter_config.json`, for a model of so many layers, with
+/// the fix-ups that AdapterHub makes for older files.
+pub(super) fn bottleneck_config(
+    file: &Value,
+    num_hidden_layers: usize,
+) -> Result<BottleneckConfig, String> {
     let config = &file["config"];
     if let Some(name) = config.as_str() {
         return match name {
@@ -42,9 +45,9 @@ pub(super) fn bottleneck_config(file: &Value) -> Result<BottleneckConfig, String
     if number_or_null(config, "stochastic_depth")?.unwrap_or(0.0) > 0.0 {
         return Err("`config.stochastic_depth` is not implemented".into());
     }
-    let non_linearity = non_linearity(&config["non_linearity"], file["version"].is_null())?;
-    let (reduction_factor, layer_reduction_factors) =
-        reduction_factors(&config["reduction_factor"])?;
+    // A version of null is one to the library, too.
+    let unversioned = file.get("version").is_none();
+    let non_linearity = non_linearity(&config["non_linearity"], unversioned)?;
     let leave_out = match &config["leave_out"] {
         Value::Null => Vec::new(),
         Value::Array(layers) => {
@@ -54,6 +57,9 @@ pub(super) fn bottleneck_config(file: &Value) -> Result<BottleneckConfig, String
         }
         other => return Err(format!("`config.leave_out`: expected an array, found {other}")),
     };
+    let layers = (0..num_hidden_layers).filter(|layer| !leave_out.contains(layer));
+    let (reduction_factor, layer_reduction_factors) =
+        reduction_factors(&config["reduction_factor"], layers)?;
     let bottleneck = BottleneckConfig {
         mh_adapter: flag("mh_adapter", None)?,
         output_adapter: flag("output_adapter", None)?,
@@ -86,8 +92,18 @@ pub(super) fn bottleneck_config(file: &Value) -> Result<BottleneckConfig, String
         dropout: number_or_null(config, "dropout")?.unwrap_or(0.0),
         invertible: invertible_config(config, non_linearity)?,
     };
-    bottleneck.check().map_err(|error| error.to_string())?;
+    bottleneck.check().map_err(|error| in_words_of_file(&error))?;
     Ok(bottleneck)
+}
+
+/// What is wrong with a [`BottleneckConfig`] by the keys of `adapter_config.json`.
+pub(super) fn in_words_of_file(error: &PeftError) -> String {
+    match error {
+        PeftError::Value { key: "layer_reduction_factors", message } => {
+            format!("`reduction_factor`: {message}")
+        }
+        other => other.to_string(),
+    }
 }
 
 /// A number of a file's `config`; none where it is null or absent.
@@ -121,7 +137,11 @@ fn non_linearity(value: &Value, unversioned: bool) -> Result<Activation, String>
     }
 }
 
-fn reduction_factors(value: &Value) -> Result<(f64, BTreeMap<usize, f64>), String> {
+/// The reduction factor, and those of single layers; each of the `layers` has one.
+fn reduction_factors(
+    value: &Value,
+    mut layers_with_adapter: impl Iterator<Item = usize>,
+) -> Result<(f64, BTreeMap<usize, f64>), String> {
     let bad = || format!("`config.reduction_factor`: expected a number or a map, found {value}");
     match value {
         Value::Number(number) => Ok((number.as_f64().ok_or_else(bad)?, BTreeMap::new())),
@@ -136,8 +156,16 @@ fn reduction_factors(value: &Value) -> Result<(f64, BTreeMap<usize, f64>), Strin
                     layers.insert(layer.parse().map_err(|_| bad())?, factor);
                 }
             }
-            // A map without a default must name every layer; then it is never asked for.
-            Ok((default.unwrap_or(16.0), layers))
+            let unnamed = layers_with_adapter.find(|layer| !layers.contains_key(layer));
+            match (default, unnamed) {
+                (Some(default), _) => Ok((default, layers)),
+                // It is never asked for.
+                (None, None) => Ok((16.0, layers)),
+                (None, Some(layer)) => Err(format!(
+                    "`config.reduction_factor`: expected a factor for layer {layer}, or a `default`, \
+                     found {value}"
+                )),
+            }
         }
         _ => Err(bad()),
     }
@@ -149,20 +177,27 @@ fn invertible_config(
 ) -> Result<Option<InvertibleConfig>, String> {
     // Files of 2020 nest it; its own `non_linearity` is dropped, as AdapterHub does.
     let nested = &config["invertible_adapter"];
-    let (kind, factor) = if nested.is_object() {
-        (&nested["block_type"], &nested["reduction_factor"])
+    let (kind, key, factor) = if nested.is_object() {
+        (&nested["block_type"], "invertible_adapter.reduction_factor", &nested["reduction_factor"])
     } else {
-        (&config["inv_adapter"], &config["inv_adapter_reduction_factor"])
+        let key = "inv_adapter_reduction_factor";
+        (&config["inv_adapter"], key, &config[key])
     };
-    match kind.as_str() {
-        None => Ok(None),
-        Some("nice") => {
-            let reduction_factor = factor.as_f64().unwrap_or(2.0);
+    match kind {
+        Value::Null | Value::Bool(false) => Ok(None),
+        Value::String(kind) if kind == "nice" => {
+            // It has no default in the library either.
+            let reduction_factor = factor.as_f64().ok_or_else(|| {
+                format!(
+                    "`config.{key}`: expected a number for the invertible block, found {factor}"
+                )
+            })?;
             Ok(Some(InvertibleConfig { reduction_factor, non_linearity }))
         }
-        Some(other) => {
+        Value::String(other) => {
             Err(format!("`config.inv_adapter`: `{other}` is not implemented; `nice` is"))
         }
+        other => Err(format!("`config.inv_adapter`: {other} is not implemented; \"nice\" is")),
     }
 }
 
@@ -306,14 +341,90 @@ mod tests {
         // `BnConfig`'s own: not Pfeiffer's, which names `original_ln_before`.
         let default =
             BottleneckConfig { original_ln_before: false, ..BottleneckConfig::pfeiffer(16.0) };
-        assert_eq!(bottleneck_config(&file), Ok(default.clone()));
+        assert_eq!(bottleneck_config(&file, 2), Ok(default.clone()));
         file["config"]["original_ln_after"] = Value::Null;
         let without = BottleneckConfig { original_ln_after: false, ..default };
-        assert_eq!(bottleneck_config(&file), Ok(without));
+        assert_eq!(bottleneck_config(&file, 2), Ok(without));
         for key in ["mh_adapter", "output_adapter"] {
             let mut file = file.clone();
             file["config"][key] = Value::Null;
-            assert_eq!(bottleneck_config(&file), Err(format!("`config.{key}`: missing")));
+            assert_eq!(bottleneck_config(&file, 2), Err(format!("`config.{key}`: missing")));
         }
+    }
+
+    /// Pfeiffer's keys as the library writes them, and these.
+    fn pfeiffer(keys: Value) -> Value {
+        let mut config = json!({
+            "mh_adapter": false, "output_adapter": true, "reduction_factor": 16,
+            "non_linearity": "gelu", "original_ln_before": true,
+        });
+        let entries = config.as_object_mut().unwrap();
+        let Value::Object(keys) = keys else { panic!("{keys} is no object") };
+        entries.extend(keys);
+        json!({"version": "adapters.1.3.0", "config": config})
+    }
+
+    #[test]
+    fn a_version_of_null_is_a_version() {
+        let mut file = pfeiffer(json!({}));
+        file["version"] = Value::Null;
+        assert_eq!(bottleneck_config(&file, 2).unwrap().non_linearity, Activation::Gelu);
+        file.as_object_mut().unwrap().remove("version");
+        assert_eq!(bottleneck_config(&file, 2).unwrap().non_linearity, Activation::GeluNew);
+    }
+
+    /// adapters 1.3.0 says `TypeError: unsupported operand type(s) for //: 'int' and 'NoneType'`.
+    #[test]
+    fn an_invertible_block_has_a_reduction_factor() {
+        for factor in [Value::Null, json!("2"), json!([2])] {
+            for (keys, key) in [
+                (
+                    json!({"inv_adapter": "nice", "inv_adapter_reduction_factor": factor}),
+                    "inv_adapter_reduction_factor",
+                ),
+                (
+                    json!({"invertible_adapter": {"block_type": "nice", "reduction_factor": factor}}),
+                    "invertible_adapter.reduction_factor",
+                ),
+            ] {
+                let message = bottleneck_config(&pfeiffer(keys), 2).unwrap_err();
+                let expected =
+                    format!("`config.{key}`: expected a number for the invertible block");
+                assert!(message.starts_with(&expected), "{message}");
+                assert!(message.ends_with(&format!("found {factor}")), "{message}");
+            }
+        }
+        let none = json!({"inv_adapter": null, "inv_adapter_reduction_factor": null});
+        assert_eq!(bottleneck_config(&pfeiffer(none), 2).unwrap().invertible, None);
+        let message = bottleneck_config(&pfeiffer(json!({"inv_adapter": 1})), 2).unwrap_err();
+        assert!(message.starts_with("`config.inv_adapter`: 1 is not implemented"), "{message}");
+    }
+
+    #[test]
+    fn a_map_of_reduction_factors_has_one_for_every_layer_with_an_adapter() {
+        let read = |keys: Value| bottleneck_config(&pfeiffer(keys), 3);
+        let message = read(json!({"reduction_factor": {"0": 2, "2": 4}})).unwrap_err();
+        let expected =
+            "`config.reduction_factor`: expected a factor for layer 1, or a `default`, found";
+        assert!(message.starts_with(expected), "{message}");
+        for (keys, expected) in [
+            (
+                json!({"reduction_factor": {"0": 2, "2": 4, "default": 8}}),
+                [Some(16), Some(4), Some(8)],
+            ),
+            (json!({"reduction_factor": {"0": 2, "1": 8, "2": 4}}), [Some(16), Some(4), Some(8)]),
+            (
+                json!({"reduction_factor": {"0": 2, "2": 4}, "leave_out": [1]}),
+                [Some(16), None, Some(8)],
+            ),
+        ] {
+            let config = read(keys.clone()).unwrap();
+            let sizes = [0, 1, 2].map(|layer| config.bottleneck_size(32, layer));
+            assert_eq!(sizes, expected, "{keys}");
+        }
+        let message = read(json!({"reduction_factor": {"1": 0, "default": 8}})).unwrap_err();
+        let expected =
+            "`reduction_factor`: expected a number from 1e-3 to 1e6 for layer 1, found 0e0";
+        assert_eq!(message, expected);
     }
 }

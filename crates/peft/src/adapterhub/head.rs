@@ -96,8 +96,7 @@ impl PeftModel {
 
     fn load_classifier(&mut self, tensors: Tensors, path: &Path) -> Result<HeadKind, PeftError> {
         let mut model = self.clone();
-        model.head = None;
-        model.head_name.clear();
+        model.remove_head();
         *self = model.load_library_tensors(tensors, path, is_classifier)?;
         Ok(HeadKind::Classifier)
     }

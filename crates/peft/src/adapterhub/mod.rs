@@ -33,7 +33,8 @@ pub struct LoadOptions {
     /// The adapter's name here; its own if none is given.
     pub load_as: Option<String>,
     /// The non-linearity of its invertible block; the adapter's own if none is given, as AdapterHub
-    /// does from version 2 on. Adapters of 2020 were trained with ReLU.
+    /// does from version 2 on. Adapters of 2020 were trained with ReLU. For an adapter without such a
+    /// block it is an error.
     pub invertible_non_linearity: Option<Activation>,
 }
 

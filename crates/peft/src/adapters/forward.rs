@@ -71,11 +71,8 @@ impl Adapters {
         let place = Place { adapters: self, site, input: &input, layer_norm };
         let state = State { residual: input.clone(), hidden_states, up: None, last: None };
         let State { hidden_states, last, .. } = place.compose(active, state, observe);
-        match last {
-            Some(last) => last.post_forward(hidden_states, input.clone(), layer_norm),
-            // Adapters of a `Fuse` were here, but not the last, which decides where it is.
-            None => layer_norm.forward_sum(hidden_states, input.clone()),
-        }
+        let last = last.expect("an adapter is here, and so is the last of each `Fuse`");
+        last.post_forward(hidden_states, input.clone(), layer_norm)
     }
 
     /// The invertible adapter of the first adapter of the active composition, if it owns one.
@@ -164,9 +161,10 @@ impl<'a> Place<'a> {
             SublayerSite::Attention(layer) => fusion.layer[layer].attention.as_ref(),
             SublayerSite::FeedForward(layer) => fusion.layer[layer].output.as_ref(),
         });
-        let (Some(last), Some(fusion)) = (self.module(composition.last()), fusion) else {
-            return state;
-        };
+        let last = self.module(composition.last());
+        // `set_active` and `add_fusion` refuse anything else.
+        let last = last.expect("the last of a `Fuse` is wherever another adapter is");
+        let fusion = fusion.expect("a fusion layer is wherever its last adapter is");
         let before = state.hidden_states.clone();
         let state = self.enter(last, state);
         let query =

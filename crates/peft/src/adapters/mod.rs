@@ -9,6 +9,11 @@ use crate::{
     NiceCouplingBlock, PeftError,
 };
 
+/// Standard deviation of the weights of a new adapter, invertible block or fusion layer: that of
+/// `Adapter.init_bert_weights` in adapters' `methods/modeling.py`, whatever the model's
+/// `initializer_range` is.
+pub(crate) const INIT_STD: f64 = 0.02;
+
 /// Everything that is added to a BERT: bottleneck adapters, fusion layers and LoRA's updates. Put
 /// into its forward pass as [`Hooks`](nsmc_bert::Hooks).
 #[derive(Module, Debug, Default)]
@@ -86,7 +91,7 @@ impl Adapters {
         config.check()?;
         config.check_size(size.hidden_size, size.num_hidden_layers)?;
         if self.adapter(name).is_some() {
-            return Err(PeftError::Taken(name.into()));
+            return Err(PeftError::AdapterTaken(name.into()));
         }
         let init = init.enter("adapters").enter(name);
         let layer = (0..size.num_hidden_layers).map(|layer| {
@@ -158,7 +163,7 @@ impl Adapters {
         }
         let name = fusion_name(children);
         if self.fusion(&name).is_some() {
-            return Err(PeftError::Taken(name));
+            return Err(PeftError::FusionTaken(name));
         }
         let (attention, output) = (first.mh_adapter, first.output_adapter);
         let init = init.enter("fusions").enter(&name);
@@ -198,13 +203,40 @@ impl Adapters {
                 }
             }
             for fuse in composition.fuse_blocks() {
-                if let Some(message) = self.absent_block(fuse) {
+                let mistake = self.absent_last(composition, fuse);
+                if let Some(message) = mistake.or_else(|| self.absent_block(fuse)) {
                     return error(message);
                 }
             }
         }
         self.active = active;
         Ok(())
+    }
+
+    /// Says where an adapter of the setup is, but not the last of this `Fuse` in it, whose
+    /// configuration starts and ends the fused sub-layer: AdapterHub fails there. Without it the
+    /// others of the `Fuse` would train and be saved, and never be applied.
+    fn absent_last(&self, composition: &Composition, fuse: &Composition) -> Option<String> {
+        let last = self.adapter(fuse.last())?;
+        for layer in 0..last.layer.len() {
+            for (site, place) in [
+                (SublayerSite::Attention(layer), "attention"),
+                (SublayerSite::FeedForward(layer), "the feed-forward layer"),
+            ] {
+                let is_here = |name: &str| self.module(name, site).is_some();
+                let other = composition.names().into_iter().find(|name| is_here(name));
+                if let Some(other) = other.filter(|_| !is_here(&last.name)) {
+                    return Some(format!(
+                        "expected the last adapter of `{fuse}`, `{}`, wherever another of the setup \
+                         is: behind {place} of layer {layer} there is `{other}`, but not `{}`; give \
+                         them the same places (`mh_adapter`, `output_adapter`) and the same \
+                         `leave_out`",
+                        last.name, last.name
+                    ));
+                }
+            }
+        }
+        None
     }
 
     /// Says where a `Fuse` has a block for a child of which no adapter is there: in its place AdapterHub
@@ -359,12 +391,14 @@ mod tests {
             ([&[1][..], &[1], &[]], true),
             ([&[1], &[], &[]], false),
             ([&[], &[1], &[]], false),
-            // Where the last is not, nothing is fused.
+            // Where there is none, nothing is fused.
             ([&[1], &[1], &[1]], false),
         ] {
             let [x, a, b] = layers.map(without);
+            // Where a `Fuse` has no adapter, neither has the rest of the setup.
+            let ko = b.clone();
             let mut model = model(a, b);
-            for (name, config) in [("ko", without(&[])), ("x", x)] {
+            for (name, config) in [("ko", ko), ("x", x)] {
                 model.add_adapter(name, &config, 5).unwrap();
             }
             fuse(&mut model, ["a", "b"]).unwrap();
@@ -384,6 +418,40 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// adapters 1.3.0 says `KeyError: 'b'` in the forward pass of each that is refused.
+    #[test]
+    fn a_setup_with_an_adapter_where_the_last_of_its_fusion_is_not_is_refused() {
+        let houlsby = || BottleneckConfig::houlsby(2.0);
+        let everywhere = || without(&[]);
+        for (setup, other, fused, place) in [
+            ("Stack(x, Fuse(a, b))", houlsby(), everywhere(), Some("attention of layer 0")),
+            ("Stack(Fuse(a, b), x)", houlsby(), everywhere(), Some("attention of layer 0")),
+            ("Fuse(Stack(x, a), b)", houlsby(), everywhere(), Some("attention of layer 0")),
+            (
+                "Stack(x, Fuse(a, b))",
+                everywhere(),
+                without(&[1]),
+                Some("the feed-forward layer of layer 1"),
+            ),
+            ("Stack(x, Fuse(a, b))", without(&[1]), everywhere(), None),
+            ("Stack(x, Fuse(a, b))", without(&[1]), without(&[1]), None),
+        ] {
+            let mut model = model(fused.clone(), fused);
+            model.add_adapter("x", &other, 5).unwrap();
+            fuse(&mut model, ["a", "b"]).unwrap();
+            let set = model.set_active(Some(Composition::parse(setup).unwrap()));
+            let message = set.err().map(|error| error.to_string());
+            assert_eq!(message.is_some(), place.is_some(), "{setup}: {message:?}");
+            let (Some(message), Some(place)) = (message, place) else { continue };
+            let expected = format!("behind {place} there is `x`, but not `b`");
+            for expected in [&format!("`{setup}`: expected the last adapter of `Fuse("), &expected]
+            {
+                assert!(message.contains(expected.as_str()), "{expected}\nis not in\n{message}");
+            }
+            assert_eq!(model.adapters.active(), None);
         }
     }
 

@@ -22,7 +22,8 @@ pub struct LoraConfig {
     pub target_modules: TargetModules,
     /// Which layers not: names or a regular expression.
     pub exclude_modules: Option<TargetModules>,
-    /// Of a list of targets, those in these encoder layers.
+    /// Takes of the layers that `target_modules`, a list, matches only those in these encoder layers;
+    /// a layer that the list names in full is taken in any case.
     pub layers_to_transform: Option<Vec<usize>>,
     /// Ranks of single layers, by a regular expression for the end of their names; of several that
     /// match the first of the sorted counts.
@@ -105,8 +106,9 @@ pub struct LoraLayer {
 }
 
 impl LoraLayer {
-    /// The `lora_alpha` with which loralib scales the update as here: its scale is always
-    /// `lora_alpha / r`, rsLoRA's `alpha / √r`.
+    /// The `lora_alpha` by which loralib gives the update this scale. loralib always scales by
+    /// `lora_alpha / r`, so that under rsLoRA, which scales by `alpha / √r`, it is another number than
+    /// `alpha`.
     pub fn loralib_alpha(&self) -> f64 {
         let alpha = self.scaling * self.rank as f64;
         // `alpha / rank * rank` may miss `alpha` by its last bit, which nobody would type; twelve

@@ -24,8 +24,8 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// New updates for the targeted layers of `base`, which is only looked at; at first they change
-    /// nothing.
+    /// New updates for the targeted layers of `base`; at first they change nothing. `base` is not
+    /// changed: DoRA reads its weights, which may be drawn by that.
     pub(crate) fn new(
         config: &LoraConfig,
         base: &mut BertForSequenceClassification,

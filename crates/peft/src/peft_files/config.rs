@@ -9,6 +9,19 @@ use crate::{Bias, LoraConfig, LoraSite, PeftError, TargetModules};
 /// The library version whose files are written.
 const VERSION: &str = "0.21.2";
 
+/// PEFT's name for the classification of texts.
+pub(super) const TASK: &str = "SEQ_CLS";
+
+/// What the file calls a key of [`LoraConfig`].
+pub(super) fn key_in_file(key: &str) -> &str {
+    match key {
+        "rank" => "r",
+        "alpha" => "lora_alpha",
+        "dropout" => "lora_dropout",
+        other => other,
+    }
+}
+
 /// Options that change the result and that are not implemented; each is off in these values.
 const OFF: [(&str, &[&str]); 18] = [
     ("alora_invocation_tokens", &["null"]),
@@ -52,6 +65,8 @@ pub(super) struct PeftFile {
     pub(super) bias: Bias,
     /// `modules_to_save`
     pub(super) modules: Vec<String>,
+    /// `task_type`
+    pub(super) task: Option<String>,
 }
 
 impl PeftFile {
@@ -80,7 +95,8 @@ impl PeftFile {
         };
         let mut modules: Vec<String> = optional(config, "modules_to_save")?.unwrap_or_default();
         // PEFT adds them when it makes the model; early files do not name them.
-        if config["task_type"] == "SEQ_CLS" {
+        let task: Option<String> = optional(config, "task_type")?;
+        if task.as_deref() == Some(TASK) {
             for head in super::HEADS.map(str::to_owned) {
                 if !modules.contains(&head) {
                     modules.push(head);
@@ -122,7 +138,7 @@ impl PeftFile {
                 ));
             }
         };
-        Ok(Self { lora, bias, modules })
+        Ok(Self { lora, bias, modules, task })
     }
 
     /// LoRA's configuration for a model of so many layers. As in PEFT, what is saved whole is no
@@ -216,7 +232,7 @@ impl PeftFile {
             "revision": revision,
             "target_modules": self.written_targets(sites),
             "target_parameters": null,
-            "task_type": "SEQ_CLS",
+            "task_type": self.task,
             "trainable_token_indices": null,
             "use_dora": lora.use_dora,
             "use_qalora": false,

@@ -10,7 +10,7 @@ mod config;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use self::config::PeftFile;
+use self::config::{PeftFile, TASK, key_in_file};
 use crate::bundle::Bundle;
 use crate::library_files::{renamed, write_json, write_safetensors};
 use crate::{Bias, Lora, LoraConfig, PeftError, PeftModel};
@@ -24,8 +24,8 @@ const HEADS: [&str; 2] = ["classifier", "score"];
 impl PeftModel {
     /// Loads LoRA from a folder or a zip archive, and returns which biases it came with.
     ///
-    /// A `config` that is given must put the same updates on the same layers, and is taken instead
-    /// of the file's: its dropout counts.
+    /// Where a `config` is given, it is LoRA's from then on, its dropout among it. Layers, ranks,
+    /// scales and DoRA must be those of the file.
     pub fn load_peft(
         &mut self,
         source: &Path,
@@ -33,23 +33,26 @@ impl PeftModel {
     ) -> Result<Bias, PeftError> {
         let bundle = Bundle::open(source)?;
         let file = PeftFile::read(&bundle)?;
+        let of_file = |error: PeftError| error.in_file(bundle.path(CONFIG), key_in_file);
         let layers = self.bert.num_hidden_layers;
-        let lora = file.lora(layers)?;
-        if let Some(config) = config {
-            let same =
-                lora.layers(layers)? == config.layers(layers)? && lora.use_dora == config.use_dora;
-            if !same {
-                return Err(bundle.config_error(
-                    CONFIG,
-                    "expected the layers, ranks, scales and DoRA of the configuration; the file's \
-                     `r`, `lora_alpha`, `target_modules`, patterns, `use_rslora` or `use_dora` \
-                     differ from it",
-                ));
-            }
+        let lora = file.lora(layers).map_err(of_file)?;
+        let found = lora.layers(layers).map_err(of_file)?;
+        if let Some(config) = config
+            && (found != config.layers(layers)? || lora.use_dora != config.use_dora)
+        {
+            return Err(bundle.config_error(
+                CONFIG,
+                "expected the layers, ranks, scales and DoRA of the configuration; the file's \
+                 `r`, `lora_alpha`, `target_modules`, patterns, `use_rslora` or `use_dora` \
+                 differ from it",
+            ));
         }
         let (path, tensors) = bundle.tensors(&[WEIGHTS, "adapter_model.bin"])?;
         let mut extended = self.clone();
-        extended.add_lora(config.unwrap_or(&lora), 0)?;
+        match config {
+            Some(config) => extended.add_lora(config, 0)?,
+            None => extended.add_lora(&lora, 0).map_err(of_file)?,
+        }
         // What is saved whole is the one that trained; with biases, PEFT writes that of before, too.
         let is_whole = |name: &str| name.contains(".modules_to_save.");
         let whole: BTreeSet<String> = tensors
@@ -60,6 +63,22 @@ impl PeftModel {
         let tensors = renamed(tensors, &path, |name| {
             saved_name(name).filter(|saved| is_whole(name) || !whole.contains(saved))
         })?;
+        let task = file.task.as_ref().filter(|task| *task != TASK);
+        let classifier = format!("{PREFIX}classifier.");
+        if let Some(task) = task
+            && tensors.keys().any(|name| name.starts_with(&classifier))
+        {
+            return Err(bundle.config_error(
+                CONFIG,
+                &format!(
+                    "`task_type`: expected \"{TASK}\" or null, found \"{task}\": the classifier in {} is \
+                     that of another task, which neither name nor shape would tell; take LoRA that \
+                     was trained to classify texts, or, to start from the updates alone, take the \
+                     classifier out of the weights and of `modules_to_save`",
+                    path.display()
+                ),
+            ));
+        }
         *self = extended.load_library_tensors(tensors, &path, |name| {
             file.has(name.strip_prefix(PREFIX).unwrap_or(name))
         })?;
@@ -112,7 +131,8 @@ impl PeftModel {
                 modules.extend(module.iter().map(|&module| module.to_owned()));
             }
         }
-        let file = PeftFile { lora: lora.config().clone(), bias: trains.bias, modules };
+        let task = Some(TASK.to_owned());
+        let file = PeftFile { lora: lora.config().clone(), bias: trains.bias, modules, task };
         // PEFT takes no target that it also saves whole.
         let layers = lora.config().layers(self.bert.num_hidden_layers)?;
         let sites: Vec<String> = layers.into_iter().map(|layer| layer.site.name()).collect();
