@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use burn::data::dataloader::DataLoader;
 use nsmc_data::{Batch, EncodedReviews, Order, Review, ReviewLoader};
 use nsmc_experiment::{MethodConfig, RunRecord};
 use nsmc_training::{AdamW, ClassificationTask, Replicas, set_precision};
@@ -66,9 +65,7 @@ pub(crate) fn run(args: &BenchRun, verbosity: u8) -> Result<()> {
     let (mut step, mut epoch) = (0, 0);
     let (mut tokens, mut started) = (0, Instant::now());
     while step < args.warmup + args.steps {
-        loader.position().set(epoch, 0);
-        epoch += 1;
-        for batch in loader.iter().take(args.warmup + args.steps - step) {
+        for batch in loader.batches(epoch, 0).take(args.warmup + args.steps - step) {
             let batch: Batch = batch.context("the reviews")?;
             if step == args.warmup {
                 device.sync().context("the device")?;
@@ -83,6 +80,7 @@ pub(crate) fn run(args: &BenchRun, verbosity: u8) -> Result<()> {
                 task.optimize(&mut alone, &mut optimizer, batch, step, rate, max_grad_norm);
             step += 1;
         }
+        epoch += 1;
     }
     device.sync().context("the device")?;
     let tokens_per_second = tokens as f64 / started.elapsed().as_secs_f64();

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use burn::data::dataloader::DataLoader;
+use burn::data::dataloader::{DataLoader, DataLoaderIterator};
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::{Device, Tensor, TensorReadError};
@@ -331,10 +331,9 @@ impl RecipeStrategy {
         processor: &mut SupervisedTrainingEventProcessor<ClassificationTask>,
         interrupter: &Interrupter,
     ) -> Result<Option<EpochRecord>, TrainingError> {
-        let loader = self.train.to_device(&self.device);
+        let loader = self.train.on(&self.device);
         let steps = self.train.num_batches();
-        self.train.position().set(epoch - 1, training.state.index);
-        let mut iterator = loader.iter();
+        let mut iterator = loader.batches(epoch - 1, training.state.index);
         let mut pending: Option<Pending> = None;
         let read = |pending: Pending| -> Result<f64, TrainingError> {
             let losses = pending.losses.sum().try_into_scalar::<f32>()?;
