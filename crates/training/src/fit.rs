@@ -136,13 +136,8 @@ pub fn fit(
     if fit.config.selection == Selection::Best && fit.validation.is_none() {
         return Err(TrainingError::NoBest);
     }
-    if let Some(Finished { best_epoch, epochs, .. }) = Finished::read(&fit.folder, &fit.identity)? {
-        remove(&fit.folder.join("resume"))?;
-        let (path, lines) = (fit.folder.join(METRICS), metrics(&epochs));
-        if fs_err::read(&path).unwrap_or_default() != lines.as_bytes() {
-            write_durably(&path, lines)?;
-        }
-        return Ok(Fitted { epochs, best_epoch });
+    if let Some(fitted) = done_before(&fit)? {
+        return Ok(fitted);
     }
     if let Some(next) = &fit.next_stage {
         forget(next)?;
@@ -152,6 +147,7 @@ pub fn fit(
     let (adamw, device) = (AdamW::new(config), fit.device.clone());
     let optimizer = move || adamw.for_module(&device);
     let schedule = LinearSchedule::new(config.learning_rate, config.warmup_ratio, steps);
+    let learner = Learner::new(ClassificationTask { model }, optimizer(), schedule);
 
     // Its learning rate depends on the number of steps from the first on.
     let stages = Schedule { num_train_steps: steps, decay_start: 0 };
@@ -161,45 +157,20 @@ pub fn fit(
     // One of its own: burn's dashboard forgets a stop and an error when a training ends, before anybody
     // has asked for them.
     let dashboard_interrupter = Interrupter::new();
-    let empty = fit.train.slice(0, 0);
+    let training = supervised(&fit, dashboard_interrupter.clone());
     let strategy = RecipeStrategy {
-        seed: fit.seed,
-        max_grad_norm: config.max_grad_norm,
-        device: fit.device.autodiff(),
-        further_devices: fit.further_devices,
-        train: fit.train.clone(),
-        validation: fit.validation.clone(),
-        num_labels: fit.num_labels,
-        dashboard: fit.dashboard,
-        dashboard_interrupter: dashboard_interrupter.clone(),
-        folder: fit.folder.clone(),
-        save_steps: config.save_steps,
+        device: fit.device.clone().autodiff(),
+        fit,
+        dashboard_interrupter,
         checkpoints,
-        identity: fit.identity,
-        optimizer: Box::new(optimizer.clone()),
+        optimizer: Box::new(optimizer),
         schedule,
         save: Box::new(save),
         outcome: outcome.clone(),
     };
     #[expect(clippy::arc_with_non_send_sync, reason = "burn asks for an `Arc` and keeps it here")]
     let strategy = TrainingStrategy::Custom(Arc::new(strategy));
-    let training = SupervisedTraining::new(
-        fit.folder.join("metrics"),
-        Arc::new(fit.train),
-        fit.validation.map_or(empty, |loader| Arc::new(loader)),
-    )
-    .num_epochs(config.num_train_epochs)
-    .with_application_logger(None)
-    // Deviation: burn's own writes files from threads that panic on a full disk.
-    .with_metric_logger(InMemoryMetricLogger::new())
-    .with_interrupter(fit.interrupter)
-    .renderer(fit.dashboard.renderer(dashboard_interrupter))
-    .metric_train_numeric(LossMetric::new())
-    .metric_train_numeric(LearningRateMetric::new())
-    .metric_valid_numeric(LossMetric::new())
-    .metric_valid_numeric(AccuracyMetric::new())
-    .with_training_strategy(strategy);
-    let result = training.launch(Learner::new(ClassificationTask { model }, optimizer(), schedule));
+    let result = training.with_training_strategy(strategy).launch(learner);
 
     let mut outcome = outcome.lock().expect("no holder of the lock panics");
     if let Some(error) = outcome.error.take() {
@@ -214,6 +185,37 @@ pub fn fit(
         return Err(TrainingError::Interrupted { reason });
     }
     Ok(Fitted { epochs: std::mem::take(&mut outcome.epochs), best_epoch: outcome.best_epoch })
+}
+
+/// What the training found if it is done already, with what such a one leaves in order.
+fn done_before(fit: &Fit) -> Result<Option<Fitted>, TrainingError> {
+    let Some(finished) = Finished::read(&fit.folder, &fit.identity)? else { return Ok(None) };
+    remove(&fit.folder.join("resume"))?;
+    let (path, lines) = (fit.folder.join(METRICS), metrics(&finished.epochs));
+    if fs_err::read(&path).unwrap_or_default() != lines.as_bytes() {
+        write_durably(&path, lines)?;
+    }
+    Ok(Some(Fitted { epochs: finished.epochs, best_epoch: finished.best_epoch }))
+}
+
+/// burn's training, with all that is shown of it; its loaders only tell it how much there is to do.
+fn supervised(
+    fit: &Fit,
+    dashboard_interrupter: Interrupter,
+) -> SupervisedTraining<ClassificationTask> {
+    let empty = fit.train.slice(0, 0);
+    let validation = fit.validation.clone().map_or(empty, |loader| Arc::new(loader));
+    SupervisedTraining::new(fit.folder.join("metrics"), Arc::new(fit.train.clone()), validation)
+        .num_epochs(fit.config.num_train_epochs)
+        .with_application_logger(None)
+        // Deviation: burn's own writes files from threads that panic on a full disk.
+        .with_metric_logger(InMemoryMetricLogger::new())
+        .with_interrupter(fit.interrupter.clone())
+        .renderer(fit.dashboard.renderer(dashboard_interrupter))
+        .metric_train_numeric(LossMetric::new())
+        .metric_train_numeric(LearningRateMetric::new())
+        .metric_valid_numeric(LossMetric::new())
+        .metric_valid_numeric(AccuracyMetric::new())
 }
 
 #[cfg(test)]

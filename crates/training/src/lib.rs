@@ -10,6 +10,7 @@ mod checkpoint;
 mod clip;
 mod error;
 mod fit;
+mod fit_state;
 mod input;
 mod kept;
 mod loss;
