@@ -45,5 +45,5 @@ pub use progress::{Dashboard, Progress};
 pub use replicas::Replicas;
 pub use schedule::LinearSchedule;
 pub use strategy::step_seed;
-pub use task::{ClassificationTask, StepOutput};
+pub use task::{ClassificationTask, Step, StepOutput};
 pub use threads::among_the_threads;

@@ -22,7 +22,8 @@ use crate::fit_state::{EpochProgress, FitState};
 use crate::kept::{INCOMING, Kept};
 use crate::writer::Writer;
 use crate::{
-    ClassificationTask, LinearSchedule, Replicas, StepOutput, TrainingError, among_the_threads,
+    ClassificationTask, LinearSchedule, Replicas, Step, StepOutput, TrainingError,
+    among_the_threads,
 };
 
 /// A line for each epoch.
@@ -95,8 +96,7 @@ impl Training {
 
 /// A step whose loss has not been read yet: reading it one step late does not hold up the device.
 struct Pending {
-    step: usize,
-    learning_rate: f64,
+    step: Step,
     losses: Tensor<1>,
     grad_norm: Tensor<1>,
     reviews: Vec<usize>,
@@ -338,7 +338,7 @@ impl RecipeStrategy {
             let batch = batches.next().expect("there are as many batches as there are steps")?;
             let step = (epoch - 1) * steps + training.state.progress.index;
             let (item, stepped) = self.step(training, batch, step);
-            let learning_rate = stepped.learning_rate;
+            let learning_rate = stepped.step.learning_rate;
             training.writer.check()?;
             training.own_steps += 1;
             let is_first = training.own_steps == 1;
@@ -403,35 +403,30 @@ impl RecipeStrategy {
         if losses.is_finite() && grad_norm.is_finite() {
             return Ok(f64::from(losses));
         }
-        let steps = self.fit.train.num_batches();
+        let (steps, step) = (self.fit.train.num_batches(), pending.step);
         Err(TrainingError::Diverged {
-            step: pending.step + 1,
+            step: step.index + 1,
             steps: steps * self.fit.config.num_train_epochs,
-            epoch: pending.step / steps + 1,
+            epoch: step.index / steps + 1,
             loss: losses / pending.reviews.len() as f32,
             grad_norm,
-            learning_rate: pending.learning_rate,
+            learning_rate: step.learning_rate,
             reviews: self.fit.train.ids(&pending.reviews),
         })
     }
 
-    /// The optimiser step `step` of the training, from 0, with its loss still on the device.
-    fn step(&self, training: &mut Training, batch: Batch, step: usize) -> (StepOutput, Pending) {
-        let learning_rate = self.schedule.at(step);
-        self.device.seed(step_seed(self.fit.seed, step));
+    /// The optimiser step `index` of the training, from 0, with its loss still on the device.
+    fn step(&self, training: &mut Training, batch: Batch, index: usize) -> (StepOutput, Pending) {
+        let max_grad_norm = self.fit.config.max_grad_norm;
+        let step = Step { index, learning_rate: self.schedule.at(index), max_grad_norm };
+        self.device.seed(step_seed(self.fit.seed, index));
         let task = training.task.take().expect("a step gives it back");
         let reviews = batch.reviews.clone();
-        let (task, item, grad_norm) = task.optimize(
-            &mut training.replicas,
-            &mut training.optimizer,
-            batch,
-            step,
-            learning_rate,
-            self.fit.config.max_grad_norm,
-        );
+        let (task, item, grad_norm) =
+            task.optimize(&mut training.replicas, &mut training.optimizer, batch, step);
         training.task = Some(task);
         let losses = item.losses.clone().inner();
-        (item, Pending { step, learning_rate, losses, grad_norm, reviews })
+        (item, Pending { step, losses, grad_norm, reviews })
     }
 
     /// Mean loss and accuracy over the validation split, with dropout off. None if it was interrupted.
