@@ -18,8 +18,8 @@ const INCOMING: &str = "incoming";
 const STABLE: &str = "stable";
 /// In the folder of a training that is done: what it found.
 pub(crate) const FITTED: &str = "fitted.toml";
-/// How many others are kept.
-const KEPT: usize = 2;
+/// How many checkpoints are kept beside [`STABLE`].
+const CHECKPOINTS_KEPT: usize = 2;
 
 /// How long a training is, and from which step on its learning rate depends on that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,7 +95,7 @@ impl Checkpoints {
         rename_folder_durably(&incoming, &self.folder.join(format!("step-{step}")))?;
         let (older, ahead): (Vec<_>, Vec<_>) =
             self.steps()?.into_iter().partition(|(other, _)| *other <= step);
-        for (_, folder) in older.iter().rev().skip(KEPT).chain(&ahead) {
+        for (_, folder) in older.iter().rev().skip(CHECKPOINTS_KEPT).chain(&ahead) {
             fs_err::remove_dir_all(folder)?;
         }
         Ok(())

@@ -14,7 +14,7 @@ use nsmc_peft::PeftModel;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoints, FITTED, Schedule, foreign, remove};
-use crate::kept::Kept;
+use crate::saved_models::SavedModels;
 use crate::strategy::{METRICS, Outcome, RecipeStrategy, metrics};
 use crate::{AdamW, ClassificationTask, Dashboard, LinearSchedule, TrainingError};
 
@@ -64,7 +64,7 @@ pub struct Fitted {
 pub(crate) struct Finished {
     pub(crate) identity: String,
     pub(crate) best_epoch: Option<usize>,
-    pub(crate) kept: Kept,
+    pub(crate) kept: SavedModels,
     pub(crate) epochs: Vec<EpochRecord>,
 }
 

@@ -3,7 +3,7 @@ use std::time::Instant;
 use nsmc_experiment::EpochRecord;
 use serde::{Deserialize, Serialize};
 
-use crate::kept::Kept;
+use crate::saved_models::SavedModels;
 
 /// Where a training stands after a step: a checkpoint's state.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -15,7 +15,7 @@ pub(crate) struct FitState {
     #[serde(flatten)]
     pub(crate) progress: EpochProgress,
     /// What is in `checkpoint/`.
-    pub(crate) kept: Kept,
+    pub(crate) kept: SavedModels,
 }
 
 impl FitState {

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::checkpoint::{Checkpoints, make_durably, record, remove};
 use crate::fit::{Finished, Fit};
 use crate::fit_state::{EpochProgress, FitState};
-use crate::kept::{INCOMING, Kept};
+use crate::saved_models::{INCOMING, SavedModels};
 use crate::writer::Writer;
 use crate::{
     ClassificationTask, LinearSchedule, Replicas, Step, StepOutput, TrainingError,
@@ -85,7 +85,7 @@ struct Training {
     own_steps: usize,
     writer: Writer,
     /// What the writer has put into `checkpoint/`, or is about to.
-    kept: Arc<Mutex<Kept>>,
+    kept: Arc<Mutex<SavedModels>>,
 }
 
 impl Training {
@@ -113,7 +113,7 @@ struct Snapshot {
 
 impl Snapshot {
     /// Writes it, with what `checkpoint/` holds by then.
-    fn save(mut self, kept: Kept) -> Result<(), TrainingError> {
+    fn save(mut self, kept: SavedModels) -> Result<(), TrainingError> {
         self.state.kept = kept;
         self.checkpoints.save(self.weights, self.optimizer, self.step, &self.state)
     }
