@@ -146,7 +146,7 @@ impl Checkpoints {
         for folder in &candidates {
             let Some(manifest) = read::<S>(folder)? else { continue };
             if manifest.identity != self.identity {
-                return Err(foreign(folder));
+                return Err(TrainingError::OtherTraining { path: folder.clone() });
             }
             let same = manifest.schedule == self.schedule;
             let decay_start = manifest.schedule.decay_start.min(self.schedule.decay_start);
@@ -171,17 +171,13 @@ impl Checkpoints {
     /// The error for a checkpoint of another schedule from beyond where the two part.
     fn too_far<S>(&self, folder: &Path, manifest: &Manifest<S>) -> TrainingError {
         let Manifest { schedule: there, step, .. } = manifest;
-        TrainingError::Record {
+        TrainingError::TooFarOn {
             path: folder.into(),
-            message: format!(
-                "it is after step {step} of a training of {} steps whose learning rate falls from step \
-                 {} on: one of {} steps, falling from step {} on, cannot go on from it; give another \
-                 directory with `--out`",
-                there.num_train_steps,
-                there.decay_start,
-                self.schedule.num_train_steps,
-                self.schedule.decay_start
-            ),
+            step: *step,
+            steps_there: there.num_train_steps,
+            decay_start_there: there.decay_start,
+            steps_here: self.schedule.num_train_steps,
+            decay_start_here: self.schedule.decay_start,
         }
     }
 
@@ -279,18 +275,8 @@ pub fn identities(run: &Path) -> Vec<String> {
     files.into_iter().filter_map(identity).collect()
 }
 
-/// The error for files of another training.
-pub(crate) fn foreign(path: &Path) -> TrainingError {
-    TrainingError::Record {
-        path: path.into(),
-        message: "it is of a training with another configuration; give another directory with \
-                  `--out`"
-            .into(),
-    }
-}
-
 pub(crate) fn record(folder: &Path, error: &RecordError) -> TrainingError {
-    TrainingError::Record { path: folder.into(), message: error.to_string() }
+    TrainingError::Record { path: folder.into(), reason: error.clone() }
 }
 
 /// Makes a folder, but not the one that it is in: a run directory that went away must not come back

@@ -13,7 +13,7 @@ use nsmc_experiment::{
 use nsmc_peft::PeftModel;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoints, FITTED, Schedule, foreign, remove};
+use crate::checkpoint::{Checkpoints, FITTED, Schedule, remove};
 use crate::saved_models::SavedModels;
 use crate::strategy::{METRICS, Outcome, RecipeStrategy, metrics};
 use crate::{AdamW, ClassificationTask, Dashboard, LinearSchedule, TrainingError};
@@ -87,7 +87,7 @@ impl Finished {
             return Ok(None);
         };
         if finished.identity != identity {
-            return Err(foreign(&path));
+            return Err(TrainingError::OtherTraining { path });
         }
         let checkpoints = folder.join("checkpoint");
         if !finished.kept.all_are_there(&checkpoints)? {

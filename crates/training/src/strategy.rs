@@ -233,10 +233,8 @@ impl RecipeStrategy {
         let (found, expected) = (loaded.weights.len(), model.trainable_paths().len());
         if found != expected {
             // burn would leave what is not in it as it was drawn.
-            let message = format!(
-                "expected {expected} parameters that train, found {found} in its checkpoint"
-            );
-            return Err(TrainingError::Record { path: self.fit.folder.clone(), message });
+            let path = self.fit.folder.clone();
+            return Err(TrainingError::ParameterCount { path, expected, found });
         }
         // The frozen base is not in it.
         let model = model.try_load_record(loaded.weights.allow_partial(true));
