@@ -66,12 +66,12 @@ impl ReviewLoader {
         Batches { loader: self, order: self.ordered(epoch), next }
     }
 
-    /// Batches of one epoch.
+    /// Number of batches of one epoch.
     pub fn num_batches(&self) -> usize {
         self.indices.len().div_ceil(self.batch_size)
     }
 
-    /// Tokens of one epoch.
+    /// Number of tokens of one epoch.
     pub fn num_tokens(&self) -> usize {
         self.indices.iter().map(|&review| self.encoded.tokens(review).len()).sum()
     }

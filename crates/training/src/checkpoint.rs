@@ -252,8 +252,10 @@ fn whole<S: DeserializeOwned>(
     Ok(Ok(manifest))
 }
 
-/// The identities that the files of trainings in a run directory say they are of, as far as these
-/// files are whole: those of [`crate::fit()`], also of AdapterFusion's first stage, and of
+/// The identities of the trainings that have left something in a run directory: one for each of its
+/// checkpoints and for each finished training, as far as their files are whole.
+///
+/// Read are those of [`crate::fit()`], of AdapterFusion's first stage as well, and of
 /// [`crate::pretrain`].
 pub fn identities(run: &Path) -> Vec<String> {
     #[derive(Deserialize)]

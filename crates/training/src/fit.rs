@@ -24,28 +24,30 @@ pub struct Fit {
     pub config: TrainingConfig,
     /// Decides order and dropout.
     pub seed: u64,
-    /// Trained on.
+    /// The reviews that are trained on.
     pub train: ReviewLoader,
-    /// Held out to choose by; without a review it is none.
+    /// The reviews that are held out to choose the best epoch by. A loader without a review counts as
+    /// none.
     pub validation: Option<ReviewLoader>,
     /// Number of classes.
     pub num_labels: usize,
     /// Where to compute. The model must have been made on its autodiff form.
     pub device: Device,
-    /// Further devices, each of which computes a share of every batch, as [`crate::Replicas`] says.
+    /// Further devices, each of which computes a share of every batch: see [`crate::Replicas`].
     pub further_devices: Vec<Device>,
     /// The run directory.
     pub folder: PathBuf,
-    /// Says which training it is: no other goes on from its checkpoints.
+    /// Names the training: one of another identity is refused its checkpoints
+    /// ([`TrainingError::OtherTraining`]).
     pub identity: String,
-    /// The run directory of the training that goes on from this one's model. What it has was made on
-    /// that model, which off the CPU does not come out the same twice: it goes where this training is
-    /// not found done.
+    /// The run directory of the next stage, which trains on from this training's model. Where this
+    /// training is not done yet, everything that the next stage has left there is removed: it was made
+    /// on another model, for off the CPU no training gives the same one twice.
     pub next_stage: Option<PathBuf>,
     /// What a person sees.
     pub dashboard: Dashboard,
-    /// Stops the training between two steps or batches of the validation split, with a checkpoint to
-    /// go on from.
+    /// Stops the training after the step or the batch of the validation split at hand, with a
+    /// checkpoint to go on from.
     pub interrupter: Interrupter,
 }
 
@@ -119,11 +121,20 @@ fn forget(folder: &Path) -> std::io::Result<()> {
     sync_entries(folder)
 }
 
-/// Trains `model` and leaves its checkpoints in the run directory: `checkpoint/last` after each
-/// epoch and, with a validation split, `checkpoint/best`. `save` writes one into a folder.
+/// Trains `model` and leaves it in the run directory: the last epoch's in `checkpoint/last` and, with
+/// a validation split, the best epoch's in `checkpoint/best`. `save` writes a model into a folder.
 ///
-/// A training that was stopped goes on from the last of its checkpoints for that, in `resume/`, and
-/// ends as one that was not: on the CPU to the last bit. One that is done is not done again.
+/// A training that was stopped goes on from its last checkpoint in `resume/` and ends like one that
+/// was not stopped, on the CPU to the last bit. A training that is done is not done again.
+///
+/// # Errors
+///
+/// - [`TrainingError::NoReviews`] and [`TrainingError::NoBest`] before anything is written.
+/// - [`TrainingError::Interrupted`] where somebody asked to stop: the checkpoint is written then.
+/// - [`TrainingError::Diverged`] where a loss or a gradient is no longer a number.
+/// - [`TrainingError::OtherTraining`] where the run directory is another training's, and
+///   [`TrainingError::ParameterCount`] where its checkpoint has other weights than train.
+/// - Whatever `save`, the files or the device say.
 pub fn fit(
     model: PeftModel,
     mut fit: Fit,

@@ -12,7 +12,7 @@ use crate::{Replicas, among_the_threads, clip_grad_norm, losses};
 /// Review classification as burn-train's learner takes it.
 #[derive(Module, Debug)]
 pub struct ClassificationTask {
-    /// What is trained.
+    /// The model that is trained.
     pub model: PeftModel,
 }
 
@@ -27,13 +27,13 @@ pub struct Step {
     pub max_grad_norm: f64,
 }
 
-/// What a step leaves for metrics.
+/// What the forward pass over a batch leaves for metrics.
 pub struct StepOutput {
     /// Cross-entropy of each review: `[batch_size]`.
     pub losses: Tensor<1>,
-    /// `[batch_size, num_labels]`
+    /// Logits of each review: `[batch_size, num_labels]`.
     pub logits: Tensor<2>,
-    /// `[batch_size]`
+    /// Class index of each review: `[batch_size]`.
     pub labels: Tensor<1, Int>,
 }
 
@@ -44,7 +44,8 @@ impl ClassificationTask {
         StepOutput { losses, logits, labels: batch.labels.clone() }
     }
 
-    /// Does an optimiser step; also gives the gradient's norm before clipping, `[1]`.
+    /// Does an optimiser step. Returns the updated task, what its forward pass leaves for metrics,
+    /// and the gradient's norm before clipping, `[1]`.
     ///
     /// Where no other clone of the task is alive, its parameters are updated in place.
     ///
