@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use burn::data::dataloader::DataLoader;
 use nsmc_data::{Batch, EncodedReviews, Order, Review, ReviewLoader};
 use nsmc_experiment::{MethodConfig, RunRecord};
-use nsmc_training::{AdamW, ClassificationTask, Replicas, set_precision};
+use nsmc_training::{AdamW, ClassificationTask, Replicas, Step, set_precision};
 
 use crate::args::BenchRun;
 use crate::classifier::Classifier;
@@ -63,26 +62,27 @@ pub(crate) fn run(args: &BenchRun, verbosity: u8) -> Result<()> {
     let mut task = ClassificationTask { model };
     let mut optimizer = AdamW::new(&config.training).for_module(&named.device);
     let mut alone = Replicas::default();
-    let (mut step, mut epoch) = (0, 0);
+    let (mut done, mut epoch) = (0, 0);
     let (mut tokens, mut started) = (0, Instant::now());
-    while step < args.warmup + args.steps {
-        loader.position().set(epoch, 0);
-        epoch += 1;
-        for batch in loader.iter().take(args.warmup + args.steps - step) {
+    while done < args.warmup + args.steps {
+        for batch in loader.batches(epoch, 0).take(args.warmup + args.steps - done) {
             let batch: Batch = batch.context("the reviews")?;
-            if step == args.warmup {
+            if done == args.warmup {
                 device.sync().context("the device")?;
                 started = Instant::now();
             }
-            if step >= args.warmup {
+            if done >= args.warmup {
                 tokens += batch.lengths.iter().sum::<usize>();
             }
-            let (rate, max_grad_norm) =
-                (config.training.learning_rate, config.training.max_grad_norm);
-            (task, _, _) =
-                task.optimize(&mut alone, &mut optimizer, batch, step, rate, max_grad_norm);
-            step += 1;
+            let step = Step {
+                index: done,
+                learning_rate: config.training.learning_rate,
+                max_grad_norm: config.training.max_grad_norm,
+            };
+            (task, _, _) = task.optimize(&mut alone, &mut optimizer, batch, step);
+            done += 1;
         }
+        epoch += 1;
     }
     device.sync().context("the device")?;
     let tokens_per_second = tokens as f64 / started.elapsed().as_secs_f64();

@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -6,17 +6,17 @@ use burn::module::Module;
 use burn::tensor::{DType, Device};
 use nsmc_bert::{BertConfig, BertForMaskedLm};
 use nsmc_data::pretraining::{
-    CorpusReview, MaskingVocabulary, Packing, PretrainingLoader, build_corpus, hold_out,
-    read_corpus,
+    CorpusReview, MaskingVocabulary, Packing, PretrainingBatch, PretrainingLoader, build_corpus,
+    hold_out, read_corpus,
 };
 use nsmc_data::{BertTokenizer, EncodedReviews, Format, Review, read_reviews};
 use nsmc_eval::study;
 use nsmc_experiment::{
-    CorpusConfig, FileLock, ModelConfig, PretrainingConfig, Provenance, Stretch,
+    AdapterConfig, CorpusConfig, FileLock, ModelConfig, PretrainingConfig, Provenance, Stretch,
     rename_folder_durably, sha256_file, sha256_folder, sync_folder, write_durably,
 };
 use nsmc_peft::AdaptedMaskedLm;
-use nsmc_training::{Pretraining, check_length, pretrain};
+use nsmc_training::{Pretraining, PretrainingMetrics, check_length, pretrain};
 use serde_json::Value;
 
 use crate::args::Pretrain;
@@ -29,8 +29,11 @@ use crate::stretches::Stretches;
 use crate::train::{dashboard, same_numerics};
 use crate::{device, logging, provenance, run_directory, stretches};
 
-/// Dropout of a new model that is saved: pre-training may do without, fine-tuning does not.
-const FINE_TUNING_DROPOUT: f64 = 0.1;
+/// The dropout of BERT's own `config.json`, and transformers' where a file names none.
+///
+/// A new model is saved with it: pre-training may do without, fine-tuning, which reads it there, does
+/// not.
+const BERT_DROPOUT: f64 = 0.1;
 
 /// Pre-trains a model; a run directory of the same configuration goes on where it stopped.
 pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
@@ -40,7 +43,6 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
     let made_by = "`cargo xtask pretrain` makes";
     same_numerics(&args.config, numerics, &config.changed_since(), made_by)?;
     let named = device::choose(args.device)?;
-    let device = named.device.clone();
     let _lock = run_directory::lock(&args.out)?;
     let mended = open_run_directory(&args.out, &config)?;
     logging::start(verbosity, Some(&args.out.join("log.txt")))?;
@@ -50,71 +52,26 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
         Provenance { inputs: provenance::model(&config.model)?, ..provenance::of_this_program() };
     provenance.inputs.insert("corpus".into(), config.corpus.sha256.clone());
 
-    let cache = args.cache.folder();
-    let CorpusConfig { archive, test, sha256, .. } = &config.corpus;
-    let corpus = corpus(archive, test, sha256, &cache)?;
-    let split = hold_out(&corpus, config.corpus.held_out_fraction);
-    let reviews: Vec<Review> = corpus.into_iter().map(Review::from).collect();
-    let tokenizer = tokenizer(&config, &reviews, &split.train, &args.out)?;
-    let max_length = config.corpus.max_length;
-    let encoded = EncodedReviews::encode_cached(&reviews, &tokenizer, max_length, &cache)
-        .with_context(|| format!("the token cache {}", cache.display()))?;
-    let encoded = Arc::new(encoded);
-    let ids: Arc<[String]> = reviews.into_iter().map(|review| review.id).collect();
-    let vocabulary = MaskingVocabulary::new(tokenizer.vocab())?;
-    let packing = Packing {
-        seed: config.seed,
-        tokens_per_batch: config.training.tokens_per_batch,
-        window: config.training.length_window,
-    };
-    let loader = |indices: Vec<usize>| {
-        let (ids, encoded, vocabulary) = (ids.clone(), encoded.clone(), vocabulary.clone());
-        let mask_fraction = config.training.mask_fraction;
-        PretrainingLoader::new(ids, encoded, indices, vocabulary, mask_fraction, packing)
-    };
-    ensure!(!split.validation.is_empty(), "`corpus.held_out_fraction` holds out no review");
-    let (train, held_out) = (loader(split.train)?, loader(split.validation)?);
-    let held_out = (0..held_out.num_batches(0)).map(|batch| held_out.batch(0, batch)).collect();
-
+    let Prepared { tokenizer, train, held_out, num_reviews } =
+        Prepared::read(&config, &args.out, &args.cache.folder())?;
     let interrupter = lifeline.interrupter()?;
-    let mut pretraining = Pretraining {
+    let device = named.device.clone();
+    let (base, bert) = base(&config, &tokenizer, &device.clone().autodiff())?;
+    let dropout = has_dropout(&bert, config.adapter.as_ref());
+    check_size(&bert, &config, &tokenizer)?;
+    let target = Target::new(base, bert, &config)?;
+    let pretraining = Pretraining {
         config: config.clone(),
         train,
         held_out,
-        dropout: false,
-        device: device.clone(),
+        dropout,
+        device,
         folder: args.out.clone(),
         dashboard: dashboard(false),
         interrupter,
     };
-    let autodiff = device.clone().autodiff();
-    let (base, bert) = base(&config, &tokenizer, &autodiff)?;
-    pretraining.dropout = bert.hidden_dropout_prob > 0.0
-        || bert.attention_probs_dropout_prob > 0.0
-        || config.adapter.as_ref().is_some_and(|adapter| adapter.dropout > 0.0);
-    check_size(&bert, &config, &tokenizer)?;
-    let (parameters, folder, metrics) = if let Some(adapter) = &config.adapter {
-        let bottleneck = bottleneck(adapter).context("`adapter`")?;
-        let model = AdaptedMaskedLm::new(base, &bert, &adapter.name, &bottleneck, config.seed)?;
-        let train = || pretrain(model, &pretraining);
-        let (model, metrics) = lifeline.during(&pretraining.interrupter, train)?;
-        let folder = args.out.join("adapter");
-        model.save_adapter(&folder)?;
-        (model.adapters.num_params(), folder, metrics)
-    } else {
-        let train = || pretrain(base, &pretraining);
-        let (model, metrics) = lifeline.during(&pretraining.interrupter, train)?;
-        let folder = args.out.join("model");
-        let mut saved = bert;
-        if let ModelConfig::Scratch(_) = config.model {
-            saved.hidden_dropout_prob = FINE_TUNING_DROPOUT;
-            saved.attention_probs_dropout_prob = FINE_TUNING_DROPOUT;
-        }
-        // Half the size; fine-tuning widens the weights again.
-        model.save_pretrained(&folder, &saved, DType::F16)?;
-        tokenizer.save(&folder, config.corpus.max_length)?;
-        (model.num_params(), folder, metrics)
-    };
+    let (trained, metrics) = target.train(&pretraining, &lifeline)?;
+    let folder = trained.save(&args.out, &config, &tokenizer)?;
     let last = metrics.last().context("the last step is measured")?;
     let record = serde_json::json!({
         "identity": config.identity(),
@@ -122,8 +79,8 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
         "device": named.name,
         "threads": rayon::current_num_threads(),
         "version": env!("CARGO_PKG_VERSION"),
-        "reviews": ids.len(),
-        "parameters": parameters,
+        "reviews": num_reviews,
+        "parameters": trained.num_params(),
         "training_seconds": last.seconds,
         "metrics": metrics,
     });
@@ -136,6 +93,127 @@ pub(crate) fn run(args: &Pretrain, verbosity: u8) -> Result<()> {
         last.held_out_loss,
         last.held_out_accuracy
     ))
+}
+
+/// What a model is trained on and measured by.
+struct Prepared {
+    tokenizer: BertTokenizer,
+    train: PretrainingLoader,
+    /// The batches of the held-out reviews, masked once.
+    held_out: Vec<PretrainingBatch>,
+    /// Reviews of the corpus, those held out among them.
+    num_reviews: usize,
+}
+
+impl Prepared {
+    /// Reads the corpus, or builds it, and encodes it; a new model's tokenizer is kept in `run`.
+    fn read(config: &PretrainingConfig, run: &Path, cache: &Path) -> Result<Self> {
+        let CorpusConfig { archive, test, sha256, max_length, .. } = &config.corpus;
+        let corpus = corpus(archive, test, sha256, cache)?;
+        let split = hold_out(&corpus, config.corpus.held_out_fraction);
+        let reviews: Vec<Review> = corpus.into_iter().map(Review::from).collect();
+        let tokenizer = tokenizer(config, &reviews, &split.train, run)?;
+        let encoded = EncodedReviews::encode_cached(&reviews, &tokenizer, *max_length, cache)
+            .with_context(|| format!("the token cache {}", cache.display()))?;
+        let encoded = Arc::new(encoded);
+        let ids: Arc<[String]> = reviews.into_iter().map(|review| review.id).collect();
+        let vocabulary = MaskingVocabulary::new(tokenizer.vocab())?;
+        let packing = Packing {
+            seed: config.seed,
+            tokens_per_batch: config.training.tokens_per_batch,
+            window: config.training.length_window,
+        };
+        let loader = |indices: Vec<usize>| {
+            let (ids, encoded, vocabulary) = (ids.clone(), encoded.clone(), vocabulary.clone());
+            let mask_fraction = config.training.mask_fraction;
+            PretrainingLoader::new(ids, encoded, indices, vocabulary, mask_fraction, packing)
+        };
+        ensure!(!split.validation.is_empty(), "`corpus.held_out_fraction` holds out no review");
+        let (train, held_out) = (loader(split.train)?, loader(split.validation)?);
+        let held_out = (0..held_out.num_batches(0)).map(|batch| held_out.batch(0, batch)).collect();
+        Ok(Self { tokenizer, train, held_out, num_reviews: ids.len() })
+    }
+}
+
+/// What is trained.
+#[expect(clippy::large_enum_variant, reason = "there is one of them in a process")]
+enum Target {
+    /// A whole model.
+    Model(BertForMaskedLm, BertConfig),
+    /// An adapter in a model that stays as it is.
+    Adapter(AdaptedMaskedLm),
+}
+
+impl Target {
+    /// The target of a configuration, in or of the model `base`.
+    fn new(base: BertForMaskedLm, bert: BertConfig, config: &PretrainingConfig) -> Result<Self> {
+        let Some(adapter) = &config.adapter else { return Ok(Self::Model(base, bert)) };
+        let bottleneck = bottleneck(adapter).context("`adapter`")?;
+        let model = AdaptedMaskedLm::new(base, &bert, &adapter.name, &bottleneck, config.seed)?;
+        Ok(Self::Adapter(model))
+    }
+
+    fn train(
+        self,
+        pretraining: &Pretraining,
+        lifeline: &Lifeline,
+    ) -> Result<(Self, Vec<PretrainingMetrics>)> {
+        match self {
+            Self::Model(model, bert) => {
+                let train = || pretrain(model, pretraining);
+                let (model, metrics) = lifeline.during(&pretraining.interrupter, train)?;
+                Ok((Self::Model(model, bert), metrics))
+            }
+            Self::Adapter(model) => {
+                let train = || pretrain(model, pretraining);
+                let (model, metrics) = lifeline.during(&pretraining.interrupter, train)?;
+                Ok((Self::Adapter(model), metrics))
+            }
+        }
+    }
+
+    /// Writes what was trained into a folder of the run directory, which it gives back.
+    fn save(
+        &self,
+        run: &Path,
+        config: &PretrainingConfig,
+        tokenizer: &BertTokenizer,
+    ) -> Result<PathBuf> {
+        match self {
+            Self::Model(model, bert) => {
+                let folder = run.join("model");
+                let mut saved = bert.clone();
+                if let ModelConfig::Scratch(_) = config.model {
+                    saved.hidden_dropout_prob = BERT_DROPOUT;
+                    saved.attention_probs_dropout_prob = BERT_DROPOUT;
+                }
+                // Half the size; fine-tuning widens the weights again.
+                model.save_pretrained(&folder, &saved, DType::F16)?;
+                tokenizer.save(&folder, config.corpus.max_length)?;
+                Ok(folder)
+            }
+            Self::Adapter(model) => {
+                let folder = run.join("adapter");
+                model.save_adapter(&folder)?;
+                Ok(folder)
+            }
+        }
+    }
+
+    /// Parameters of what was trained, without those of a model that stays as it is.
+    fn num_params(&self) -> usize {
+        match self {
+            Self::Model(model, _) => model.num_params(),
+            Self::Adapter(model) => model.adapters.num_params(),
+        }
+    }
+}
+
+/// Whether a training draws random numbers beside its masks.
+fn has_dropout(bert: &BertConfig, adapter: Option<&AdapterConfig>) -> bool {
+    bert.hidden_dropout_prob > 0.0
+        || bert.attention_probs_dropout_prob > 0.0
+        || adapter.is_some_and(|adapter| adapter.dropout > 0.0)
 }
 
 /// Refuses a model that is too small for the corpus.
@@ -327,6 +405,18 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let (profile, file) = (root.join("configs/pretraining/mini-cpu.toml"), Path::new("nsmc"));
         PretrainingConfig::read_profile(&profile, &root, file, file, &"0".repeat(64)).unwrap()
+    }
+
+    #[test]
+    fn the_dropout_of_a_new_model_is_what_bert_has_where_its_file_names_none() {
+        let bert: BertConfig = serde_json::from_value(json!({
+            "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "intermediate_size": 8, "max_position_embeddings": 4
+        }))
+        .unwrap();
+        let found = [bert.hidden_dropout_prob, bert.attention_probs_dropout_prob];
+        assert_eq!(found.map(f64::to_bits), [BERT_DROPOUT.to_bits(); 2]);
+        assert!(has_dropout(&bert, None));
     }
 
     #[test]

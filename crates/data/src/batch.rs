@@ -36,9 +36,9 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Divides the batch among devices, a share for each in their order: the reviews in theirs, their
-    /// numbers no more than one apart. A batch of fewer reviews than devices leaves the last of them
-    /// without a share.
+    /// Divides the batch among `devices`: the first share lies on the first device and has the first
+    /// reviews, and so on. Shares differ by at most one review. Where there are fewer reviews than
+    /// devices, there are as many shares as reviews, and the last devices have none.
     pub fn shares(&self, devices: &[Device]) -> Vec<Self> {
         let mut shares = Vec::with_capacity(devices.len());
         let mut token = 0;
@@ -68,7 +68,7 @@ fn division(reviews: usize, devices: usize) -> impl Iterator<Item = Range<usize>
     (0..sharing).map(move |place| reviews * place / sharing..reviews * (place + 1) / sharing)
 }
 
-/// Lays reviews end to end.
+/// burn's `Batcher`: lays the tokens of reviews end to end.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReviewBatcher;
 

@@ -40,9 +40,11 @@ impl EncodedReviews {
         Ok(encoded)
     }
 
-    /// [`Self::encode`], kept in `cache` under a hash of the documents, the tokenizer and
-    /// `max_length`. A cache file that cannot be used is made anew; one that cannot be written is done
-    /// without.
+    /// Encodes reviews as [`Self::encode`] does, or reads what was encoded before from the folder
+    /// `cache`, by a hash of the documents, the tokenizer and `max_length`.
+    ///
+    /// A cache file that cannot be used is made anew. Where it cannot be written, the reviews are
+    /// encoded all the same.
     pub fn encode_cached(
         reviews: &[Review],
         tokenizer: &BertTokenizer,
@@ -77,7 +79,7 @@ impl EncodedReviews {
         &self.input_ids[start as usize..self.ends[review] as usize]
     }
 
-    /// Reviews that were cut.
+    /// Number of reviews that were cut to `max_length` tokens.
     pub fn truncated(&self) -> usize {
         self.truncated as usize
     }

@@ -25,7 +25,7 @@ mod wordpiece;
 pub use batch::{Batch, Example, ReviewBatcher};
 pub use encoding::EncodedReviews;
 pub use error::DataError;
-pub use loader::{Order, Position, ReviewLoader};
+pub use loader::{Order, ReviewLoader};
 pub use review::{
     Format, Review, check_class_counts, read_columns, read_reviews, read_texts, stand_in,
 };

@@ -1,5 +1,4 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::data::dataloader::batcher::Batcher;
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
@@ -13,36 +12,18 @@ use crate::{Batch, EncodedReviews, Example, Review, ReviewBatcher, epoch_order};
 pub enum Order {
     /// Longest first: batches of like lengths, for evaluation. Equal lengths keep their order.
     ByLength,
-    /// A permutation that is a pure function of the seed and the epoch of [`Position`].
+    /// A permutation that is a pure function of the seed and the epoch.
     Shuffled {
         /// The run's seed.
         seed: u64,
     },
 }
 
-/// Where a training loader starts: shared between the loader and whoever counts the epochs.
-#[derive(Clone, Debug, Default)]
-pub struct Position {
-    epoch: Arc<AtomicUsize>,
-    batch: Arc<AtomicUsize>,
-}
-
-impl Position {
-    /// The next iteration starts at batch `batch` of epoch `epoch`, both from 0.
-    pub fn set(&self, epoch: usize, batch: usize) {
-        self.epoch.store(epoch, Ordering::SeqCst);
-        self.batch.store(batch, Ordering::SeqCst);
-    }
-
-    fn get(&self) -> (usize, usize) {
-        (self.epoch.load(Ordering::SeqCst), self.batch.load(Ordering::SeqCst))
-    }
-}
-
 /// Loads batches of encoded reviews: burn's `DataLoader`.
 ///
 /// burn's own loader draws a new permutation each time it is iterated; this one's order depends on
-/// nothing but seed and epoch, so that an epoch can be entered at any batch.
+/// nothing but seed and epoch, so that [`Self::batches`] can enter an epoch at any batch. The trait's
+/// `iter` visits epoch 0.
 #[derive(Clone)]
 pub struct ReviewLoader {
     encoded: Arc<EncodedReviews>,
@@ -50,7 +31,6 @@ pub struct ReviewLoader {
     indices: Vec<usize>,
     batch_size: usize,
     order: Order,
-    position: Position,
     device: Device,
 }
 
@@ -70,21 +50,28 @@ impl ReviewLoader {
     ) -> Self {
         assert!(batch_size > 0, "a batch has at least one review");
         assert_eq!(reviews.len(), encoded.len(), "one encoding per review");
-        let position = Position::default();
-        Self { encoded, reviews, indices, batch_size, order, position, device }
+        Self { encoded, reviews, indices, batch_size, order, device }
     }
 
-    /// Where iteration starts.
-    pub fn position(&self) -> &Position {
-        &self.position
+    /// The same reviews in the same order, as batches on `device`.
+    #[must_use]
+    pub fn on(&self, device: &Device) -> Self {
+        Self { device: device.clone(), ..self.clone() }
     }
 
-    /// Batches of one epoch.
+    /// The batches of epoch `epoch` from batch `first` on, both from 0; none where the epoch has no
+    /// such batch. [`Order::ByLength`] is the same in every epoch.
+    pub fn batches(&self, epoch: usize, first: usize) -> impl DataLoaderIterator<Batch> + '_ {
+        let next = (first * self.batch_size).min(self.indices.len());
+        Batches { loader: self, order: self.ordered(epoch), next }
+    }
+
+    /// Number of batches of one epoch.
     pub fn num_batches(&self) -> usize {
         self.indices.len().div_ceil(self.batch_size)
     }
 
-    /// Tokens of one epoch.
+    /// Number of tokens of one epoch.
     pub fn num_tokens(&self) -> usize {
         self.indices.iter().map(|&review| self.encoded.tokens(review).len()).sum()
     }
@@ -111,12 +98,7 @@ impl ReviewLoader {
 
 impl DataLoader<Batch> for ReviewLoader {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
-        let (epoch, batch) = self.position.get();
-        Box::new(Batches {
-            loader: self,
-            order: self.ordered(epoch),
-            next: batch * self.batch_size,
-        })
+        Box::new(self.batches(0, 0))
     }
 
     fn num_items(&self) -> usize {
@@ -124,7 +106,7 @@ impl DataLoader<Batch> for ReviewLoader {
     }
 
     fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<Batch>> {
-        Arc::new(Self { device: device.clone(), ..self.clone() })
+        Arc::new(self.on(device))
     }
 
     fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Batch>> {
@@ -180,18 +162,17 @@ mod tests {
         ReviewLoader::new(Arc::new(reviews), Arc::new(encoded), indices, 4, order, Device::flex())
     }
 
-    fn visited(loader: &ReviewLoader) -> Vec<Vec<usize>> {
-        loader.iter().map(|batch| batch.unwrap().reviews).collect()
+    fn visited(batches: impl DataLoaderIterator<Batch>) -> Vec<Vec<usize>> {
+        batches.map(|batch| batch.unwrap().reviews).collect()
     }
 
     #[test]
     fn every_review_is_visited_once_an_epoch_in_another_order_each() {
         let loader = loader(Order::Shuffled { seed: 9 });
-        let first = visited(&loader);
+        let first = visited(loader.batches(0, 0));
         assert_eq!(first.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 4, 4, 2]);
-        assert_eq!(visited(&loader), first);
-        loader.position().set(1, 0);
-        let second = visited(&loader);
+        assert_eq!(visited(loader.batches(0, 0)), first);
+        let second = visited(loader.batches(1, 0));
         assert_ne!(first, second);
         for epoch in [first, second] {
             let mut all = epoch.concat();
@@ -203,16 +184,33 @@ mod tests {
     #[test]
     fn an_epoch_can_be_entered_at_any_batch() {
         let loader = loader(Order::Shuffled { seed: 9 });
-        loader.position().set(3, 0);
-        let whole = visited(&loader);
-        loader.position().set(3, 2);
-        assert_eq!(visited(&loader), whole[2..]);
-        let mut iterator = loader.iter();
-        iterator.next();
-        assert_eq!(
-            (iterator.progress().items_processed, iterator.progress().items_total),
-            (12, 18)
-        );
+        let whole = visited(loader.batches(3, 0));
+        for first in 0..=whole.len() {
+            assert_eq!(visited(loader.batches(3, first)), whole[first..]);
+        }
+        assert_eq!(visited(loader.batches(3, 6)), [[0; 0]; 0]);
+        let mut batches = loader.batches(3, 2);
+        batches.next();
+        let progress = batches.progress();
+        assert_eq!((progress.items_processed, progress.items_total), (12, 18));
+    }
+
+    #[test]
+    fn what_a_loader_visits_does_not_depend_on_who_else_uses_a_clone_of_it() {
+        for order in [Order::ByLength, Order::Shuffled { seed: 9 }] {
+            let loader = loader(order);
+            let clone = loader.clone();
+            let elsewhere = loader.to_device(&Device::flex());
+            let slice = loader.slice(0, loader.num_items());
+            let whole = visited(loader.batches(0, 0));
+            let mut entered = clone.batches(2, 3);
+            entered.next();
+            assert_eq!(visited(loader.batches(0, 0)), whole);
+            for other in [&loader as &dyn DataLoader<Batch>, &clone, &*elsewhere, &*slice] {
+                let reviews: Vec<_> = other.iter().map(|batch| batch.unwrap().reviews).collect();
+                assert_eq!(reviews, whole);
+            }
+        }
     }
 
     #[test]

@@ -77,28 +77,34 @@ struct Places {
 
 /// Reads every row of a file with a header, in its order.
 ///
-/// A row with another number of fields than the header, a label that is not among
-/// [`Format::labels`], an id that occurs twice or begins with a byte order mark, bytes that are not
-/// UTF-8, a blank line and a column that is missing or stands twice are errors that name the line. One
-/// error is of all such lines: it tells the first, how many more there are, and where. If a quote in
-/// the wrong place made the first wrong, it tells the quote.
+/// A file that was most likely written with quotes, and is read without, is read with a warning.
 ///
-/// A file that is read without quoting and was most likely written with it is good, and a warning.
+/// # Errors
+///
+/// There is one error for all lines that are wrong: it names the first, with what is wrong there, how
+/// many more there are, and where. If a quote in the wrong place made the first wrong, it names the
+/// quote. A line is wrong that
+///
+/// - has another number of fields than the header, or is blank;
+/// - has a label that is not among [`Format::labels`];
+/// - has an id that occurs twice or begins with a byte order mark;
+/// - is not UTF-8;
+/// - is a header in which a column is missing or stands twice.
 pub fn read_reviews(path: &Path, format: &Format) -> Result<Vec<Review>, DataError> {
     read(path, format, true)
 }
 
-/// The same of a file that needs no labels: id and text of each row. The format's label column and
-/// labels are not looked at.
+/// Reads id and text of every row, as [`read_reviews`] does, of a file that needs no labels:
+/// [`Format::label_column`] and [`Format::labels`] are not looked at.
 pub fn read_texts(path: &Path, format: &Format) -> Result<Vec<(String, String)>, DataError> {
     let texts = read(path, format, false)?.into_iter();
     Ok(texts.map(|review| (review.id, review.document)).collect())
 }
 
-/// The columns that a file's first row names; none if it is no text in UTF-8.
+/// The columns that a file's first row names; empty if that is no text in UTF-8.
 ///
-/// No more is read of the file than a header may be long: it says what a file is that a reader has yet
-/// to be chosen for.
+/// Only the beginning of the file is read, as far as a header may reach: what a file is can be told
+/// before one chooses how to read it.
 pub fn read_columns(path: &Path, delimiter: u8, quoting: bool) -> Result<Vec<String>, DataError> {
     let mut start = Vec::new();
     fs_err::File::open(path)?.take(HEADER).read_to_end(&mut start)?;
@@ -211,7 +217,7 @@ fn reviews_of(
     reviews
 }
 
-/// Checks the number of reviews of each class against what is documented for the file.
+/// Refuses reviews of which a class has another number than is documented for their file.
 pub fn check_class_counts(
     path: &Path,
     reviews: &[Review],

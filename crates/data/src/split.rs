@@ -15,10 +15,11 @@ pub struct Split {
 ///
 /// The validation split is the same for every `size`: `validation_fraction` of the whole file. Of the
 /// rest, `size · (1 - validation_fraction)` reviews are trained on, so that `size` counts the
-/// reviews a practitioner would have had to split. Both choices are stratified by class, those of
-/// different sizes are nested, and all are fixed by the reviews' ids and classes: no generator of
-/// random numbers has a part in them, and the order of the rows none but where ids are made of the
-/// texts, which numbers equal texts in that order.
+/// reviews a practitioner would have had to split. Both choices are stratified by class, and a smaller
+/// training split is a part of a larger one.
+///
+/// The choices depend on the reviews' ids and classes alone, not on random numbers. The order of the
+/// rows has a part in them only where ids are made of the texts: equal texts are numbered in it.
 pub fn split(
     reviews: &[Review],
     size: Option<usize>,
@@ -38,7 +39,7 @@ pub fn split(
     Ok(Split { train, validation })
 }
 
-/// Takes `size` reviews of a file, stratified and fixed as in [`split`], as ascending indices.
+/// Takes `size` reviews of a file, chosen as [`split`] chooses; returns ascending indices.
 pub fn subset(reviews: &[Review], size: Option<usize>) -> Result<Vec<usize>, DataError> {
     let size = check_size("test reviews", reviews, size)?;
     let all: Vec<usize> = (0..reviews.len()).collect();

@@ -295,9 +295,11 @@ impl BertTokenizer {
     /// The tokenizer of a folder in Hugging Face layout: `tokenizer.json`, or else `vocab.txt` with
     /// `tokenizer_config.json`.
     ///
-    /// Refused is a folder of which transformers would make other tokens: by another class or another
-    /// normalizer that the config asks for, by cutting or padding a text at its left, or by a token
-    /// that the config, `added_tokens.json` or `special_tokens_map.json` adds or finds otherwise.
+    /// # Errors
+    ///
+    /// A folder is refused from which transformers would make other tokens: because the config asks
+    /// for another class or normalizer, because a text is cut or padded at its left, or because the
+    /// config, `added_tokens.json` or `special_tokens_map.json` adds a token or finds one otherwise.
     pub fn from_pretrained(folder: &Path) -> Result<Self, DataError> {
         let config = folder.join("tokenizer_config.json");
         let [whole, vocab] = ["tokenizer.json", "vocab.txt"].map(|name| folder.join(name));
@@ -440,8 +442,8 @@ impl BertTokenizer {
         Ok(())
     }
 
-    /// A tokenizer from `tokenizer.json`, whatever lengths it cuts and pads to, whose post-processor
-    /// adds `[CLS]` and `[SEP]`.
+    /// A tokenizer from `tokenizer.json`, whose post-processor must add `[CLS]` and `[SEP]`. The lengths
+    /// to which the file would cut and pad are not looked at.
     pub fn from_json(path: &Path) -> Result<Self, DataError> {
         Self::read_json(path, &NamedTokens::default())
     }

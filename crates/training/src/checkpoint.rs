@@ -18,8 +18,8 @@ const INCOMING: &str = "incoming";
 const STABLE: &str = "stable";
 /// In the folder of a training that is done: what it found.
 pub(crate) const FITTED: &str = "fitted.toml";
-/// How many others are kept.
-const KEPT: usize = 2;
+/// How many checkpoints are kept beside [`STABLE`].
+const CHECKPOINTS_KEPT: usize = 2;
 
 /// How long a training is, and from which step on its learning rate depends on that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,7 +95,7 @@ impl Checkpoints {
         rename_folder_durably(&incoming, &self.folder.join(format!("step-{step}")))?;
         let (older, ahead): (Vec<_>, Vec<_>) =
             self.steps()?.into_iter().partition(|(other, _)| *other <= step);
-        for (_, folder) in older.iter().rev().skip(KEPT).chain(&ahead) {
+        for (_, folder) in older.iter().rev().skip(CHECKPOINTS_KEPT).chain(&ahead) {
             fs_err::remove_dir_all(folder)?;
         }
         Ok(())
@@ -146,7 +146,7 @@ impl Checkpoints {
         for folder in &candidates {
             let Some(manifest) = read::<S>(folder)? else { continue };
             if manifest.identity != self.identity {
-                return Err(foreign(folder));
+                return Err(TrainingError::OtherTraining { path: folder.clone() });
             }
             let same = manifest.schedule == self.schedule;
             let decay_start = manifest.schedule.decay_start.min(self.schedule.decay_start);
@@ -171,17 +171,13 @@ impl Checkpoints {
     /// The error for a checkpoint of another schedule from beyond where the two part.
     fn too_far<S>(&self, folder: &Path, manifest: &Manifest<S>) -> TrainingError {
         let Manifest { schedule: there, step, .. } = manifest;
-        TrainingError::Record {
+        TrainingError::TooFarOn {
             path: folder.into(),
-            message: format!(
-                "it is after step {step} of a training of {} steps whose learning rate falls from step \
-                 {} on: one of {} steps, falling from step {} on, cannot go on from it; give another \
-                 directory with `--out`",
-                there.num_train_steps,
-                there.decay_start,
-                self.schedule.num_train_steps,
-                self.schedule.decay_start
-            ),
+            step: *step,
+            steps_there: there.num_train_steps,
+            decay_start_there: there.decay_start,
+            steps_here: self.schedule.num_train_steps,
+            decay_start_here: self.schedule.decay_start,
         }
     }
 
@@ -256,8 +252,10 @@ fn whole<S: DeserializeOwned>(
     Ok(Ok(manifest))
 }
 
-/// The identities that the files of trainings in a run directory say they are of, as far as these
-/// files are whole: those of [`crate::fit()`], also of AdapterFusion's first stage, and of
+/// The identities of the trainings that have left something in a run directory: one for each of its
+/// checkpoints and for each finished training, as far as their files are whole.
+///
+/// Read are those of [`crate::fit()`], of AdapterFusion's first stage as well, and of
 /// [`crate::pretrain`].
 pub fn identities(run: &Path) -> Vec<String> {
     #[derive(Deserialize)]
@@ -279,18 +277,8 @@ pub fn identities(run: &Path) -> Vec<String> {
     files.into_iter().filter_map(identity).collect()
 }
 
-/// The error for files of another training.
-pub(crate) fn foreign(path: &Path) -> TrainingError {
-    TrainingError::Record {
-        path: path.into(),
-        message: "it is of a training with another configuration; give another directory with \
-                  `--out`"
-            .into(),
-    }
-}
-
 pub(crate) fn record(folder: &Path, error: &RecordError) -> TrainingError {
-    TrainingError::Record { path: folder.into(), message: error.to_string() }
+    TrainingError::Record { path: folder.into(), reason: error.clone() }
 }
 
 /// Makes a folder, but not the one that it is in: a run directory that went away must not come back

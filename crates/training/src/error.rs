@@ -2,6 +2,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use burn::data::dataset::DatasetError;
+use burn::store::RecordError;
 use burn::tensor::TensorReadError;
 
 /// Why a training did not come to its end.
@@ -54,13 +55,57 @@ pub enum TrainingError {
         /// The ids of the step's reviews.
         reviews: Vec<String>,
     },
-    /// A checkpoint for resuming cannot be read or written.
-    #[error("{path}: {message}", path = path.display())]
+    /// A checkpoint to go on from cannot be read or written.
+    #[error("{path}: {reason}", path = path.display())]
     Record {
         /// Its folder.
         path: PathBuf,
-        /// What is wrong.
-        message: String,
+        /// What burn says of it. No `source`, which would be printed a second time.
+        reason: RecordError,
+    },
+    /// A checkpoint to go on from has more or fewer weights than train.
+    #[error(
+        "{path}: expected {expected} parameters that train, found {found} in its checkpoint",
+        path = path.display()
+    )]
+    ParameterCount {
+        /// The run directory.
+        path: PathBuf,
+        /// Parameters of the model that train.
+        expected: usize,
+        /// Parameters in the checkpoint.
+        found: usize,
+    },
+    /// What a training has left is of another one.
+    #[error(
+        "{path}: it is of a training with another configuration; give another directory with \
+         `--out`",
+        path = path.display()
+    )]
+    OtherTraining {
+        /// The checkpoint's folder, or the file of the training that is done.
+        path: PathBuf,
+    },
+    /// All checkpoints are from beyond the step where the learning rates of two lengths part.
+    #[error(
+        "{path}: it is after step {step} of a training of {steps_there} steps whose learning rate \
+         falls from step {decay_start_there} on: one of {steps_here} steps, falling from step \
+         {decay_start_here} on, cannot go on from it; give another directory with `--out`",
+        path = path.display()
+    )]
+    TooFarOn {
+        /// The folder of the newest of them.
+        path: PathBuf,
+        /// Steps done there.
+        step: usize,
+        /// Steps in all of the training that it is of.
+        steps_there: usize,
+        /// The step from which on that training's learning rate falls.
+        decay_start_there: usize,
+        /// Steps in all of the training that was asked for.
+        steps_here: usize,
+        /// The step from which on its learning rate falls.
+        decay_start_here: usize,
     },
     /// Stopped on request.
     #[error("interrupted: {reason}")]
@@ -83,4 +128,43 @@ pub enum TrainingError {
          leaves it no review"
     )]
     NoBest,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_checkpoint_is_said_after_its_place() {
+        let path = || PathBuf::from("run/resume");
+        let reason = RecordError::Validation("no such tensor".into());
+        let read = TrainingError::Record { path: path(), reason };
+        assert!(std::error::Error::source(&read).is_none(), "it would be said twice");
+        for (error, text) in [
+            (read, "Record validation error: no such tensor"),
+            (
+                TrainingError::ParameterCount { path: path(), expected: 41, found: 2 },
+                "expected 41 parameters that train, found 2 in its checkpoint",
+            ),
+            (
+                TrainingError::OtherTraining { path: path() },
+                "it is of a training with another configuration; give another directory with `--out`",
+            ),
+            (
+                TrainingError::TooFarOn {
+                    path: path(),
+                    step: 38,
+                    steps_there: 40,
+                    decay_start_there: 30,
+                    steps_here: 20,
+                    decay_start_here: 10,
+                },
+                "it is after step 38 of a training of 40 steps whose learning rate falls from step 30 \
+                 on: one of 20 steps, falling from step 10 on, cannot go on from it; give another \
+                 directory with `--out`",
+            ),
+        ] {
+            assert_eq!(error.to_string(), format!("run/resume: {text}"));
+        }
+    }
 }

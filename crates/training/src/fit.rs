@@ -13,8 +13,8 @@ use nsmc_experiment::{
 use nsmc_peft::PeftModel;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoints, FITTED, Schedule, foreign, remove};
-use crate::kept::Kept;
+use crate::checkpoint::{Checkpoints, FITTED, Schedule, remove};
+use crate::saved_models::SavedModels;
 use crate::strategy::{METRICS, Outcome, RecipeStrategy, metrics};
 use crate::{AdamW, ClassificationTask, Dashboard, LinearSchedule, TrainingError};
 
@@ -24,28 +24,30 @@ pub struct Fit {
     pub config: TrainingConfig,
     /// Decides order and dropout.
     pub seed: u64,
-    /// Trained on.
+    /// The reviews that are trained on.
     pub train: ReviewLoader,
-    /// Held out to choose by; without a review it is none.
+    /// The reviews that are held out to choose the best epoch by. A loader without a review counts as
+    /// none.
     pub validation: Option<ReviewLoader>,
     /// Number of classes.
     pub num_labels: usize,
     /// Where to compute. The model must have been made on its autodiff form.
     pub device: Device,
-    /// Further devices, each of which computes a share of every batch, as [`crate::Replicas`] says.
+    /// Further devices, each of which computes a share of every batch: see [`crate::Replicas`].
     pub further_devices: Vec<Device>,
     /// The run directory.
     pub folder: PathBuf,
-    /// Says which training it is: no other goes on from its checkpoints.
+    /// Names the training: one of another identity is refused its checkpoints
+    /// ([`TrainingError::OtherTraining`]).
     pub identity: String,
-    /// The run directory of the training that goes on from this one's model. What it has was made on
-    /// that model, which off the CPU does not come out the same twice: it goes where this training is
-    /// not found done.
+    /// The run directory of the next stage, which trains on from this training's model. Where this
+    /// training is not done yet, everything that the next stage has left there is removed: it was made
+    /// on another model, for off the CPU no training gives the same one twice.
     pub next_stage: Option<PathBuf>,
     /// What a person sees.
     pub dashboard: Dashboard,
-    /// Stops the training between two steps or batches of the validation split, with a checkpoint to
-    /// go on from.
+    /// Stops the training after the step or the batch of the validation split at hand, with a
+    /// checkpoint to go on from.
     pub interrupter: Interrupter,
 }
 
@@ -64,7 +66,7 @@ pub struct Fitted {
 pub(crate) struct Finished {
     pub(crate) identity: String,
     pub(crate) best_epoch: Option<usize>,
-    pub(crate) kept: Kept,
+    pub(crate) kept: SavedModels,
     pub(crate) epochs: Vec<EpochRecord>,
 }
 
@@ -87,7 +89,7 @@ impl Finished {
             return Ok(None);
         };
         if finished.identity != identity {
-            return Err(foreign(&path));
+            return Err(TrainingError::OtherTraining { path });
         }
         let checkpoints = folder.join("checkpoint");
         if !finished.kept.all_are_there(&checkpoints)? {
@@ -119,11 +121,20 @@ fn forget(folder: &Path) -> std::io::Result<()> {
     sync_entries(folder)
 }
 
-/// Trains `model` and leaves its checkpoints in the run directory: `checkpoint/last` after each
-/// epoch and, with a validation split, `checkpoint/best`. `save` writes one into a folder.
+/// Trains `model` and leaves it in the run directory: the last epoch's in `checkpoint/last` and, with
+/// a validation split, the best epoch's in `checkpoint/best`. `save` writes a model into a folder.
 ///
-/// A training that was stopped goes on from the last of its checkpoints for that, in `resume/`, and
-/// ends as one that was not: on the CPU to the last bit. One that is done is not done again.
+/// A training that was stopped goes on from its last checkpoint in `resume/` and ends like one that
+/// was not stopped, on the CPU to the last bit. A training that is done is not done again.
+///
+/// # Errors
+///
+/// - [`TrainingError::NoReviews`] and [`TrainingError::NoBest`] before anything is written.
+/// - [`TrainingError::Interrupted`] where somebody asked to stop: the checkpoint is written then.
+/// - [`TrainingError::Diverged`] where a loss or a gradient is no longer a number.
+/// - [`TrainingError::OtherTraining`] where the run directory is another training's, and
+///   [`TrainingError::ParameterCount`] where its checkpoint has other weights than train.
+/// - Whatever `save`, the files or the device say.
 pub fn fit(
     model: PeftModel,
     mut fit: Fit,
@@ -136,13 +147,8 @@ pub fn fit(
     if fit.config.selection == Selection::Best && fit.validation.is_none() {
         return Err(TrainingError::NoBest);
     }
-    if let Some(Finished { best_epoch, epochs, .. }) = Finished::read(&fit.folder, &fit.identity)? {
-        remove(&fit.folder.join("resume"))?;
-        let (path, lines) = (fit.folder.join(METRICS), metrics(&epochs));
-        if fs_err::read(&path).unwrap_or_default() != lines.as_bytes() {
-            write_durably(&path, lines)?;
-        }
-        return Ok(Fitted { epochs, best_epoch });
+    if let Some(fitted) = done_before(&fit)? {
+        return Ok(fitted);
     }
     if let Some(next) = &fit.next_stage {
         forget(next)?;
@@ -152,6 +158,7 @@ pub fn fit(
     let (adamw, device) = (AdamW::new(config), fit.device.clone());
     let optimizer = move || adamw.for_module(&device);
     let schedule = LinearSchedule::new(config.learning_rate, config.warmup_ratio, steps);
+    let learner = Learner::new(ClassificationTask { model }, optimizer(), schedule);
 
     // Its learning rate depends on the number of steps from the first on.
     let stages = Schedule { num_train_steps: steps, decay_start: 0 };
@@ -161,45 +168,20 @@ pub fn fit(
     // One of its own: burn's dashboard forgets a stop and an error when a training ends, before anybody
     // has asked for them.
     let dashboard_interrupter = Interrupter::new();
-    let empty = fit.train.slice(0, 0);
+    let training = supervised(&fit, dashboard_interrupter.clone());
     let strategy = RecipeStrategy {
-        seed: fit.seed,
-        max_grad_norm: config.max_grad_norm,
-        device: fit.device.autodiff(),
-        further_devices: fit.further_devices,
-        train: fit.train.clone(),
-        validation: fit.validation.clone(),
-        num_labels: fit.num_labels,
-        dashboard: fit.dashboard,
-        dashboard_interrupter: dashboard_interrupter.clone(),
-        folder: fit.folder.clone(),
-        save_steps: config.save_steps,
+        device: fit.device.clone().autodiff(),
+        fit,
+        dashboard_interrupter,
         checkpoints,
-        identity: fit.identity,
-        optimizer: Box::new(optimizer.clone()),
+        optimizer: Box::new(optimizer),
         schedule,
         save: Box::new(save),
         outcome: outcome.clone(),
     };
     #[expect(clippy::arc_with_non_send_sync, reason = "burn asks for an `Arc` and keeps it here")]
     let strategy = TrainingStrategy::Custom(Arc::new(strategy));
-    let training = SupervisedTraining::new(
-        fit.folder.join("metrics"),
-        Arc::new(fit.train),
-        fit.validation.map_or(empty, |loader| Arc::new(loader)),
-    )
-    .num_epochs(config.num_train_epochs)
-    .with_application_logger(None)
-    // Deviation: burn's own writes files from threads that panic on a full disk.
-    .with_metric_logger(InMemoryMetricLogger::new())
-    .with_interrupter(fit.interrupter)
-    .renderer(fit.dashboard.renderer(dashboard_interrupter))
-    .metric_train_numeric(LossMetric::new())
-    .metric_train_numeric(LearningRateMetric::new())
-    .metric_valid_numeric(LossMetric::new())
-    .metric_valid_numeric(AccuracyMetric::new())
-    .with_training_strategy(strategy);
-    let result = training.launch(Learner::new(ClassificationTask { model }, optimizer(), schedule));
+    let result = training.with_training_strategy(strategy).launch(learner);
 
     let mut outcome = outcome.lock().expect("no holder of the lock panics");
     if let Some(error) = outcome.error.take() {
@@ -214,6 +196,37 @@ pub fn fit(
         return Err(TrainingError::Interrupted { reason });
     }
     Ok(Fitted { epochs: std::mem::take(&mut outcome.epochs), best_epoch: outcome.best_epoch })
+}
+
+/// What the training found if it is done already, with what such a one leaves in order.
+fn done_before(fit: &Fit) -> Result<Option<Fitted>, TrainingError> {
+    let Some(finished) = Finished::read(&fit.folder, &fit.identity)? else { return Ok(None) };
+    remove(&fit.folder.join("resume"))?;
+    let (path, lines) = (fit.folder.join(METRICS), metrics(&finished.epochs));
+    if fs_err::read(&path).unwrap_or_default() != lines.as_bytes() {
+        write_durably(&path, lines)?;
+    }
+    Ok(Some(Fitted { epochs: finished.epochs, best_epoch: finished.best_epoch }))
+}
+
+/// burn's training, with all that is shown of it; its loaders only tell it how much there is to do.
+fn supervised(
+    fit: &Fit,
+    dashboard_interrupter: Interrupter,
+) -> SupervisedTraining<ClassificationTask> {
+    let empty = fit.train.slice(0, 0);
+    let validation = fit.validation.clone().map_or(empty, |loader| Arc::new(loader));
+    SupervisedTraining::new(fit.folder.join("metrics"), Arc::new(fit.train.clone()), validation)
+        .num_epochs(fit.config.num_train_epochs)
+        .with_application_logger(None)
+        // Deviation: burn's own writes files from threads that panic on a full disk.
+        .with_metric_logger(InMemoryMetricLogger::new())
+        .with_interrupter(fit.interrupter.clone())
+        .renderer(fit.dashboard.renderer(dashboard_interrupter))
+        .metric_train_numeric(LossMetric::new())
+        .metric_train_numeric(LearningRateMetric::new())
+        .metric_valid_numeric(LossMetric::new())
+        .metric_valid_numeric(AccuracyMetric::new())
 }
 
 #[cfg(test)]

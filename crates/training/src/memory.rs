@@ -1,7 +1,9 @@
 use burn::tensor::Device;
 
-/// The memory held, in MiB: for a CPU the process's largest so far, for a GPU what the device's pool
-/// reserves at this moment, of which a caller keeps the largest. None where neither can be read.
+/// The memory held, in MiB; none where it cannot be read.
+///
+/// On a CPU it is the largest resident memory of the process so far. On a GPU it is what the device's
+/// pool reserves at this moment: a caller asks repeatedly and keeps the largest.
 pub fn peak_memory_mib(device: &Device) -> Option<f64> {
     const MIB: f64 = (1 << 20) as f64;
     match device.memory_pool_usage() {

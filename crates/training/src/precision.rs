@@ -4,7 +4,12 @@ use nsmc_ops::set_bf16_products;
 
 use crate::TrainingError;
 
-/// Chooses in what this process's matrix products round their factors, before its first.
+/// Sets the precision to which the matrix products of this process round their factors. It is to be
+/// set before the first of them.
+///
+/// # Errors
+///
+/// [`TrainingError::NoBf16`] for bfloat16 on a CPU.
 pub fn set_precision(precision: Precision, device: &Device) -> Result<(), TrainingError> {
     let bf16 = precision == Precision::Bf16;
     if bf16 && device.clone().inner() == Device::flex() {

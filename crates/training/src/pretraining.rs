@@ -67,7 +67,7 @@ pub struct Pretraining {
 
 /// Where a pre-training stands after a step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct State {
+struct PretrainingState {
     /// Steps done.
     step: usize,
     /// The epoch of the next batch, from 0.
@@ -122,7 +122,7 @@ pub fn warmup_stable_decay(recipe: &PretrainingRecipe, step: usize) -> f64 {
 /// Refuses a run directory whose checkpoints are of this configuration, but of another length, and all
 /// of them too far on for a training of this length to go on from: see [`pretrain`].
 pub fn check_length(run: &Path, config: &PretrainingConfig) -> Result<(), TrainingError> {
-    checkpoints(run, config).find::<State>(|_| Ok(true)).map(|_| ())
+    checkpoints(run, config).find::<PretrainingState>(|_| Ok(true)).map(|_| ())
 }
 
 fn checkpoints(run: &Path, config: &PretrainingConfig) -> Checkpoints {
@@ -153,7 +153,7 @@ pub fn pretrain<M: MaskedLanguageModel>(
     let checkpoints = checkpoints(&run.folder, &run.config);
     let new_optimizer = || new_optimizer(&recipe, &run.device);
     let mut optimizer = new_optimizer();
-    let mut state = State::default();
+    let mut state = PretrainingState::default();
     if let Some(loaded) = checkpoints.load(new_optimizer, |_| Ok(true))? {
         let weights = model.try_load_record(loaded.weights);
         model = weights.map_err(|error| record(&run.folder.join("checkpoint"), &error))?;

@@ -33,7 +33,7 @@ pub enum Dashboard {
 }
 
 impl Dashboard {
-    /// Tells a person something that stays on the screen.
+    /// Shows a line that stays on the screen.
     pub fn say(self, line: &str) {
         match self {
             Self::Bar | Self::Lines => write_line(line),
@@ -42,7 +42,7 @@ impl Dashboard {
         }
     }
 
-    /// Tells which of AdapterFusion's two trainings begins, from 1.
+    /// Shows that `stage` of AdapterFusion's two trainings begins, from 1, and `what` it trains.
     pub fn stage(self, stage: usize, what: &str) {
         match self {
             Self::Json => send(&ProgressEvent::Stage { stage, stages: 2 }),
@@ -102,7 +102,7 @@ impl Pace {
 }
 
 impl Progress {
-    /// Starts at 0 of `total` reviews.
+    /// Starts a display at 0 of `total` reviews, in the way that `dashboard` says.
     pub fn start(dashboard: Dashboard, label: &str, total: usize) -> Self {
         let shown = match dashboard {
             Dashboard::Bar => {
@@ -127,7 +127,7 @@ impl Progress {
         Self { label: label.into(), total, fresh: true, shown }
     }
 
-    /// `done` reviews are done, with this mean loss, if it is known.
+    /// Shows that `done` reviews are done, and their mean loss, if it is known.
     pub fn update(&mut self, done: usize, loss: Option<f64>) {
         let (label, total) = (&self.label, self.total);
         let message = loss.map(|loss| format!("loss {loss:.4}")).unwrap_or_default();
@@ -164,7 +164,7 @@ impl Progress {
         }
     }
 
-    /// Leaves the screen as it is.
+    /// Ends the display and leaves on the screen what it shows.
     pub fn finish(&mut self) {
         if let Shown::Bar(bar) = &self.shown {
             bar.abandon();

@@ -11,10 +11,10 @@ use crate::{ClassificationTask, StepOutput};
 
 /// Copies of what is trained on further devices, each of which computes its share of every batch.
 ///
-/// The gradients of the shares are summed on the first device. Regulariser, clipping and optimiser see
-/// there what they see on one device, and the copies take the weights that trained from it: batches,
-/// their order, steps and schedule are those of one device, and the weights are but for rounding, and
-/// for what dropout draws.
+/// The first device adds up the gradients of the shares, applies regulariser, clipping and optimiser to
+/// the sum, and gives the copies the weights that it changed. So batches, their order, steps and
+/// schedule are those of a training on one device. The weights differ by rounding, and by what dropout
+/// draws.
 ///
 /// Deviation: in burn-train's distributed strategy and PyTorch's `DistributedDataParallel` each device
 /// has batches of its own and an optimiser: with the devices the effective batch grows, and a recipe
@@ -31,7 +31,7 @@ struct Replica {
 }
 
 impl Replicas {
-    /// Copies `task` to each device.
+    /// Copies `task` to each of the further devices; without any there are no replicas.
     pub fn new(task: &ClassificationTask, devices: &[Device]) -> Self {
         let replica = |device: &Device| {
             let device = device.clone().autodiff();

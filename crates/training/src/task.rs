@@ -12,17 +12,28 @@ use crate::{Replicas, among_the_threads, clip_grad_norm, losses};
 /// Review classification as burn-train's learner takes it.
 #[derive(Module, Debug)]
 pub struct ClassificationTask {
-    /// What is trained.
+    /// The model that is trained.
     pub model: PeftModel,
 }
 
-/// What a step leaves for metrics.
+/// One optimiser step of a training, but for its batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Its index in the training, from 0.
+    pub index: usize,
+    /// What the schedule says of it.
+    pub learning_rate: f64,
+    /// The norm that the gradient is clipped to, as by [`clip_grad_norm`].
+    pub max_grad_norm: f64,
+}
+
+/// What the forward pass over a batch leaves for metrics.
 pub struct StepOutput {
     /// Cross-entropy of each review: `[batch_size]`.
     pub losses: Tensor<1>,
-    /// `[batch_size, num_labels]`
+    /// Logits of each review: `[batch_size, num_labels]`.
     pub logits: Tensor<2>,
-    /// `[batch_size]`
+    /// Class index of each review: `[batch_size]`.
     pub labels: Tensor<1, Int>,
 }
 
@@ -33,27 +44,28 @@ impl ClassificationTask {
         StepOutput { losses, logits, labels: batch.labels.clone() }
     }
 
-    /// The optimiser step `step`, from 0, of a training; also gives the gradient's norm before
-    /// clipping, `[1]`.
+    /// Does an optimiser step. Returns the updated task, what its forward pass leaves for metrics,
+    /// and the gradient's norm before clipping, `[1]`.
     ///
     /// Where no other clone of the task is alive, its parameters are updated in place.
+    ///
+    /// Deviation: as a term of the loss, AdapterFusion's regulariser would be in the gradients of every
+    /// step. Here it joins them from the second step on, as in adapters, whose `AdapterTrainer`
+    /// computes it after a step, for the next one.
     pub fn optimize(
         self,
         replicas: &mut Replicas,
         optimizer: &mut ModuleOptimizer,
         batch: Batch,
-        step: usize,
-        learning_rate: f64,
-        max_grad_norm: f64,
+        step: Step,
     ) -> (Self, StepOutput, Tensor<1>) {
         let mut update = |task: Self, output: TrainOutput<StepOutput>| {
-            // AdapterTrainer computes it after a step, so that it joins the next one's gradients.
-            let gradients = match step {
+            let gradients = match step.index {
                 0 => output.grads,
                 _ => task.model.add_regularizer_gradients(output.grads),
             };
-            let (gradients, norm) = clip_grad_norm(&task, gradients, max_grad_norm);
-            (optimizer.step(learning_rate, task, gradients), output.item, norm)
+            let (gradients, norm) = clip_grad_norm(&task, gradients, step.max_grad_norm);
+            (optimizer.step(step.learning_rate, task, gradients), output.item, norm)
         };
         if replicas.is_empty() {
             let device = batch.labels.device();
@@ -205,10 +217,11 @@ mod tests {
         let floats = |data: &TensorData| data.try_to_vec::<f32>().unwrap();
         let before = state_dict(&task);
         // Without moments and clipping, at a learning rate of 1, a parameter loses its gradient.
-        let after = |step| {
+        let after = |index| {
+            let step = Step { index, learning_rate: 1.0, max_grad_norm: 0.0 };
             let (mut alone, mut sgd) = (Replicas::default(), SgdConfig::new().init());
             let batch = batch.clone();
-            state_dict(&task.clone().optimize(&mut alone, &mut sgd, batch, step, 1.0, 0.0).0)
+            state_dict(&task.clone().optimize(&mut alone, &mut sgd, batch, step).0)
         };
         let (first, second) = (after(0), after(1));
         let mut regularised = 0;

@@ -10,7 +10,7 @@ use nsmc_bert::{Activation, BertConfig, BertForSequenceClassification};
 use nsmc_data::{Batch, Example, ReviewBatcher};
 use nsmc_experiment::Optimizer;
 use nsmc_peft::{BottleneckConfig, Composition, FusionConfig, LoraConfig, PeftModel, Trains};
-use nsmc_training::{AdamW, ClassificationTask, Replicas};
+use nsmc_training::{AdamW, ClassificationTask, Replicas, Step};
 
 const STEPS: usize = 4;
 
@@ -92,8 +92,8 @@ fn train(method: &str, further_devices: usize) -> Trained {
     for step in 0..STEPS {
         let batch = batch(step);
         let labels: Vec<i64> = batch.labels.clone().into_data().iter().collect();
-        let (updated, output, norm) =
-            task.optimize(&mut replicas, &mut optimizer, batch, step, 0.05, 0.7);
+        let step = Step { index: step, learning_rate: 0.05, max_grad_norm: 0.7 };
+        let (updated, output, norm) = task.optimize(&mut replicas, &mut optimizer, batch, step);
         task = updated;
         assert_eq!(output.labels.into_data().iter::<i64>().collect::<Vec<_>>(), labels);
         losses.push(floats(output.losses.inner()));

@@ -25,8 +25,10 @@ impl From<CorpusReview> for Review {
 
 /// Reads a file that [`build_corpus`](super::build_corpus) wrote, in its order.
 ///
-/// A text that is empty or has other white space than single spaces within is an error that names its
-/// line, as are a rating that is not one of 1 to 10 and an id that occurs twice.
+/// # Errors
+///
+/// An error names the line of a text that is empty or has white space other than single spaces within,
+/// of a rating that is not one of 1 to 10, and of an id that occurs twice.
 pub fn read_corpus(path: &Path) -> Result<Vec<CorpusReview>, DataError> {
     let format = Format {
         id_column: Some("id".into()),
@@ -54,8 +56,8 @@ pub fn read_corpus(path: &Path) -> Result<Vec<CorpusReview>, DataError> {
 
 /// Holds out about `fraction` of the reviews to measure on.
 ///
-/// A review is held out or not by a hash of its id alone, whatever other reviews there are: one that
-/// was held out stays so in a part of the corpus.
+/// A hash of a review's id decides alone, whatever other reviews there are: what is held out of the
+/// corpus is held out of every part of it.
 pub fn hold_out(reviews: &[CorpusReview], fraction: f64) -> Split {
     // Of 64 bits `f64` holds 53 exactly.
     let place = |id: &str| (hash("held out", id) >> 11) as f64 / (1_u64 << 53) as f64;

@@ -24,10 +24,10 @@ pub struct PretrainingBatch {
     pub masked_labels: Vec<u32>,
 }
 
-/// Loads batches of masked reviews; which, and with which masks, depends on nothing but the epoch,
-/// the batch's index and what the loader was made from.
+/// Loads batches of masked reviews. A batch and its masks depend on the epoch, on its index and on what
+/// the loader was made from, and on nothing else.
 ///
-/// It holds the order of the epoch that was asked for last.
+/// The order of the epoch that was asked for last is kept, so that it is not made for every batch.
 pub struct PretrainingLoader {
     ids: Arc<[String]>,
     encoded: Arc<EncodedReviews>,
@@ -41,8 +41,11 @@ pub struct PretrainingLoader {
 impl PretrainingLoader {
     /// A loader over the reviews at `indices`; `ids` and `encoded` are those of all reviews.
     ///
-    /// A review without a token that can be masked is left out. One with more tokens than a batch
-    /// may have is an error.
+    /// A review without a token that can be masked is left out.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Budget`] where a review has more tokens than a batch may have.
     ///
     /// # Panics
     ///
@@ -83,7 +86,7 @@ impl PretrainingLoader {
         reviews.iter().map(|&review| self.ids[review].clone()).collect()
     }
 
-    /// Batches of an epoch, from 0; not the same for every epoch.
+    /// Number of batches of an epoch, which is counted from 0; not the same for every epoch.
     pub fn num_batches(&self, epoch: usize) -> usize {
         self.plan(epoch).num_batches()
     }

@@ -12,8 +12,8 @@ pub struct Packing {
     pub seed: u64,
     /// The most tokens of a batch.
     pub tokens_per_batch: usize,
-    /// Reviews of so many batches are sorted by length before they are cut into batches, so that
-    /// those of a batch are alike and attention pads little; 0 leaves them as they were shuffled.
+    /// How many batches' reviews are sorted by length together before they are cut into batches: those
+    /// of a batch are then alike, and attention pads little. 0 leaves them as they were shuffled.
     pub window: usize,
 }
 

@@ -5,10 +5,10 @@ use super::corpus::{CorpusWriter, normalize};
 use super::{CorpusReview, hold_out};
 use crate::{DataError, Review};
 
-/// A classification data set of the crawl's own labels.
+/// What [`write_stars`] wrote: a classification data set of the crawl's own labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StarSummary {
-    /// Left out: reviews by id or normalised text among those that others are measured on.
+    /// Reviews left out, because id or normalised text is that of a review others are measured on.
     pub left_out: usize,
     /// Reviews of the training file, by star from 1 to 10.
     pub train: [usize; 10],
@@ -20,8 +20,9 @@ pub struct StarSummary {
     pub test_sha256: String,
 }
 
-/// Writes `stars_train.txt` and `stars_test.txt`, lines of `id\tdocument\trating` under that header:
-/// the corpus without `left_out`, about `test_fraction` of it held out by a hash of the ids.
+/// Writes the corpus without `left_out` as `stars_train.txt` and `stars_test.txt`: lines of
+/// `id\tdocument\trating` under that header. About `test_fraction` of the reviews are in the second,
+/// chosen by a hash of their ids.
 ///
 /// The corpus holds no review of NSMC's test set ([`build_corpus`](super::build_corpus)); with NSMC's
 /// validation split in `left_out`, what is trained here has seen neither.

@@ -15,7 +15,7 @@ const BEST: &str = "best";
 /// It is written down, with the model beside the others in `incoming/`, before the model takes their
 /// place: wherever that is cut off, what it takes to finish it is on the disk.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Kept {
+pub(crate) struct SavedModels {
     /// Of the last epoch's model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last: Option<String>,
@@ -24,7 +24,7 @@ pub(crate) struct Kept {
     best: Option<String>,
 }
 
-impl Kept {
+impl SavedModels {
     /// Notes the model in `incoming/` as the last and, if it is, as the best.
     pub(crate) fn announce(&mut self, checkpoints: &Path, best: bool) -> std::io::Result<()> {
         let sha256 = sha256_folder(&checkpoints.join(INCOMING))?;
@@ -110,7 +110,7 @@ mod tests {
             for cut in 0..5 {
                 let folder = tempfile::tempdir().unwrap();
                 let checkpoints = folder.path();
-                let mut kept = Kept::default();
+                let mut kept = SavedModels::default();
                 model(checkpoints, "first");
                 kept.announce(checkpoints, true).unwrap();
                 kept.put(checkpoints).unwrap();
@@ -144,8 +144,8 @@ mod tests {
     fn a_changed_model_is_not_there_and_an_unknown_one_is() {
         let folder = tempfile::tempdir().unwrap();
         let checkpoints = folder.path();
-        assert!(Kept::default().all_are_there(checkpoints).unwrap());
-        let mut kept = Kept::default();
+        assert!(SavedModels::default().all_are_there(checkpoints).unwrap());
+        let mut kept = SavedModels::default();
         model(checkpoints, "first");
         kept.announce(checkpoints, true).unwrap();
         kept.put(checkpoints).unwrap();
