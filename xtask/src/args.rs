@@ -1,9 +1,11 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
-use nsmc_experiment::Precision;
+use nsmc_experiment::{MethodKind, Precision};
+
+use crate::bench::METHODS;
 
 /// Where runs lie if `--runs` does not say otherwise.
 pub(crate) const RUNS: &str = "runs";
@@ -189,6 +191,12 @@ pub(crate) struct Pretrain {
     pub(crate) source: Source,
 }
 
+/// One of the methods that can be timed.
+fn timed() -> impl TypedValueParser<Value = MethodKind> {
+    let names = METHODS.map(|(method, _)| method.name());
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<MethodKind>())
+}
+
 #[derive(clap::Args)]
 pub(crate) struct Bench {
     /// A Python with torch, transformers, peft and adapters, to time beside ours; its path is relative to
@@ -196,8 +204,8 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "PYTHON")]
     pub(crate) peers: Option<PathBuf>,
     /// Methods; all if not given.
-    #[arg(long, value_delimiter = ',', value_parser = ["vanilla", "lora", "adapter", "adapterfusion"])]
-    pub(crate) methods: Vec<String>,
+    #[arg(long, value_delimiter = ',', value_parser = timed())]
+    pub(crate) methods: Vec<MethodKind>,
     /// How the peers lay out a batch: padded to its longest (`batch`), grouped by length (`group`),
     /// padded to 128 (`max`); all if not given.
     #[arg(long, value_delimiter = ',', value_parser = ["batch", "group", "max"])]

@@ -104,6 +104,22 @@ fn a_plan_whose_names_lead_elsewhere_is_refused() {
 }
 
 #[test]
+fn a_method_that_is_not_known_is_refused_with_its_key() {
+    let expected = "`method`: unknown variant `prefix`, expected one of `vanilla`";
+    let world = World::new();
+    edit(&world.file("record.json"), |record| record["config"]["method"]["name"] = json!("prefix"));
+    world.run_refused(&format!("record.json: not a run record: {expected}"));
+    let world = World::collected();
+    edit(&world.collected_run(), |run| {
+        run["record"]["config"]["method"]["name"] = json!("prefix");
+    });
+    world.results_refused(&format!(".json: {expected}"));
+    let world = World::collected();
+    edit(&world.results().join("plan.json"), |plan| plan["runs"][0]["method"] = json!("prefix"));
+    world.results_refused(&format!("plan.json: {expected}"));
+}
+
+#[test]
 fn a_record_that_nothing_can_be_computed_with_is_refused() {
     let mut three_classes = serde_json::to_value(&World::new().config.data).unwrap();
     three_classes["labels"] = json!(["0", "1", "2"]);

@@ -40,11 +40,18 @@ pub struct ExperimentConfig {
     /// What is trained and tested on.
     pub data: DataConfig,
     /// What is fine-tuned.
+    #[serde(deserialize_with = "method")]
     pub method: MethodConfig,
     /// How it is trained.
     pub training: TrainingConfig,
     /// How it is tested.
     pub evaluation: EvaluationConfig,
+}
+
+/// A method, or an error with the key: of a variant that is not known, serde names none.
+fn method<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MethodConfig, D::Error> {
+    let method = MethodConfig::deserialize(deserializer);
+    method.map_err(|error| D::Error::custom(format!("`method`: {error}")))
 }
 
 /// Where the weights come from.

@@ -46,8 +46,8 @@ pub use manifest::{
 };
 pub use method::{
     AdapterConfig, AdapterFusionMethod, AdapterKind, AdapterMethod, AdapterTraining, FusionKind,
-    Head, HeadOnlyMethod, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
-    TfidfMethod, setup_names,
+    Head, HeadOnlyMethod, LoraBias, LoraMethod, MethodConfig, MethodKind, NonLinearity, Part,
+    Source, Targets, TfidfMethod, setup_names,
 };
 pub use model_lock::{LockedModel, ModelLock};
 pub use pretraining::{

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use nsmc_eval::Words;
 use nsmc_eval::study::Study;
-use nsmc_experiment::FusionAttention;
+use nsmc_experiment::{FusionAttention, MethodKind};
 
 use crate::figures::{Figure, largest, mean, panels};
 use crate::look::{another, usual};
@@ -65,7 +65,7 @@ fn attention_plot(title: Words, adapters: &[String], entries: &[&FusionAttention
     // Of two adapters the second has what the first leaves.
     let drawn = if adapters.len() == 2 { &adapters[..1] } else { adapters };
     // Vanilla's colour would mislead: it has no adapters.
-    let mut taken: Vec<Look> = vec![usual("vanilla", None)];
+    let mut taken: Vec<Look> = vec![usual(MethodKind::Vanilla, None)];
     let mut series = Vec::new();
     for (index, adapter) in drawn.iter().enumerate() {
         for first_token in [false, true] {

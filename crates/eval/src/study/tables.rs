@@ -1,4 +1,4 @@
-use nsmc_experiment::Rows;
+use nsmc_experiment::{MethodKind, Rows};
 
 use super::{Cell, Contrast, Metric, Study, Verdict};
 use crate::compare::p_value;
@@ -559,7 +559,7 @@ impl Study {
         let find = |recipe: &str| {
             self.cells.iter().find(|other| {
                 let key = &other.key;
-                (key.method.as_str(), key.recipe.as_str()) == ("vanilla", recipe)
+                (key.method, key.recipe.as_str()) == (MethodKind::Vanilla, recipe)
                     && (&key.setting, key.train_size) == (&cell.key.setting, cell.key.train_size)
             })
         };
