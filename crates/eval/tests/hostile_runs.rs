@@ -185,6 +185,19 @@ fn attention_that_does_not_fit_its_adapters_is_refused() {
 }
 
 #[test]
+fn attention_at_a_place_that_no_layer_has_is_refused() {
+    let expected = "unknown variant `embeddings`, expected `attention` or `output`";
+    let world = World::new();
+    edit(&world.file("fusion_attention.json"), |layers| layers[1]["place"] = json!("embeddings"));
+    world.run_refused(&format!("fusion_attention.json: {expected}"));
+    let world = World::collected();
+    edit(&world.collected_run(), |run| {
+        run["fusion_attention"][1]["place"] = json!("embeddings");
+    });
+    world.results_refused(expected);
+}
+
+#[test]
 fn a_test_set_under_another_name_or_place_is_refused() {
     for name in ["../test-x", "", "0123456789", "zzzzzzzz", &"0".repeat(65), "한글"] {
         let world = World::collected();

@@ -57,8 +57,8 @@ pub use profile::{Catalog, Profile};
 pub use progress::ProgressEvent;
 pub use provenance::{Provenance, Stretch};
 pub use record::{
-    CUDA_GPU, EpochRecord, FusionAttention, RunRecord, RunResults, RunStatus, StageRecord, gpus,
-    is_of_pretraining,
+    CUDA_GPU, EpochRecord, FusionAttention, FusionPlace, RunRecord, RunResults, RunStatus,
+    StageRecord, gpus, is_of_pretraining,
 };
 
 use std::cell::RefCell;

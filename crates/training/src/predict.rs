@@ -2,7 +2,7 @@ use burn::data::dataloader::DataLoader;
 use burn::tensor::{Device, Int, Tensor};
 use nsmc_bert::SublayerSite;
 use nsmc_data::ReviewLoader;
-use nsmc_experiment::FusionAttention;
+use nsmc_experiment::{FusionAttention, FusionPlace};
 use nsmc_peft::{FusionWeights, PeftModel};
 
 use crate::input::laid_out;
@@ -80,13 +80,13 @@ impl Predicted {
         for (index, FusionWeights { fusion, site, weights }) in weights.into_iter().enumerate() {
             if index == self.attention.len() {
                 let (layer, place) = match site {
-                    SublayerSite::Attention(layer) => (layer, "attention"),
-                    SublayerSite::FeedForward(layer) => (layer, "output"),
+                    SublayerSite::Attention(layer) => (layer, FusionPlace::Attention),
+                    SublayerSite::FeedForward(layer) => (layer, FusionPlace::Output),
                 };
                 self.attention.push(FusionAttention {
                     adapters: fusion.split(',').map(str::to_owned).collect(),
                     layer,
-                    place: place.into(),
+                    place,
                     mean: Vec::new(),
                     mean_first_token: Vec::new(),
                 });
@@ -133,7 +133,7 @@ mod tests {
             let [attention] = predicted.attention.as_slice() else { panic!("one fusion") };
             assert_eq!(attention.mean, [2.5, 1.5], "of four tokens");
             assert_eq!(attention.mean_first_token, [1.25, 0.75]);
-            assert_eq!((attention.layer, attention.place.as_str()), (2, "output"));
+            assert_eq!((attention.layer, attention.place), (2, FusionPlace::Output));
         }
     }
 }

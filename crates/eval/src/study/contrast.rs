@@ -83,8 +83,11 @@ pub(super) fn finding(pair: &Pair) -> Finding {
     }
 }
 
-/// The recipe that others are compared with.
-pub(super) const BASE_RECIPE: &str = "paper";
+/// The recipe that others are compared with: the paper's.
+pub const BASE_RECIPE: &str = "paper";
+
+/// The recipe that was tuned for each method.
+pub const TUNED_RECIPE: &str = "tuned";
 
 /// Vanilla with each other method, and AdapterFusion with each LoRA, in every recipe and size; and
 /// every cell of another recipe with the same of the paper's: of the same adapters, where both recipes

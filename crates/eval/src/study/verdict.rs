@@ -1,6 +1,6 @@
 use nsmc_experiment::{MethodKind, Rows};
 
-use super::contrast::{BASE_RECIPE, beyond_middle_of};
+use super::contrast::{BASE_RECIPE, TUNED_RECIPE, beyond_middle_of};
 use super::{Cell, Contrast, Finding, Metric, Study};
 use crate::statistics::BootstrapDifference;
 
@@ -77,6 +77,16 @@ pub struct Cause {
 }
 
 impl RecipeVerdict {
+    /// Whether it is that of the paper's own recipe.
+    pub fn is_papers(&self) -> bool {
+        self.recipe == BASE_RECIPE
+    }
+
+    /// Whether it is that of the recipe that was tuned for each method.
+    pub fn is_tuned(&self) -> bool {
+        self.recipe == TUNED_RECIPE
+    }
+
     /// Whether the whole order holds at every size.
     pub fn order(&self) -> Finding {
         Finding::of_all(self.orders.iter().map(|claim| claim.finding))
@@ -144,7 +154,7 @@ impl Verdict {
 
     /// That of the paper's own recipe.
     pub fn paper(&self) -> Option<&RecipeVerdict> {
-        self.recipes.iter().find(|verdict| verdict.recipe == BASE_RECIPE)
+        self.recipes.iter().find(|verdict| verdict.is_papers())
     }
 }
 
@@ -192,7 +202,7 @@ fn recipe_verdict(study: &Study, setting: &str, recipe: &str) -> Option<RecipeVe
         let Some(contrast) = contrast_of(study, *first, *second) else { continue };
         let finding = collapse(&study.contrasts[contrast]);
         verdict.collapses.push(Collapse { train_size, contrast, finding });
-        if recipe == BASE_RECIPE {
+        if verdict.is_papers() {
             let of_size = |(_, cell): &&(usize, &Cell)| {
                 cell.key.method == MethodKind::Lora && cell.key.train_size == train_size
             };
@@ -275,7 +285,7 @@ mod tests {
         assert_eq!((paper.order(), paper.orders.len()), (Finding::Holds, 4));
         assert_eq!((paper.collapse(), paper.collapses.len()), (Finding::Holds, 2));
         assert_eq!(paper.seeds, 2, "a run of LoRA that failed is none");
-        let tuned = verdict.recipes.iter().find(|verdict| verdict.recipe == "tuned").unwrap();
+        let tuned = verdict.recipes.iter().find(|verdict| verdict.is_tuned()).unwrap();
         assert_eq!(tuned.order(), Finding::Undecided);
         assert_eq!(tuned.collapse(), Finding::Reversed);
         assert!(tuned.causes.is_empty());
