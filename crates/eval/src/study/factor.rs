@@ -40,15 +40,17 @@ pub fn factors(first: &ExperimentConfig, second: &ExperimentConfig) -> Vec<Facto
 pub fn differences<C: Serialize>(first: &C, second: &C) -> Vec<Factor> {
     let (first, second) = (leaves(first), leaves(second));
     let keys: BTreeSet<&String> = first.keys().chain(second.keys()).collect();
-    let text = |leaves: &BTreeMap<String, String>, key: &String| {
-        leaves.get(key).cloned().unwrap_or_else(|| "–".into())
+    let differing = keys.into_iter().filter(|key| first.get(*key) != second.get(*key));
+    let factor = |key: &String| {
+        let values = [first.get(key), second.get(key)];
+        let [mut one, mut two] = values.map(|value| value.map_or_else(|| "–".into(), text));
+        if one == two {
+            // As a text and a number may: then with quotes.
+            [one, two] = values.map(|value| value.map_or_else(|| "–".into(), Value::to_string));
+        }
+        Factor { key: key.clone(), first: one, second: two }
     };
-    let factor = |key: &String| Factor {
-        key: key.clone(),
-        first: text(&first, key),
-        second: text(&second, key),
-    };
-    keys.into_iter().map(factor).filter(|factor| factor.first != factor.second).collect()
+    differing.map(factor).collect()
 }
 
 /// What makes two runs the same but for their seeds: [`ExperimentConfig::identity`] without it, and
@@ -60,14 +62,14 @@ pub fn cell_identity(config: &ExperimentConfig) -> String {
     config.identity()
 }
 
-fn leaves(config: &impl Serialize) -> BTreeMap<String, String> {
+fn leaves(config: &impl Serialize) -> BTreeMap<String, Value> {
     let mut leaves = BTreeMap::new();
     let value = serde_json::to_value(config).expect("a configuration is representable in JSON");
-    collect(&value, String::new(), &mut leaves);
+    collect(value, String::new(), &mut leaves);
     leaves
 }
 
-fn collect(value: &Value, key: String, leaves: &mut BTreeMap<String, String>) {
+fn collect(value: Value, key: String, leaves: &mut BTreeMap<String, Value>) {
     match value {
         Value::Object(entries) => {
             for (name, value) in entries {
@@ -75,12 +77,8 @@ fn collect(value: &Value, key: String, leaves: &mut BTreeMap<String, String>) {
                 collect(value, format!("{key}{dot}{name}"), leaves);
             }
         }
-        Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(text).collect();
-            leaves.insert(key, format!("[{}]", items.join(", ")));
-        }
         leaf => {
-            leaves.insert(key, text(leaf));
+            leaves.insert(key, leaf);
         }
     }
 }
@@ -88,7 +86,11 @@ fn collect(value: &Value, key: String, leaves: &mut BTreeMap<String, String>) {
 fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Number(number) => match number.as_f64() {
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(text).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
             // As TOML has them: 16 for 16.0, and learning rates alike, 2e-5 and 1e-3.
             Some(float) if float != 0.0 && float.abs() < 1e-2 => format!("{float:e}"),
             Some(float) => float.to_string(),
@@ -100,6 +102,8 @@ fn text(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::study::fabricated::{config, lora};
 
@@ -134,5 +138,30 @@ mod tests {
         assert_ne!(cell_identity(&paper), cell_identity(&other));
         let vanilla = config("paper", 1000, 0);
         assert!(factors(&vanilla, &paper).contains(&factor("method.rank", "–", "64")));
+    }
+    #[test]
+    fn what_reads_the_same_may_differ_all_the_same() {
+        let [one, two] = [1 << 53, (1 << 53) + 1].map(|seed| config("paper", 1000, seed));
+        let seeds = Factor {
+            key: "seed".into(),
+            first: "9007199254740992".into(),
+            second: "9007199254740993".into(),
+        };
+        assert_eq!(differences(&one, &two), [seeds]);
+        let found = differences(
+            &json!({ "label": "1", "labels": ["1"], "none": "–", "same": 1.0 }),
+            &json!({ "label": 1, "labels": [1], "same": 1.0 }),
+        );
+        let factor = |key: &str, first: &str, second: &str| Factor {
+            key: key.into(),
+            first: first.into(),
+            second: second.into(),
+        };
+        let expected = [
+            factor("label", "\"1\"", "1"),
+            factor("labels", "[\"1\"]", "[1]"),
+            factor("none", "\"–\"", "–"),
+        ];
+        assert_eq!(found, expected);
     }
 }
