@@ -1,9 +1,11 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
-use nsmc_experiment::Precision;
+use nsmc_experiment::{MethodKind, Precision};
+
+use crate::bench::METHODS;
 
 /// Where runs lie if `--runs` does not say otherwise.
 pub(crate) const RUNS: &str = "runs";
@@ -187,6 +189,12 @@ pub(crate) struct Pretrain {
     pub(crate) source: Source,
 }
 
+/// One of the methods that can be timed.
+fn timed() -> impl TypedValueParser<Value = MethodKind> {
+    let names = METHODS.map(|(method, _)| method.name());
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<MethodKind>())
+}
+
 #[derive(clap::Args)]
 pub(crate) struct Bench {
     /// Python with torch, transformers, peft and adapters, whose steps are timed beside ours. Its path is
@@ -194,8 +202,8 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "PYTHON")]
     pub(crate) peers: Option<PathBuf>,
     /// Methods to time. Default: all.
-    #[arg(long, value_delimiter = ',', value_parser = ["vanilla", "lora", "adapter", "adapterfusion"])]
-    pub(crate) methods: Vec<String>,
+    #[arg(long, value_delimiter = ',', value_parser = timed())]
+    pub(crate) methods: Vec<MethodKind>,
     /// How the peers pad a batch: to its longest sequence (`batch`), the same with sequences grouped by
     /// length (`group`), or to 128 tokens (`max`). Default: all.
     #[arg(long, value_delimiter = ',', value_parser = ["batch", "group", "max"])]

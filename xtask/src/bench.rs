@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use nsmc_eval::Table;
 use nsmc_eval::statistics::median;
-use nsmc_experiment::Precision;
+use nsmc_experiment::{MethodKind, Precision};
 use serde::{Deserialize, Serialize};
 
 use crate::args::{Bench, Shape};
@@ -15,12 +15,12 @@ use crate::nsmc::Nsmc;
 use crate::workspace::Workspace;
 use crate::{print, say};
 
-/// The methods, by our name and the peers'.
-const METHODS: [(&str, &str); 4] = [
-    ("vanilla", "full"),
-    ("lora", "lora"),
-    ("adapter", "adapter"),
-    ("adapterfusion", "adapterfusion"),
+/// The methods that are timed, and the peers' names of them.
+pub(crate) const METHODS: [(MethodKind, &str); 4] = [
+    (MethodKind::Vanilla, "full"),
+    (MethodKind::Lora, "lora"),
+    (MethodKind::Adapter, "adapter"),
+    (MethodKind::AdapterFusion, "adapterfusion"),
 ];
 
 /// How the peers' batches are laid out, in words.
@@ -62,7 +62,7 @@ struct Report<'a> {
 /// One method beside one layout of the peers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Comparison {
-    method: &'static str,
+    method: MethodKind,
     padding: &'static str,
     /// Of tokens per second, ours to theirs, of each round.
     ratios: Vec<f64>,
@@ -86,7 +86,10 @@ fn time(workspace: &Workspace, args: &Bench, nsmc: &Nsmc) -> Result<()> {
     let (mut ours, mut peers) = (Vec::new(), Vec::new());
     let mut comparisons = Vec::new();
     let mut ended = Ok(());
-    for (method, theirs) in METHODS.iter().filter(|(method, _)| chosen(&args.methods, method)) {
+    for (method, theirs) in METHODS {
+        if !args.methods.is_empty() && !args.methods.contains(&method) {
+            continue;
+        }
         let mut rounds: Vec<(Measured, Vec<Measured>)> = Vec::new();
         for round in 1..=args.rounds {
             say(&format!("{method}, round {round} of {}", args.rounds));
@@ -96,7 +99,7 @@ fn time(workspace: &Workspace, args: &Bench, nsmc: &Nsmc) -> Result<()> {
                 let Some(python) = &args.peers else { return Ok((mine, Vec::new())) };
                 let paddings = PADDINGS.iter().filter(|(name, _)| chosen(&args.paddings, name));
                 let other = |(padding, _): &(&'static str, _)| {
-                    peer(python, &script, [*theirs, *padding, nsmc.device()], args, &lengths)
+                    peer(python, &script, [theirs, *padding, nsmc.device()], args, &lengths)
                 };
                 Ok((mine, paddings.map(other).collect::<Result<_>>()?))
             };
@@ -141,11 +144,11 @@ fn time(workspace: &Workspace, args: &Bench, nsmc: &Nsmc) -> Result<()> {
     ended
 }
 
-fn arguments(method: &str, args: &Bench, lengths: &Path) -> Vec<OsString> {
+fn arguments(method: MethodKind, args: &Bench, lengths: &Path) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["bench".into(), "train".into()];
     arguments.extend([
         "--method".into(),
-        method.into(),
+        method.name().into(),
         "--shape".into(),
         args.shape.name().into(),
     ]);
@@ -191,7 +194,7 @@ fn parse(output: &str, what: &str) -> Result<Measured> {
     serde_json::from_str(line).with_context(|| format!("{what}: `{line}`"))
 }
 
-fn compare(method: &'static str, rounds: &[(Measured, Vec<Measured>)]) -> Vec<Comparison> {
+fn compare(method: MethodKind, rounds: &[(Measured, Vec<Measured>)]) -> Vec<Comparison> {
     let layouts = PADDINGS.iter().filter_map(|(padding, _)| {
         let pairs: Vec<(&Measured, &Measured)> = rounds
             .iter()
@@ -219,16 +222,16 @@ fn compare(method: &'static str, rounds: &[(Measured, Vec<Measured>)]) -> Vec<Co
 fn our_table(measured: &[Measured]) -> Table {
     let mut table =
         Table::new(["method", "tokens/s", "s/step", "step to\nvanilla's", "peak MiB"], 1);
-    let of = |method: &str, figure: fn(&Measured) -> f64| {
+    let of = |method: MethodKind, figure: fn(&Measured) -> f64| {
         let figures: Vec<f64> =
-            measured.iter().filter(|one| one.method == method).map(figure).collect();
+            measured.iter().filter(|one| one.method == method.name()).map(figure).collect();
         (!figures.is_empty()).then(|| median(&figures))
     };
-    let vanilla = of("vanilla", |one| one.step_s);
+    let vanilla = of(MethodKind::Vanilla, |one| one.step_s);
     for (method, _) in METHODS {
         let Some(step) = of(method, |one| one.step_s) else { continue };
         table.push([
-            method.to_owned(),
+            method.name().to_owned(),
             of(method, |one| one.tokens_per_s)
                 .map_or_else(String::new, |rate| format!("{rate:.0}")),
             format!("{step:.3}"),
@@ -251,7 +254,7 @@ fn comparison_table(comparisons: &[Comparison]) -> Table {
         let least = comparison.ratios.iter().copied().fold(f64::INFINITY, f64::min);
         let most = comparison.ratios.iter().copied().fold(0.0, f64::max);
         table.push([
-            comparison.method.to_owned(),
+            comparison.method.name().to_owned(),
             words.map_or("", |(_, words)| words).to_owned(),
             format!("{:.2}", median(&comparison.ratios)),
             format!("{least:.2}"),
@@ -298,11 +301,11 @@ mod tests {
             (measured("unpadded", 300.0, 12.0), vec![measured("batch", 150.0, 40.0)]),
             (measured("unpadded", 900.0, 10.0), vec![measured("batch", 300.0, 20.0)]),
         ];
-        let found = compare("lora", &rounds);
+        let found = compare(MethodKind::Lora, &rounds);
         assert_eq!(
             found,
             [Comparison {
-                method: "lora",
+                method: MethodKind::Lora,
                 padding: "batch",
                 ratios: vec![4.0, 2.0, 3.0],
                 memory: Some(0.3)

@@ -392,7 +392,7 @@ mod tests {
             let cell =
                 |method: &str, rank, size: usize| (method.to_owned(), rank, size.to_string());
             let mut expected: Vec<_> =
-                PAPER.iter().map(|row| cell(row.method, row.rank, row.train_size)).collect();
+                PAPER.iter().map(|row| cell(row.method.name(), row.rank, row.train_size)).collect();
             expected.push(cell("head", None, 150_000));
             assert_eq!(cells, expected, "{name}");
         }

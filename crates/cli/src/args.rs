@@ -1,9 +1,9 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValue, TypedValueParser};
 use clap::{ArgAction, ArgGroup, Parser, Subcommand, ValueEnum};
-use nsmc_experiment::{Precision, is_sha256};
+use nsmc_experiment::{MethodKind, Precision, is_sha256};
 
 use crate::corpus::cache_folder;
 
@@ -405,13 +405,33 @@ pub(crate) struct BenchInference {
 }
 
 /// A method to time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trained {
     Vanilla,
     Lora,
     Adapter,
-    Adapterfusion,
+    AdapterFusion,
+}
+
+impl Trained {
+    pub(crate) fn kind(self) -> MethodKind {
+        match self {
+            Self::Vanilla => MethodKind::Vanilla,
+            Self::Lora => MethodKind::Lora,
+            Self::Adapter => MethodKind::Adapter,
+            Self::AdapterFusion => MethodKind::AdapterFusion,
+        }
+    }
+}
+
+impl ValueEnum for Trained {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Vanilla, Self::Lora, Self::Adapter, Self::AdapterFusion]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.kind().name()))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

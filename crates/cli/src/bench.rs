@@ -67,7 +67,7 @@ pub(crate) fn train(args: &BenchTrain, verbosity: u8) -> Result<()> {
     }
     let total: f64 = times.iter().sum();
     let line = serde_json::json!({
-        "method": args.method,
+        "method": args.method.kind(),
         "padding": args.layout,
         "model": shape,
         "device": named.name,
@@ -163,7 +163,7 @@ pub(crate) fn model(
             model.set_active(Some(Composition::single("nsmc")))?;
             Ok(model.train_only(Trains::adapters(["nsmc"])))
         }
-        Trained::Adapterfusion => {
+        Trained::AdapterFusion => {
             let ko = BottleneckConfig {
                 non_linearity: nsmc_bert::Activation::Gelu,
                 ..BottleneckConfig::pfeiffer(2.0)

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &CheckDevice, verbosity: u8) -> Result<()> {
     let (shape, config) = bench::config(args.shape);
     let config = without_dropout(config);
     let mut off = Vec::new();
-    for method in [Trained::Vanilla, Trained::Lora, Trained::Adapter, Trained::Adapterfusion] {
+    for method in [Trained::Vanilla, Trained::Lora, Trained::Adapter, Trained::AdapterFusion] {
         let compute = |device: &Device| compute(method, &config, &batches, args.steps, device);
         // For the device alone; the CPU's kernels are float32's.
         set_precision(args.precision, &checked.device).context("`--precision`")?;
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &CheckDevice, verbosity: u8) -> Result<()> {
         let apart = losses.map(|(a, b)| (f64::from((a - b).abs()), ()));
         let (loss, ()) = worst(apart).unwrap_or_default();
         print(serde_json::json!({
-            "method": method,
+            "method": method.kind(),
             "model": shape,
             "device": checked.name,
             "logits": logits,
@@ -217,7 +217,7 @@ mod tests {
     fn only_gradients_that_are_rounding_are_left_out() {
         let config = without_dropout(bench::config(ModelShape::Mini).1);
         let lengths = [vec![5, 9]];
-        for method in [Trained::Vanilla, Trained::Adapterfusion] {
+        for method in [Trained::Vanilla, Trained::AdapterFusion] {
             let computed = compute(method, &config, &lengths, 0, &Device::flex()).unwrap();
             let size = |gradient: &[f32]| gradient.iter().map(|g| g * g).sum::<f32>().sqrt();
             let sizes = || computed.gradients.iter().map(|(path, gradient)| (path, size(gradient)));

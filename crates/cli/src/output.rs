@@ -40,7 +40,7 @@ pub(crate) fn print_attention(attention: &[FusionAttention]) -> Result<()> {
     let header = ["layer", "after"].into_iter().map(str::to_owned);
     let mut table = Table::new(header.chain(first.adapters.iter().cloned()), 2);
     for attention in attention.iter().filter(|other| other.adapters == first.adapters) {
-        let place = [attention.layer.to_string(), attention.place.clone()].into_iter();
+        let place = [attention.layer.to_string(), attention.place.name().to_owned()].into_iter();
         table.push(place.chain(attention.mean.iter().map(|mean| format!("{mean:.3}"))));
     }
     print("What the fusion attends to, mean weights over the test set's tokens:")?;

@@ -1,10 +1,12 @@
+use nsmc_experiment::MethodKind;
+
 /// One row of the paper's tables.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PaperRow {
     /// Training reviews.
     pub train_size: usize,
-    /// Method, by its name here.
-    pub method: &'static str,
+    /// Method.
+    pub method: MethodKind,
     /// LoRA's rank.
     pub rank: Option<usize>,
     /// Shortest and longest time per epoch, in seconds on one V100.
@@ -21,7 +23,7 @@ pub struct PaperRow {
 
 const fn row(
     train_size: usize,
-    method: &'static str,
+    method: MethodKind,
     rank: Option<usize>,
     epoch_seconds: (u32, u32),
     [accuracy, precision, recall, f1]: [f64; 4],
@@ -32,22 +34,26 @@ const fn row(
 /// The results of *Evaluation of sentimental classification performance by fine-tuning methods
 /// based on Pre-trained BERT* (Kookmin University): mBERT on NSMC, one run per row.
 pub const PAPER: [PaperRow; 11] = [
-    row(150_000, "vanilla", None, (1021, 1024), [0.871, 0.864, 0.882, 0.869]),
-    row(150_000, "adapterfusion", None, (749, 750), [0.858, 0.856, 0.863, 0.855]),
-    row(150_000, "lora", Some(64), (659, 661), [0.726, 0.745, 0.692, 0.711]),
-    row(150_000, "lora", Some(32), (652, 653), [0.722, 0.741, 0.688, 0.707]),
-    row(150_000, "lora", Some(16), (650, 651), [0.716, 0.751, 0.651, 0.691]),
-    row(100_000, "vanilla", None, (679, 688), [0.864, 0.859, 0.873, 0.862]),
-    row(100_000, "adapterfusion", None, (500, 501), [0.850, 0.849, 0.853, 0.847]),
-    row(100_000, "lora", Some(64), (439, 441), [0.683, 0.692, 0.662, 0.670]),
-    row(50_000, "vanilla", None, (340, 342), [0.848, 0.840, 0.863, 0.847]),
-    row(50_000, "adapterfusion", None, (250, 252), [0.830, 0.836, 0.824, 0.826]),
-    row(50_000, "lora", Some(64), (220, 220), [0.634, 0.620, 0.706, 0.653]),
+    row(150_000, MethodKind::Vanilla, None, (1021, 1024), [0.871, 0.864, 0.882, 0.869]),
+    row(150_000, MethodKind::AdapterFusion, None, (749, 750), [0.858, 0.856, 0.863, 0.855]),
+    row(150_000, MethodKind::Lora, Some(64), (659, 661), [0.726, 0.745, 0.692, 0.711]),
+    row(150_000, MethodKind::Lora, Some(32), (652, 653), [0.722, 0.741, 0.688, 0.707]),
+    row(150_000, MethodKind::Lora, Some(16), (650, 651), [0.716, 0.751, 0.651, 0.691]),
+    row(100_000, MethodKind::Vanilla, None, (679, 688), [0.864, 0.859, 0.873, 0.862]),
+    row(100_000, MethodKind::AdapterFusion, None, (500, 501), [0.850, 0.849, 0.853, 0.847]),
+    row(100_000, MethodKind::Lora, Some(64), (439, 441), [0.683, 0.692, 0.662, 0.670]),
+    row(50_000, MethodKind::Vanilla, None, (340, 342), [0.848, 0.840, 0.863, 0.847]),
+    row(50_000, MethodKind::AdapterFusion, None, (250, 252), [0.830, 0.836, 0.824, 0.826]),
+    row(50_000, MethodKind::Lora, Some(64), (220, 220), [0.634, 0.620, 0.706, 0.653]),
 ];
 
 impl PaperRow {
     /// The paper's row for a cell, if it has one.
-    pub fn find(method: &str, rank: Option<usize>, train_size: usize) -> Option<&'static Self> {
+    pub fn find(
+        method: MethodKind,
+        rank: Option<usize>,
+        train_size: usize,
+    ) -> Option<&'static Self> {
         PAPER
             .iter()
             .find(|row| (row.method, row.rank, row.train_size) == (method, rank, train_size))
@@ -69,7 +75,10 @@ mod tests {
 
     #[test]
     fn a_cell_finds_its_row() {
-        assert_eq!(PaperRow::find("lora", Some(32), 150_000).unwrap().epoch_seconds, (652, 653));
-        assert!(PaperRow::find("lora", Some(32), 50_000).is_none());
+        assert_eq!(
+            PaperRow::find(MethodKind::Lora, Some(32), 150_000).unwrap().epoch_seconds,
+            (652, 653)
+        );
+        assert!(PaperRow::find(MethodKind::Lora, Some(32), 50_000).is_none());
     }
 }

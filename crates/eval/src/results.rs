@@ -285,5 +285,5 @@ pub(crate) fn paper_row(config: &ExperimentConfig) -> Option<&'static PaperRow> 
     if matches!(&config.method, MethodConfig::AdapterFusion(fusion) if !fusion.is_the_papers()) {
         return None;
     }
-    PaperRow::find(config.method.name(), config.method.rank(), train_size)
+    PaperRow::find(config.method.kind(), config.method.rank(), train_size)
 }

@@ -104,6 +104,22 @@ fn a_plan_whose_names_lead_elsewhere_is_refused() {
 }
 
 #[test]
+fn a_method_that_is_not_known_is_refused_with_its_key() {
+    let expected = "`method`: unknown variant `prefix`, expected one of `vanilla`";
+    let world = World::new();
+    edit(&world.file("record.json"), |record| record["config"]["method"]["name"] = json!("prefix"));
+    world.run_refused(&format!("record.json: not a run record: {expected}"));
+    let world = World::collected();
+    edit(&world.collected_run(), |run| {
+        run["record"]["config"]["method"]["name"] = json!("prefix");
+    });
+    world.results_refused(&format!(".json: {expected}"));
+    let world = World::collected();
+    edit(&world.results().join("plan.json"), |plan| plan["runs"][0]["method"] = json!("prefix"));
+    world.results_refused(&format!("plan.json: {expected}"));
+}
+
+#[test]
 fn a_record_that_nothing_can_be_computed_with_is_refused() {
     let mut three_classes = serde_json::to_value(&World::new().config.data).unwrap();
     three_classes["labels"] = json!(["0", "1", "2"]);
@@ -166,6 +182,19 @@ fn attention_that_does_not_fit_its_adapters_is_refused() {
         edit(&world.collected_run(), |run| run["fusion_attention"][1][key] = value.clone());
         world.results_refused("layer");
     }
+}
+
+#[test]
+fn attention_at_a_place_that_no_layer_has_is_refused() {
+    let expected = "unknown variant `embeddings`, expected `attention` or `output`";
+    let world = World::new();
+    edit(&world.file("fusion_attention.json"), |layers| layers[1]["place"] = json!("embeddings"));
+    world.run_refused(&format!("fusion_attention.json: {expected}"));
+    let world = World::collected();
+    edit(&world.collected_run(), |run| {
+        run["fusion_attention"][1]["place"] = json!("embeddings");
+    });
+    world.results_refused(expected);
 }
 
 #[test]

@@ -40,11 +40,18 @@ pub struct ExperimentConfig {
     /// What is trained and tested on.
     pub data: DataConfig,
     /// What is fine-tuned.
+    #[serde(deserialize_with = "method")]
     pub method: MethodConfig,
     /// How it is trained.
     pub training: TrainingConfig,
     /// How it is tested.
     pub evaluation: EvaluationConfig,
+}
+
+/// A method, or an error with the key: of a variant that is not known, serde names none.
+fn method<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MethodConfig, D::Error> {
+    let method = MethodConfig::deserialize(deserializer);
+    method.map_err(|error| D::Error::custom(format!("`method`: {error}")))
 }
 
 /// Where the weights come from.
@@ -318,17 +325,33 @@ impl ExperimentConfig {
     /// sha256 over everything that decides the result: equal for equal runs, wherever their files
     /// lie. A baseline's result is decided by data and method alone.
     pub fn identity(&self) -> String {
-        let mut config = self.without_paths();
+        let mut config = self.deciding();
         if config.method.is_baseline() {
             config.data.max_length = 0;
             let decides = (config.data, config.method, config.evaluation.metric_batch_size);
             let json = serde_json::to_vec(&decides);
             return sha256_hex(&json.expect("a configuration is representable in JSON"));
         }
+        sha256_hex(&serde_json::to_vec(&config).expect("a configuration is representable in JSON"))
+    }
+
+    /// The same without what decides no result: places of files, the recipe's name, when checkpoints
+    /// are made.
+    fn deciding(&self) -> Self {
+        let mut config = self.without_paths();
         config.recipe = String::new();
         config.method = config.method.without_places();
         config.training.save_steps = 0;
-        sha256_hex(&serde_json::to_vec(&config).expect("a configuration is representable in JSON"))
+        config
+    }
+
+    /// What runs share that are the same but for their seeds: what decides their results, but for the
+    /// seed. A run that was tested in other batches has another identity, and is the same experiment.
+    #[must_use]
+    pub fn of_any_seed(&self) -> Self {
+        let mut config = Self { seed: 0, ..self.deciding() };
+        config.evaluation.eval_batch_size = 0;
+        config
     }
 
     /// The same without where its files lie on this machine.

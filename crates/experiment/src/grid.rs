@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use crate::MethodConfig;
+use crate::MethodKind;
 use crate::document::Node;
 use crate::reader::{Reader, nearest};
 
@@ -186,7 +186,8 @@ fn read_baselines(
         return Vec::new();
     }
     let is_there = |name: &&str| methods.iter().any(|method| method == name);
-    let known: Vec<&str> = MethodConfig::BASELINES.into_iter().filter(is_there).collect();
+    let baselines = MethodKind::ALL.into_iter().filter(|kind| kind.is_baseline());
+    let known: Vec<&str> = baselines.map(MethodKind::name).filter(is_there).collect();
     let expected = format!("baselines among {}", known.join(", "));
     let names: Vec<String> = grid.get_if("baselines", &expected, |names: &Vec<String>| {
         names.iter().all(|name| known.contains(&name.as_str()))

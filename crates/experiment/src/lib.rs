@@ -46,8 +46,8 @@ pub use manifest::{
 };
 pub use method::{
     AdapterConfig, AdapterFusionMethod, AdapterKind, AdapterMethod, AdapterTraining, FusionKind,
-    Head, HeadOnlyMethod, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
-    TfidfMethod, setup_names,
+    Head, HeadOnlyMethod, LoraBias, LoraMethod, MethodConfig, MethodKind, NonLinearity, Part,
+    Source, Targets, TfidfMethod, setup_names,
 };
 pub use model_lock::{LockedModel, ModelLock};
 pub use pretraining::{
@@ -57,8 +57,8 @@ pub use profile::{Catalog, Profile};
 pub use progress::ProgressEvent;
 pub use provenance::{Provenance, Stretch};
 pub use record::{
-    CUDA_GPU, EpochRecord, FusionAttention, RunRecord, RunResults, RunStatus, StageRecord, gpus,
-    is_of_pretraining,
+    CUDA_GPU, EpochRecord, FusionAttention, FusionPlace, RunRecord, RunResults, RunStatus,
+    StageRecord, gpus, is_of_pretraining,
 };
 
 use std::cell::RefCell;

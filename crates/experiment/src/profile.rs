@@ -6,7 +6,7 @@ use crate::grid::{Grid, Overrides, Recipe, Trials, read_grid, trial_recipe, unkn
 use crate::method::setup_names;
 use crate::reader::Reader;
 use crate::{
-    Cell, ConfigError, DatasetManifest, Document, ExperimentConfig, FileHashes, MethodConfig,
+    Cell, ConfigError, DatasetManifest, Document, ExperimentConfig, FileHashes, MethodKind,
     ModelManifest, Origin, Problem, WeightsKind,
 };
 
@@ -98,7 +98,7 @@ impl Profile {
     /// recipe must be told which. A method that there is not is told by [`Self::resolve`], with what is
     /// wrong beside it, or here if the recipe is.
     pub fn cell(&self, method: &str, recipe: Option<&str>) -> Result<Cell, ConfigError> {
-        if MethodConfig::BASELINES.contains(&method) && recipe.is_none() {
+        if method.parse().is_ok_and(MethodKind::is_baseline) && recipe.is_none() {
             return Ok(Cell::of(method));
         }
         let known: Vec<&str> = self.recipes.keys().map(String::as_str).collect();
@@ -363,7 +363,7 @@ impl Catalog<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ModelConfig, Rows};
+    use crate::{MethodConfig, ModelConfig, Rows};
 
     const DATASETS: &str = r#"
 [toy]

@@ -96,12 +96,32 @@ pub struct FusionAttention {
     pub adapters: Vec<String>,
     /// The encoder layer, from 0.
     pub layer: usize,
-    /// `"attention"` or `"output"`: after which sub-layer.
-    pub place: String,
+    /// After which sub-layer.
+    pub place: FusionPlace,
     /// Mean weight of each adapter over all tokens of the test set.
     pub mean: Vec<f64>,
     /// Mean weight of each adapter over the first tokens (`[CLS]`).
     pub mean_first_token: Vec<f64>,
+}
+
+/// After which sub-layer of an encoder layer a fusion stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FusionPlace {
+    /// After attention.
+    Attention,
+    /// After the feed-forward layer.
+    Output,
+}
+
+impl FusionPlace {
+    /// Its name in `fusion_attention.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Attention => "attention",
+            Self::Output => "output",
+        }
+    }
 }
 
 impl FusionAttention {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use nsmc_eval::Words;
 use nsmc_eval::study::Study;
-use nsmc_experiment::FusionAttention;
+use nsmc_experiment::{FusionAttention, FusionPlace, MethodKind};
 
 use crate::figures::{Figure, largest, mean, panels};
 use crate::look::{another, usual};
@@ -26,15 +26,15 @@ fn attention_plots(study: &Study) -> Vec<(String, Plot)> {
             .flat_map(|cell| cell.finished())
             .flat_map(|run| &run.fusion_attention)
             .collect();
-        let mut lists: Vec<(&[String], &str)> = Vec::new();
+        let mut lists: Vec<(&[String], FusionPlace)> = Vec::new();
         for FusionAttention { adapters, place, .. } in &entries {
-            if !lists.contains(&(adapters, place)) {
-                lists.push((adapters, place));
+            if !lists.contains(&(adapters, *place)) {
+                lists.push((adapters, *place));
             }
         }
         for (index, &(adapters, place)) in lists.iter().enumerate() {
             let of_list =
-                |entry: &&FusionAttention| (&*entry.adapters, &*entry.place) == (adapters, place);
+                |entry: &&FusionAttention| (&*entry.adapters, entry.place) == (adapters, place);
             let of_list: Vec<&FusionAttention> = entries.iter().copied().filter(of_list).collect();
             let fused = format!("Fuse({})", adapters.join(", "));
             let places = lists.iter().filter(|(other, _)| *other == adapters).count();
@@ -52,11 +52,10 @@ fn attention_plots(study: &Study) -> Vec<(String, Plot)> {
 }
 
 /// After which sub-layer a fusion stands, as the end of a title.
-fn after(place: &str) -> Words {
+fn after(place: FusionPlace) -> Words {
     match place {
-        "attention" => words(", after attention", ", 어텐션 뒤"),
-        "output" => words(", after the feed-forward layer", ", 피드포워드 층 뒤"),
-        other => words(format!(", {other}"), format!(", {other}")),
+        FusionPlace::Attention => words(", after attention", ", 어텐션 뒤"),
+        FusionPlace::Output => words(", after the feed-forward layer", ", 피드포워드 층 뒤"),
     }
 }
 
@@ -65,7 +64,7 @@ fn attention_plot(title: Words, adapters: &[String], entries: &[&FusionAttention
     // Of two adapters the second has what the first leaves.
     let drawn = if adapters.len() == 2 { &adapters[..1] } else { adapters };
     // Vanilla's colour would mislead: it has no adapters.
-    let mut taken: Vec<Look> = vec![usual("vanilla", None)];
+    let mut taken: Vec<Look> = vec![usual(MethodKind::Vanilla, None)];
     let mut series = Vec::new();
     for (index, adapter) in drawn.iter().enumerate() {
         for first_token in [false, true] {
@@ -134,7 +133,7 @@ pub(crate) mod tests {
             let layer = |layer: usize| FusionAttention {
                 adapters: ["ko", "stars", "nsmc"].map(str::to_owned).into(),
                 layer,
-                place: "output".into(),
+                place: FusionPlace::Output,
                 mean: vec![0.2 + more, 0.3, 0.5 - more],
                 mean_first_token: vec![0.6, 0.4 - more, more],
             };
@@ -182,15 +181,16 @@ pub(crate) mod tests {
         let fusion = fabricated::fusion(config.clone());
         fabricated::run(folder.path(), &config, 0.8, 1.0);
         fabricated::run(folder.path(), &fusion, 0.8, 1.0);
-        let entry = |layer: usize, place: &str, ko: f64| FusionAttention {
+        let entry = |layer: usize, place: FusionPlace, ko: f64| FusionAttention {
             adapters: ["ko", "nsmc"].map(str::to_owned).into(),
             layer,
-            place: place.into(),
+            place,
             mean: vec![ko, 1.0 - ko],
             mean_first_token: vec![ko, 1.0 - ko],
         };
-        let entries =
-            [0, 1].map(|layer| [entry(layer, "attention", 0.9), entry(layer, "output", 0.1)]);
+        let entries = [0, 1].map(|layer| {
+            [entry(layer, FusionPlace::Attention, 0.9), entry(layer, FusionPlace::Output, 0.1)]
+        });
         let path = folder.path().join(fusion.run_id()).join("fusion_attention.json");
         fs_err::write(path, serde_json::to_string(&entries.concat()).unwrap()).unwrap();
         let plots = attention_plots(&Study::read_runs(folder.path(), None).unwrap());

@@ -1,4 +1,5 @@
 use nsmc_eval::study::{Answer, Answers, Cell, Study};
+use nsmc_experiment::MethodKind;
 
 use crate::figures::{largest, panels};
 
@@ -49,9 +50,9 @@ const SHOWN: usize = 12;
 pub(crate) fn compared(study: &Study) -> Vec<&Cell> {
     let Some(panel) = panels(study).into_iter().next() else { return Vec::new() };
     let mut cells = largest(&panel.cells);
-    let mut methods: Vec<&str> = Vec::new();
+    let mut methods: Vec<MethodKind> = Vec::new();
     cells.retain(|cell| {
-        let method = cell.key.method.as_str();
+        let method = cell.key.method;
         // A frozen model's classifier would be furthest apart from all others everywhere.
         let first = !methods.contains(&method) && !cell.key.is_probe();
         methods.push(method);

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use nsmc_eval::study::{Calibration, Cell, CellKey, Metric, Study};
 use nsmc_eval::{PAPER, PaperRow, Words, method_words, size_words, with_thousands};
-use nsmc_experiment::{EpochRecord, Rows};
+use nsmc_experiment::{EpochRecord, MethodKind, Rows};
 
 use crate::attention::fusion_attention;
-use crate::look::{Looks, TFIDF, usual};
+use crate::look::{Looks, usual};
 use crate::plot::{Forest, ForestRow, Look, Plot, Point, Series};
 use crate::time::{Times, by_time};
 use crate::words::{self, words};
@@ -68,7 +68,7 @@ pub(crate) fn panels(study: &Study) -> Vec<Panel<'_>> {
         let of_group = |cell: &&Cell| cell.key.setting == *setting && cell.key.recipe == *recipe;
         let mut cells: Vec<&Cell> = study.cells.iter().filter(of_group).collect();
         cells.retain(|cell| !cell.key.is_baseline());
-        let mut methods: Vec<&str> = cells.iter().map(|cell| cell.key.method.as_str()).collect();
+        let mut methods: Vec<MethodKind> = cells.iter().map(|cell| cell.key.method).collect();
         methods.dedup();
         if methods.len() < 2 {
             continue;
@@ -79,7 +79,8 @@ pub(crate) fn panels(study: &Study) -> Vec<Panel<'_>> {
             let Words { en, ko } = study.setting(setting);
             title = words(format!("{}; {en}", title.en), format!("{}; {ko}", title.ko));
         }
-        let is_beside = |cell: &&Cell| cell.key.setting == *setting && cell.key.method == TFIDF;
+        let is_beside =
+            |cell: &&Cell| cell.key.setting == *setting && cell.key.method == MethodKind::Tfidf;
         let beside = study.cells.iter().filter(is_beside).collect();
         panels.push(Panel { title, name: (index + 1).to_string(), cells, beside });
     }
@@ -176,8 +177,8 @@ pub(crate) fn by_size(study: &Study) -> Vec<Figure> {
         for row in &PAPER {
             let PaperRow { train_size, method, rank, accuracy, .. } = *row;
             let name: Words = match (method, rank) {
-                ("vanilla", _) => "Vanilla".into(),
-                ("adapterfusion", _) => "AdapterFusion".into(),
+                (MethodKind::Vanilla, _) => "Vanilla".into(),
+                (MethodKind::AdapterFusion, _) => "AdapterFusion".into(),
                 (_, rank) => format!("LoRA r={}", rank.unwrap_or_default()).into(),
             };
             let point = Point { x: train_size as f64, y: accuracy, interval: None };
@@ -362,7 +363,8 @@ pub(crate) fn by_rank(study: &Study) -> Vec<Figure> {
         let x = points[0].x - 0.3..points[points.len() - 1].x + 0.3;
         let x_marks =
             points.iter().map(|point| (point.x, format!("{:.0}", point.x.exp2()))).collect();
-        let series = vec![Series { name: "LoRA".into(), look: usual("lora", None), points }];
+        let series =
+            vec![Series { name: "LoRA".into(), look: usual(MethodKind::Lora, None), points }];
         let plot = Plot {
             title: panel.title,
             x_title: words("rank", "랭크"),
@@ -437,7 +439,8 @@ pub(crate) fn changes(study: &Study) -> Vec<Figure> {
     let mut rows = Vec::new();
     for contrast in study.contrasts.iter().filter(|contrast| !contrast.is_of_methods()) {
         let cell = &study.cells[contrast.first];
-        let (true, Some(pair)) = (cell.key.method == "lora", &contrast.pair) else { continue };
+        let is_lora = cell.key.method == MethodKind::Lora;
+        let (true, Some(pair)) = (is_lora, &contrast.pair) else { continue };
         let size = size_words(cell.key.train_size);
         let what = match contrast.factors.as_slice() {
             [factor] => {
@@ -634,7 +637,7 @@ mod tests {
             let points = |sizes: &[f64]| -> Vec<Point> {
                 sizes.iter().map(|&x| Point { x, y: 0.8, interval: None }).collect()
             };
-            let look = usual("vanilla", None);
+            let look = usual(MethodKind::Vanilla, None);
             let series: Vec<Series> = (0..6)
                 .map(|index| format!("method {index}").as_str().into())
                 .map(|name| Series { name, look, points: points(&sizes) })
@@ -728,7 +731,7 @@ mod tests {
         let expected = ["Vanilla", "AdapterFusion, Fuse(ko, nsmc)"].map(|name| (name, 2));
         assert_eq!(found[..2], expected);
         assert_eq!(found[2], ("AdapterFusion, Fuse(ko, stars, nsmc)", 2));
-        assert_eq!(series[1].1, usual("adapterfusion", None));
+        assert_eq!(series[1].1, usual(MethodKind::AdapterFusion, None));
         assert!(
             series[1].1.colour != series[2].1.colour && series[1].1.marker != series[2].1.marker
         );

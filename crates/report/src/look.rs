@@ -1,14 +1,12 @@
 //! How methods look: colour and marker.
 
 use nsmc_eval::study::{CellKey, Study};
+use nsmc_experiment::MethodKind;
 
 use crate::palette::{
     ADAPTER, BASELINE, FUSION, LORA, LORA_SECOND, LORA_THIRD, OTHER, SERIES, VANILLA,
 };
 use crate::plot::{Look, Marker};
-
-/// The baseline that is plotted.
-pub(crate) const TFIDF: &str = "tfidf";
 
 /// The look of each method of a study, the same in all of its plots: no two are the same, as long as
 /// there are colours and markers.
@@ -18,7 +16,7 @@ impl Looks {
     pub(crate) fn of(study: &Study) -> Self {
         let mut keys: Vec<&CellKey> = Vec::new();
         for key in study.cells.iter().map(|cell| &cell.key) {
-            let plotted = !key.is_baseline() || key.method == TFIDF;
+            let plotted = !key.is_baseline() || key.method == MethodKind::Tfidf;
             if plotted && !keys.iter().any(|known| known.label == key.label) {
                 keys.push(key);
             }
@@ -28,7 +26,7 @@ impl Looks {
         let usual: Vec<Option<Look>> = keys
             .iter()
             .map(|key| {
-                let look = usual(&key.method, key.rank);
+                let look = usual(key.method, key.rank);
                 let free = !taken.contains(&look);
                 free.then(|| taken.push(look)).map(|()| look)
             })
@@ -43,22 +41,22 @@ impl Looks {
     /// That of a cell of the study.
     pub(crate) fn get(&self, key: &CellKey) -> Look {
         let known = self.0.iter().find(|(label, _)| *label == key.label);
-        known.map_or_else(|| usual(&key.method, key.rank), |(_, look)| *look)
+        known.map_or_else(|| usual(key.method, key.rank), |(_, look)| *look)
     }
 }
 
 /// What a method looks like unless another of the study looks so already; the paper's rows, too.
-pub(crate) fn usual(method: &str, rank: Option<usize>) -> Look {
+pub(crate) fn usual(method: MethodKind, rank: Option<usize>) -> Look {
     let (colour, marker) = match (method, rank) {
-        ("vanilla", _) => (VANILLA, Marker::Circle),
-        ("adapterfusion", _) => (FUSION, Marker::Square),
-        ("lora", Some(64) | None) => (LORA, Marker::Triangle),
-        ("lora", Some(32)) => (LORA_SECOND, Marker::Diamond),
-        ("lora", Some(16)) => (LORA_THIRD, Marker::Inverted),
-        ("lora", _) => (OTHER, Marker::Square),
-        ("adapter", _) => (ADAPTER, Marker::Square),
-        (TFIDF, _) => (BASELINE, Marker::Cross),
-        _ => (OTHER, Marker::Diamond),
+        (MethodKind::Vanilla, _) => (VANILLA, Marker::Circle),
+        (MethodKind::AdapterFusion, _) => (FUSION, Marker::Square),
+        (MethodKind::Lora, Some(64) | None) => (LORA, Marker::Triangle),
+        (MethodKind::Lora, Some(32)) => (LORA_SECOND, Marker::Diamond),
+        (MethodKind::Lora, Some(16)) => (LORA_THIRD, Marker::Inverted),
+        (MethodKind::Lora, _) => (OTHER, Marker::Square),
+        (MethodKind::Adapter, _) => (ADAPTER, Marker::Square),
+        (MethodKind::Tfidf, _) => (BASELINE, Marker::Cross),
+        (MethodKind::HeadOnly | MethodKind::Majority, _) => (OTHER, Marker::Diamond),
     };
     Look { colour, marker }
 }
@@ -152,13 +150,13 @@ mod tests {
             let mut cell = study.cells[0].clone();
             let key = &mut cell.key;
             (key.method, key.label, key.rank) =
-                ("lora".into(), format!("LoRA r={rank}"), Some(rank));
+                (MethodKind::Lora, format!("LoRA r={rank}"), Some(rank));
             study.cells.insert(0, cell);
         }
         let looks = Looks::of(&study);
         for cell in study.cells.iter().filter(|cell| cell.key.rank.is_none_or(|rank| rank == 64)) {
             if !cell.key.is_baseline() {
-                assert_eq!(looks.get(&cell.key), usual(&cell.key.method, cell.key.rank));
+                assert_eq!(looks.get(&cell.key), usual(cell.key.method, cell.key.rank));
             }
         }
         let mut looks: Vec<Look> = looks.0.into_iter().map(|(_, look)| look).collect();

@@ -167,7 +167,7 @@ fn marks(highest: f64) -> Vec<(f64, String)> {
 
 #[cfg(test)]
 mod tests {
-    use nsmc_experiment::{ExperimentConfig, RunRecord};
+    use nsmc_experiment::{ExperimentConfig, MethodKind, RunRecord};
 
     use super::*;
     use crate::fabricated;
@@ -219,7 +219,7 @@ mod tests {
         with_baseline.push((fabricated::tfidf(config(0)), 0.75));
         let alone = |record: &mut RunRecord| {
             let seed = record.config.seed as f64;
-            let seconds = if record.config.method.name() == "lora" { 20.0 } else { 40.0 };
+            let seconds = if record.config.method.kind() == MethodKind::Lora { 20.0 } else { 40.0 };
             record.results.as_mut().unwrap().epoch_seconds_alone = Some(seconds + 10.0 * seed);
         };
         let plot = |study: &Study| {

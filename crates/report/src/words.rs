@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use nsmc_eval::compare::{Pair, p_value};
 use nsmc_eval::statistics::{BootstrapDifference, Interval};
 use nsmc_eval::study::{
-    Cause, Collapse, Contrast, Finding, OrderClaim, RecipeVerdict, Study, StudyRun, Verdict,
+    BASE_RECIPE, Cause, Collapse, Contrast, Finding, OrderClaim, RecipeVerdict, Study, StudyRun,
+    TUNED_RECIPE, Verdict,
 };
 use nsmc_eval::{Words, method_words, size_words, with_thousands};
 use nsmc_experiment::{ExperimentConfig, ModelConfig, Rows, RunStatus};
@@ -29,8 +30,8 @@ pub(crate) fn capital(text: &str) -> String {
 pub(crate) fn recipe(name: &str) -> Words {
     match name {
         "" => words("the one recipe", "이 학습 설정"),
-        "paper" => words("the paper's recipe", "논문의 학습 설정(paper)"),
-        "tuned" => words("the tuned recipe", "방법별로 조정한 학습 설정(tuned)"),
+        BASE_RECIPE => words("the paper's recipe", "논문의 학습 설정(paper)"),
+        TUNED_RECIPE => words("the tuned recipe", "방법별로 조정한 학습 설정(tuned)"),
         other => words(format!("recipe {other}"), format!("{other} 학습 설정")),
     }
 }
@@ -120,7 +121,7 @@ pub(crate) fn verdict(study: &Study, verdict: &Verdict) -> Vec<Words> {
         let ranking = ranking.filter(|ranking| ranking.baseline.is_some());
         sentences.extend(ranking.and_then(|ranking| ranking::leader(study, ranking)));
     }
-    for recipe in verdict.recipes.iter().filter(|recipe| recipe.recipe == "paper") {
+    for recipe in verdict.recipes.iter().filter(|recipe| recipe.is_papers()) {
         sentences.extend(survives(study, verdict, recipe));
     }
     sentences
@@ -412,12 +413,13 @@ fn collapse(study: &Study, verdict: &RecipeVerdict) -> Option<Words> {
         return None;
     }
     let gaps = estimates(&found);
-    let name = match verdict.recipe.as_str() {
-        "paper" => words(
+    let name = if verdict.is_papers() {
+        words(
             format!("this reconstruction of the paper's {lora}"),
             format!("논문의 학습 설정을 추정해 재구성한 {lora}"),
-        ),
-        _ => lora.into(),
+        )
+    } else {
+        lora.into()
     };
     let performance = format!("{}의 성능", name.ko);
     let finding = verdict.collapse();
@@ -488,7 +490,7 @@ fn collapse(study: &Study, verdict: &RecipeVerdict) -> Option<Words> {
 /// What explains the collapse, a sentence or two per LoRA that lies below vanilla and whose keys were
 /// changed one at a time.
 fn causes(study: &Study, verdict: &RecipeVerdict) -> Vec<Words> {
-    if verdict.recipe != "paper" || verdict.collapse() != Finding::Holds {
+    if !verdict.is_papers() || verdict.collapse() != Finding::Holds {
         return Vec::new();
     }
     let mut changed: Vec<usize> = Vec::new();
@@ -676,9 +678,7 @@ fn together(study: &Study, causes: &[&Cause]) -> Words {
 
 /// Which conclusion depends on the recipe.
 fn survives(study: &Study, verdict: &Verdict, paper: &RecipeVerdict) -> Option<Words> {
-    let is_tuned = |other: &&RecipeVerdict| {
-        (other.recipe.as_str(), &other.setting) == ("tuned", &paper.setting)
-    };
+    let is_tuned = |other: &&RecipeVerdict| other.is_tuned() && other.setting == paper.setting;
     let tuned = verdict.recipes.iter().find(is_tuned)?;
     if paper.collapse() != Finding::Holds || tuned.collapse() == Finding::Missing {
         return None;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nsmc_eval::study::{Plan, PlannedRun, Study, collect};
-use nsmc_experiment::ExperimentConfig;
+use nsmc_experiment::{ExperimentConfig, MethodKind};
 use nsmc_report::Report;
 
 /// The study of the fabricated grid and of further runs, by way of collected results.
@@ -159,8 +159,8 @@ fn a_sentence_of_the_verdict_has_the_interval_of_each_difference_it_speaks_of() 
     let contrast = study.contrasts.iter().find(|contrast| {
         let [first, second] = [contrast.first, contrast.second].map(|cell| &study.cells[cell].key);
         contrast.is_of_methods()
-            && (first.recipe.as_str(), first.method.as_str()) == ("paper", "vanilla")
-            && second.method == "lora"
+            && (first.recipe.as_str(), first.method) == ("paper", MethodKind::Vanilla)
+            && second.method == MethodKind::Lora
     });
     let bootstrap = contrast.unwrap().pair.as_ref().unwrap().bootstrap;
     let expected = format!(

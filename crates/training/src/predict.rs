@@ -2,7 +2,7 @@ use burn::data::dataloader::DataLoader;
 use burn::tensor::{Device, Int, Tensor};
 use nsmc_bert::SublayerSite;
 use nsmc_data::{Batch, ReviewLoader};
-use nsmc_experiment::FusionAttention;
+use nsmc_experiment::{FusionAttention, FusionPlace};
 use nsmc_peft::{FusionWeights, PeftModel};
 
 use crate::input::laid_out;
@@ -96,13 +96,13 @@ fn attention_sums(
         Ok(sums.into_iter().map(f64::from).collect())
     };
     let (layer, place) = match site {
-        SublayerSite::Attention(layer) => (layer, "attention"),
-        SublayerSite::FeedForward(layer) => (layer, "output"),
+        SublayerSite::Attention(layer) => (layer, FusionPlace::Attention),
+        SublayerSite::FeedForward(layer) => (layer, FusionPlace::Output),
     };
     Ok(FusionAttention {
         adapters: fusion.split(',').map(str::to_owned).collect(),
         layer,
-        place: place.into(),
+        place,
         mean_first_token: sums(weights.clone().select(0, first_rows.clone()))?,
         mean: sums(match token_rows {
             Some(rows) => weights.select(0, rows.clone()),
@@ -154,7 +154,7 @@ mod tests {
         ] {
             assert_eq!(attention.mean, [2.5, 1.5], "of four tokens");
             assert_eq!(attention.mean_first_token, [1.25, 0.75]);
-            assert_eq!((attention.layer, attention.place.as_str()), (2, "output"));
+            assert_eq!((attention.layer, attention.place), (2, FusionPlace::Output));
         }
     }
 }

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use nsmc_experiment::{ExperimentConfig, MethodConfig, Rows, RunStatus};
+use nsmc_experiment::{ExperimentConfig, MethodKind, Rows, RunStatus};
 
 use super::{Answers, Plan, StudyRun, cell_identity, factors};
 use crate::results::{PAPER_DATASET, names_papers_data, paper_row};
@@ -14,8 +14,8 @@ pub struct CellKey {
     pub setting: String,
     /// The recipe; empty if there is none.
     pub recipe: String,
-    /// The method's name.
-    pub method: String,
+    /// The method.
+    pub method: MethodKind,
     /// The method as tables show it, with what tells it from others of that name.
     pub label: String,
     /// LoRA's rank.
@@ -141,18 +141,15 @@ impl Metric {
 }
 
 impl CellKey {
-    /// The method that trains a classifier on the frozen model: what the others are held against.
-    const PROBE: &str = "head";
-
     /// Whether it is the frozen model's classifier: compared with vanilla, but in no verdict and no
     /// correction of the methods' p-values.
     pub fn is_probe(&self) -> bool {
-        self.method == Self::PROBE
+        self.method.is_probe()
     }
 
     /// Whether its method is a baseline: part of tables and plots, of no contrast and no verdict.
     pub fn is_baseline(&self) -> bool {
-        MethodConfig::BASELINES.contains(&self.method.as_str())
+        self.method.is_baseline()
     }
 }
 
@@ -221,7 +218,7 @@ impl Cell {
                     None => names_papers_data(&self.key.setting),
                 };
                 let size = size.checked_mul(scale).filter(|_| is_of_papers_data)?;
-                PaperRow::find(&self.key.method, self.key.rank, size)
+                PaperRow::find(self.key.method, self.key.rank, size)
             }
             _ => paper_row(self.config()?),
         }
@@ -241,7 +238,7 @@ pub(super) fn cells(plan: &Plan, runs: Vec<StudyRun>) -> Result<Vec<Cell>, EvalE
             let key = CellKey {
                 setting: planned.setting.clone(),
                 recipe: planned.recipe.clone(),
-                method: planned.method.clone(),
+                method: planned.method,
                 label: planned.label.clone(),
                 rank: planned.rank,
                 train_size: planned.train_size,
@@ -284,15 +281,12 @@ pub(super) fn cells(plan: &Plan, runs: Vec<StudyRun>) -> Result<Vec<Cell>, EvalE
             Rows::All => usize::MAX,
             Rows::Exactly(size) => size,
         };
-        let order = ["vanilla", "adapterfusion", "adapter", "lora", CellKey::PROBE];
-        let method = order.iter().position(|method| *method == key.method);
-        let baseline = MethodConfig::BASELINES.iter().position(|method| *method == key.method);
         (
             first(&settings, &key.setting),
-            baseline,
+            key.is_baseline().then_some(key.method),
             first(&recipes, &key.recipe),
             std::cmp::Reverse(size),
-            method,
+            key.method,
             std::cmp::Reverse(key.rank),
         )
     });

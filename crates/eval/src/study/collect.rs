@@ -3,9 +3,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nsmc_experiment::{
-    ExperimentConfig, FusionAttention, MethodConfig, Rows, RunRecord, RunStatus, write_durably,
+    ExperimentConfig, FusionAttention, MethodKind, Rows, RunRecord, RunStatus, write_durably,
 };
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::run::check_attention;
 use super::{Answers, StudyRun, TestSet, cell_identity};
@@ -35,8 +36,9 @@ pub struct PlannedRun {
     pub cell: String,
     /// The recipe; empty if there is none.
     pub recipe: String,
-    /// The method's name.
-    pub method: String,
+    /// The method.
+    #[serde(deserialize_with = "method")]
+    pub method: MethodKind,
     /// The method as tables show it.
     pub label: String,
     /// LoRA's rank.
@@ -50,6 +52,12 @@ pub struct PlannedRun {
     pub setting: String,
 }
 
+/// A method, or an error with the key.
+fn method<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MethodKind, D::Error> {
+    let method = MethodKind::deserialize(deserializer);
+    method.map_err(|error| D::Error::custom(format!("`method`: {error}")))
+}
+
 impl PlannedRun {
     /// The run of a configuration.
     pub fn of(config: &ExperimentConfig) -> Self {
@@ -58,7 +66,7 @@ impl PlannedRun {
             identity: config.identity(),
             cell: cell_identity(config),
             recipe: config.recipe.clone(),
-            method: config.method.name().into(),
+            method: config.method.kind(),
             label: config.method.label(),
             rank: config.method.rank(),
             train_size: config.data.train_size,
@@ -292,9 +300,8 @@ pub fn collect(plan: &Plan, runs: &Path, folder: &Path) -> Result<Collection, Ev
             collection.missing.push(id.clone());
         }
     }
-    let baseline = |planned: &&PlannedRun| MethodConfig::BASELINES.contains(&&*planned.method);
     let found = |planned: &PlannedRun| collection.runs.contains(&planned.run_id);
-    let mut trained = plan.runs.iter().filter(|planned| !baseline(planned)).peekable();
+    let mut trained = plan.runs.iter().filter(|planned| !planned.method.is_baseline()).peekable();
     if collection.runs.is_empty() || trained.peek().is_some() && !trained.any(found) {
         return Ok(collection);
     }

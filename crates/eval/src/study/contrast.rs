@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use nsmc_experiment::MethodKind;
+
 use super::{Cell, Factor, Study, factors};
 use crate::EvalError;
 use crate::compare::{Matched, Pair, beyond_middle, compare};
@@ -81,8 +83,11 @@ pub(super) fn finding(pair: &Pair) -> Finding {
     }
 }
 
-/// The recipe that others are compared with.
-pub(super) const BASE_RECIPE: &str = "paper";
+/// The recipe that others are compared with: the paper's.
+pub const BASE_RECIPE: &str = "paper";
+
+/// The recipe that was tuned for each method.
+pub const TUNED_RECIPE: &str = "tuned";
 
 /// Vanilla with each other method, and AdapterFusion with each LoRA, in every recipe and size; and
 /// every cell of another recipe with the same of the paper's: of the same adapters, where both recipes
@@ -103,14 +108,14 @@ pub(super) fn contrasts(cells: &[Cell]) -> Result<Vec<Contrast>, EvalError> {
                 continue;
             }
             let methods = one.recipe == two.recipe
-                && match (one.method.as_str(), two.method.as_str()) {
-                    ("vanilla", method) => method != "vanilla",
-                    ("adapterfusion", "lora") => true,
+                && match (one.method, two.method) {
+                    (MethodKind::Vanilla, method) => method != MethodKind::Vanilla,
+                    (MethodKind::AdapterFusion, MethodKind::Lora) => true,
                     _ => false,
                 };
             let recipes = one.recipe != BASE_RECIPE
                 && two.recipe == BASE_RECIPE
-                && (&one.method, one.rank) == (&two.method, two.rank)
+                && (one.method, one.rank) == (two.method, two.rank)
                 && one.identity != two.identity
                 && (adapters(a) == adapters(b)
                     || !has_adapters_of(cells, BASE_RECIPE, a)
@@ -211,7 +216,7 @@ mod tests {
         let study = Study::read_runs(folder.path(), None).unwrap();
         assert_eq!(study.cells.len(), without.cells.len() + 4);
         let last: Vec<&str> =
-            study.cells.iter().rev().take(4).map(|cell| cell.key.method.as_str()).collect();
+            study.cells.iter().rev().take(4).map(|cell| cell.key.method.name()).collect();
         assert_eq!(last, ["tfidf", "tfidf", "majority", "majority"]);
         let p = |study: &Study| -> Vec<(usize, usize, u64)> {
             let holm = |contrast: &Contrast| contrast.pair.as_ref().map_or(2.0, |pair| pair.holm_p);
@@ -302,7 +307,7 @@ mod tests {
             fabricated::run(folder.path(), &head(config("paper", 1000, seed)), 0.7, 1.0);
         }
         let study = Study::read_runs(folder.path(), None).unwrap();
-        let methods: Vec<&str> = study.cells.iter().map(|cell| cell.key.method.as_str()).collect();
+        let methods: Vec<&str> = study.cells.iter().map(|cell| cell.key.method.name()).collect();
         assert_eq!(methods[..4], ["vanilla", "adapterfusion", "lora", "head"]);
 
         let of = |study: &Study, probes: bool| -> Vec<(String, String, u64)> {

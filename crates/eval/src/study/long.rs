@@ -143,7 +143,7 @@ impl Rows {
             key.setting.clone(),
             key.recipe.clone(),
             key.train_size.to_string(),
-            key.method.clone(),
+            key.method.name().into(),
             key.label.clone(),
             other,
             seed,

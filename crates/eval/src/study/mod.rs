@@ -24,7 +24,7 @@ pub use answers::{Answer, Answers, TestSet};
 pub use calibration::{Calibration, CalibrationBin};
 pub use cell::{Cell, CellKey, Metric};
 pub use collect::{Collected, Collection, Plan, PlannedRun, collect};
-pub use contrast::{Contrast, Finding};
+pub use contrast::{BASE_RECIPE, Contrast, Finding, TUNED_RECIPE};
 pub use factor::{Factor, cell_identity, differences, factors};
 pub use ranking::{Beside, Ranking};
 pub use run::StudyRun;

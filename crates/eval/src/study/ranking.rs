@@ -130,7 +130,7 @@ mod tests {
         ] {
             let study = study(accuracies);
             let [ranking] = study.rankings.as_slice() else { panic!("one size of one recipe") };
-            let method = |cell: usize| study.cells[cell].key.method.as_str();
+            let method = |cell: usize| study.cells[cell].key.method.name();
             assert_eq!((method(ranking.methods[0]), ranking.methods.len()), (best, 2));
             let beside = ranking.baseline.as_ref().unwrap();
             assert_eq!((method(beside.cell), beside.finding()), ("tfidf", finding));

@@ -1,4 +1,4 @@
-use nsmc_experiment::Rows;
+use nsmc_experiment::{MethodKind, Rows};
 
 use super::{Cell, Contrast, Metric, Study, Verdict};
 use crate::compare::p_value;
@@ -292,11 +292,12 @@ impl Study {
                 method_words(&first.key.label),
                 method_words(&second.key.label),
             ];
-            let mut figures = contrast_figures(contrast);
+            let figures = ContrastFigures::of(contrast);
             let paper = paper.map(|(first, second)| first.accuracy - second.accuracy);
             let paper = paper.map_or_else(|| NONE.into(), |paper| format!("{paper:+.3}").into());
-            figures.insert(2, paper);
-            row.extend(figures);
+            row.extend([figures.difference, figures.interval, paper]);
+            row.extend([figures.only_first, figures.only_second]);
+            row.extend([figures.mcnemar_p, figures.holm_p, figures.sign_flip_p]);
             table.push(row);
         }
         let mut note = self.about_differences();
@@ -393,7 +394,7 @@ impl Study {
                 let percent = format!("{:.0}", closed * 100.0);
                 Words::new(format!("{percent} %"), format!("{percent}%"))
             });
-            let figures = contrast_figures(contrast);
+            let figures = ContrastFigures::of(contrast);
             table.push([
                 recipe(cell).into(),
                 size_words(cell.key.train_size),
@@ -401,10 +402,10 @@ impl Study {
                 changes(contrast).into(),
                 cell.summary(Metric::Accuracy)
                     .map_or_else(|| missing(cell), |summary| spread(summary).into()),
-                figures[0].clone(),
-                figures[1].clone(),
+                figures.difference,
+                figures.interval,
                 closed.unwrap_or_else(|| NONE.into()),
-                figures[5].clone(),
+                figures.holm_p,
             ]);
         }
         any.then(|| StudyTable {
@@ -568,7 +569,7 @@ impl Study {
         let find = |recipe: &str| {
             self.cells.iter().find(|other| {
                 let key = &other.key;
-                (key.method.as_str(), key.recipe.as_str()) == ("vanilla", recipe)
+                (key.method, key.recipe.as_str()) == (MethodKind::Vanilla, recipe)
                     && (&key.setting, key.train_size) == (&cell.key.setting, cell.key.train_size)
             })
         };
@@ -692,23 +693,50 @@ pub fn difference(value: f64) -> String {
     }
 }
 
-/// Difference, its interval, the two counts, McNemar's p, Holm's, the sign-flip test's.
-fn contrast_figures(contrast: &Contrast) -> Vec<Words> {
-    let Some(pair) = &contrast.pair else { return vec![NONE.into(); 7] };
-    let bootstrap = pair.bootstrap;
-    let Interval { low, high } = bootstrap.interval;
-    vec![
-        difference(bootstrap.difference).into(),
-        Words::new(
-            format!("{} to {}", difference(low), difference(high)),
-            format!("{}~{}", difference(low), difference(high)),
-        ),
-        pair.agreement.only_first.to_string().into(),
-        pair.agreement.only_second.to_string().into(),
-        p_value(pair.mcnemar.p()).into(),
-        p_value(pair.holm_p).into(),
-        pair.seeds.map_or_else(|| NONE.into(), |seeds| p_value(seeds.sign_flip_p).into()),
-    ]
+/// What a contrast comes to, as tables show it.
+struct ContrastFigures {
+    difference: Words,
+    /// Of the difference.
+    interval: Words,
+    /// Reviews on which only the first cell's run is right.
+    only_first: Words,
+    /// Those on which only the second's is.
+    only_second: Words,
+    mcnemar_p: Words,
+    holm_p: Words,
+    sign_flip_p: Words,
+}
+
+impl ContrastFigures {
+    /// Without a pair of runs there are none.
+    fn of(contrast: &Contrast) -> Self {
+        let none = || Words::from(NONE);
+        let Some(pair) = &contrast.pair else {
+            return Self {
+                difference: none(),
+                interval: none(),
+                only_first: none(),
+                only_second: none(),
+                mcnemar_p: none(),
+                holm_p: none(),
+                sign_flip_p: none(),
+            };
+        };
+        let bootstrap = pair.bootstrap;
+        let Interval { low, high } = bootstrap.interval;
+        Self {
+            difference: difference(bootstrap.difference).into(),
+            interval: Words::new(
+                format!("{} to {}", difference(low), difference(high)),
+                format!("{}~{}", difference(low), difference(high)),
+            ),
+            only_first: pair.agreement.only_first.to_string().into(),
+            only_second: pair.agreement.only_second.to_string().into(),
+            mcnemar_p: p_value(pair.mcnemar.p()).into(),
+            holm_p: p_value(pair.holm_p).into(),
+            sign_flip_p: pair.seeds.map_or_else(none, |seeds| p_value(seeds.sign_flip_p).into()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -920,6 +948,34 @@ mod tests {
         assert!(alpha[8].ends_with(" %"), "{alpha:?}");
         let tuned = row(&markdown, &["tuned", "1,000", "LoRA"]);
         assert_eq!(tuned[4], "alpha 1 → 128; trains [] → [head]; learning_rate 2e-5 → 3e-4");
+    }
+
+    #[test]
+    fn a_figure_of_a_contrast_stands_under_its_title() {
+        let study = study(Some(150));
+        let contrast = study.contrasts.iter().find(|contrast| contrast.is_of_methods()).unwrap();
+        let pair = contrast.pair.as_ref().unwrap();
+        let [first, second] = [contrast.first, contrast.second].map(|cell| &study.cells[cell]);
+        let table = study.difference_table().unwrap().table;
+        let titles = table.header().iter().map(|title| title.en.replace('\n', " "));
+        let cells = table.rows()[0].iter().map(|cell| cell.en.clone());
+        let found: Vec<(String, String)> = titles.zip(cells).skip(4).collect();
+        let paper = |cell: &Cell| cell.paper(study.paper_scale).unwrap().accuracy;
+        let interval = pair.bootstrap.interval;
+        let expected = [
+            ("difference", difference(pair.bootstrap.difference)),
+            (
+                "95 % interval, bootstrap",
+                format!("{} to {}", difference(interval.low), difference(interval.high)),
+            ),
+            ("paper's difference", format!("{:+.3}", paper(first) - paper(second))),
+            ("only first right", pair.agreement.only_first.to_string()),
+            ("only second right", pair.agreement.only_second.to_string()),
+            ("McNemar's p", p_value(pair.mcnemar.p())),
+            ("p after Holm", p_value(pair.holm_p)),
+            ("sign-flip p", p_value(pair.seeds.unwrap().sign_flip_p)),
+        ];
+        assert_eq!(found, expected.map(|(title, figure)| (title.to_owned(), figure)));
     }
 
     #[test]

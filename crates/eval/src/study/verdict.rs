@@ -1,6 +1,6 @@
-use nsmc_experiment::Rows;
+use nsmc_experiment::{MethodKind, Rows};
 
-use super::contrast::{BASE_RECIPE, beyond_middle_of};
+use super::contrast::{BASE_RECIPE, TUNED_RECIPE, beyond_middle_of};
 use super::{Cell, Contrast, Finding, Metric, Study};
 use crate::statistics::BootstrapDifference;
 
@@ -77,6 +77,16 @@ pub struct Cause {
 }
 
 impl RecipeVerdict {
+    /// Whether it is that of the paper's own recipe.
+    pub fn is_papers(&self) -> bool {
+        self.recipe == BASE_RECIPE
+    }
+
+    /// Whether it is that of the recipe that was tuned for each method.
+    pub fn is_tuned(&self) -> bool {
+        self.recipe == TUNED_RECIPE
+    }
+
     /// Whether the whole order holds at every size.
     pub fn order(&self) -> Finding {
         Finding::of_all(self.orders.iter().map(|claim| claim.finding))
@@ -100,7 +110,9 @@ impl Cause {
         let recipe = &study.cells[lora].key.recipe;
         study.contrasts.iter().find(|contrast| {
             let vanilla = &study.cells[contrast.first].key;
-            contrast.second == lora && vanilla.method == "vanilla" && vanilla.recipe == *recipe
+            contrast.second == lora
+                && vanilla.method == MethodKind::Vanilla
+                && vanilla.recipe == *recipe
         })
     }
 
@@ -129,7 +141,7 @@ impl Verdict {
     /// Of a study.
     pub fn new(study: &Study) -> Self {
         let mut recipes: Vec<RecipeVerdict> = Vec::new();
-        for cell in study.cells.iter().filter(|cell| cell.key.method == "vanilla") {
+        for cell in study.cells.iter().filter(|cell| cell.key.method == MethodKind::Vanilla) {
             let (setting, recipe) = (&cell.key.setting, &cell.key.recipe);
             let known =
                 |verdict: &RecipeVerdict| (&verdict.setting, &verdict.recipe) == (setting, recipe);
@@ -142,7 +154,7 @@ impl Verdict {
 
     /// That of the paper's own recipe.
     pub fn paper(&self) -> Option<&RecipeVerdict> {
-        self.recipes.iter().find(|verdict| verdict.recipe == BASE_RECIPE)
+        self.recipes.iter().find(|verdict| verdict.is_papers())
     }
 }
 
@@ -167,11 +179,12 @@ fn recipe_verdict(study: &Study, setting: &str, recipe: &str) -> Option<RecipeVe
     };
     for train_size in sizes {
         // Cells of a size begin with those of the highest rank.
-        let find = |method: &str| {
+        let find = |method: MethodKind| {
             let mut found = cells.iter();
             found.find(|(_, cell)| cell.key.method == method && cell.key.train_size == train_size)
         };
-        let (vanilla, fusion, lora) = (find("vanilla"), find("adapterfusion"), find("lora"));
+        let (vanilla, fusion, lora) =
+            (find(MethodKind::Vanilla), find(MethodKind::AdapterFusion), find(MethodKind::Lora));
         let planned: Vec<_> = [vanilla, fusion, lora].into_iter().flatten().collect();
         verdict.whole &= planned.len() == 3;
         for pair in planned.windows(2) {
@@ -189,9 +202,9 @@ fn recipe_verdict(study: &Study, setting: &str, recipe: &str) -> Option<RecipeVe
         let Some(contrast) = contrast_of(study, *first, *second) else { continue };
         let finding = collapse(&study.contrasts[contrast]);
         verdict.collapses.push(Collapse { train_size, contrast, finding });
-        if recipe == BASE_RECIPE {
+        if verdict.is_papers() {
             let of_size = |(_, cell): &&(usize, &Cell)| {
-                cell.key.method == "lora" && cell.key.train_size == train_size
+                cell.key.method == MethodKind::Lora && cell.key.train_size == train_size
             };
             for (lora, _) in cells.iter().filter(of_size) {
                 let causes = causes(study, *first, *lora);
@@ -272,7 +285,7 @@ mod tests {
         assert_eq!((paper.order(), paper.orders.len()), (Finding::Holds, 4));
         assert_eq!((paper.collapse(), paper.collapses.len()), (Finding::Holds, 2));
         assert_eq!(paper.seeds, 2, "a run of LoRA that failed is none");
-        let tuned = verdict.recipes.iter().find(|verdict| verdict.recipe == "tuned").unwrap();
+        let tuned = verdict.recipes.iter().find(|verdict| verdict.is_tuned()).unwrap();
         assert_eq!(tuned.order(), Finding::Undecided);
         assert_eq!(tuned.collapse(), Finding::Reversed);
         assert!(tuned.causes.is_empty());
@@ -296,7 +309,7 @@ mod tests {
         assert_eq!(rate.explains(&study), Finding::Undecided, "one of its two runs is at chance");
         let gap = alpha.gap(&study).unwrap();
         let keys = [gap.first, gap.second].map(|cell| &study.cells[cell].key);
-        assert_eq!(keys.map(|key| key.method.as_str()), ["vanilla", "lora"]);
+        assert_eq!(keys.map(|key| key.method), [MethodKind::Vanilla, MethodKind::Lora]);
         assert!(
             keys.iter().all(|key| key.recipe == "paper" && key.train_size == Rows::Exactly(1000))
         );

@@ -7,8 +7,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use nsmc_experiment::{
-    EpochRecord, ExperimentConfig, FusionAttention, RunRecord, RunResults, RunStatus, StageRecord,
-    sha256_hex,
+    EpochRecord, ExperimentConfig, FusionAttention, FusionPlace, MethodKind, RunRecord, RunResults,
+    RunStatus, StageRecord, sha256_hex,
 };
 use serde_json::{Value, json};
 
@@ -192,10 +192,10 @@ pub(crate) fn run(runs: &Path, config: &ExperimentConfig, accuracy: f64, epoch_s
         validation_accuracy: Some(accuracy - 0.05 / epoch as f64),
     };
     let epochs: Vec<EpochRecord> = (1..=config.training.num_train_epochs).map(epoch).collect();
-    let fuses = config.method.name() == "adapterfusion";
-    let trainable = match config.method.name() {
-        "vanilla" => 5_307_138,
-        "adapterfusion" => 854_786,
+    let fuses = config.method.kind() == MethodKind::AdapterFusion;
+    let trainable = match config.method.kind() {
+        MethodKind::Vanilla => 5_307_138,
+        MethodKind::AdapterFusion => 854_786,
         _ => 361_218,
     };
     let results = RunResults {
@@ -224,7 +224,7 @@ pub(crate) fn run(runs: &Path, config: &ExperimentConfig, accuracy: f64, epoch_s
             .map(|layer| FusionAttention {
                 adapters: vec!["ko".into(), "nsmc".into()],
                 layer,
-                place: "output".into(),
+                place: FusionPlace::Output,
                 mean: vec![0.2 + 0.05 * layer as f64, 0.8 - 0.05 * layer as f64],
                 mean_first_token: vec![0.9 - 0.2 * layer as f64, 0.1 + 0.2 * layer as f64],
             })

@@ -22,13 +22,9 @@ pub struct TfidfMethod {
 }
 
 impl MethodConfig {
-    /// The names of the methods that are baselines: they read the data alone, neither the model nor
-    /// how it is trained nor a seed.
-    pub const BASELINES: [&'static str; 2] = ["majority", "tfidf"];
-
-    /// Whether this is one of [`Self::BASELINES`].
+    /// Whether it is a baseline ([`MethodKind::is_baseline`](super::MethodKind::is_baseline)).
     pub fn is_baseline(&self) -> bool {
-        Self::BASELINES.contains(&self.name())
+        self.kind().is_baseline()
     }
 }
 

@@ -1,8 +1,10 @@
 mod baseline;
+mod kind;
 mod read;
 mod setup;
 
 pub use baseline::TfidfMethod;
+pub use kind::MethodKind;
 pub(crate) use read::{read_bottleneck, read_method};
 pub use setup::setup_names;
 
@@ -246,15 +248,7 @@ pub enum NonLinearity {
 impl MethodConfig {
     /// The method's name: its file in `configs/methods/`.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Vanilla => "vanilla",
-            Self::HeadOnly(_) => "head",
-            Self::Lora(_) => "lora",
-            Self::Adapter(_) => "adapter",
-            Self::AdapterFusion(_) => "adapterfusion",
-            Self::Majority => "majority",
-            Self::Tfidf(_) => "tfidf",
-        }
+        self.kind().name()
     }
 
     /// LoRA's rank.

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::{
     AdapterConfig, AdapterFusionMethod, AdapterKind, AdapterMethod, AdapterTraining, FusionKind,
-    Head, HeadOnlyMethod, LoraBias, LoraMethod, MethodConfig, NonLinearity, Part, Source, Targets,
-    baseline::read_tfidf, setup_names,
+    Head, HeadOnlyMethod, LoraBias, LoraMethod, MethodConfig, MethodKind, NonLinearity, Part,
+    Source, Targets, baseline::read_tfidf, setup_names,
 };
 use crate::config::MAX_EPOCHS;
 use crate::document::{Node, Value};
@@ -24,13 +24,13 @@ type ReadMethod = fn(&mut Reader<'_>) -> MethodConfig;
 
 /// Each method's name, with what reads its keys.
 const METHODS: [(&str, ReadMethod); 7] = [
-    ("vanilla", |_| MethodConfig::Vanilla),
-    ("lora", |method| MethodConfig::Lora(read_lora(method))),
-    ("adapter", |method| MethodConfig::Adapter(read_adapter_method(method))),
-    ("adapterfusion", |method| MethodConfig::AdapterFusion(read_fusion(method))),
-    ("head", |method| MethodConfig::HeadOnly(read_head_only(method))),
-    ("majority", |_| MethodConfig::Majority),
-    ("tfidf", |method| MethodConfig::Tfidf(read_tfidf(method))),
+    (MethodKind::Vanilla.name(), |_| MethodConfig::Vanilla),
+    (MethodKind::Lora.name(), |method| MethodConfig::Lora(read_lora(method))),
+    (MethodKind::Adapter.name(), |method| MethodConfig::Adapter(read_adapter_method(method))),
+    (MethodKind::AdapterFusion.name(), |method| MethodConfig::AdapterFusion(read_fusion(method))),
+    (MethodKind::HeadOnly.name(), |method| MethodConfig::HeadOnly(read_head_only(method))),
+    (MethodKind::Majority.name(), |_| MethodConfig::Majority),
+    (MethodKind::Tfidf.name(), |method| MethodConfig::Tfidf(read_tfidf(method))),
 ];
 
 pub(crate) fn read_method(method: &mut Reader<'_>) -> MethodConfig {
@@ -298,8 +298,12 @@ mod tests {
     fn each_name_reads_the_method_that_has_it() {
         let document = Document::parse("", Path::new("run.toml")).unwrap();
         for (name, read) in METHODS {
-            assert_eq!(read(&mut Reader::new(&document.root)).name(), name);
+            let method = read(&mut Reader::new(&document.root));
+            assert_eq!(method.name(), name);
+            assert_eq!(serde_json::to_value(&method).unwrap()["name"], name, "in records, too");
         }
+        let known = METHODS.map(|(name, _)| name);
+        assert!(MethodKind::ALL.iter().all(|kind| known.contains(&kind.name())));
     }
 
     fn read_adapter_of(name: &str, config: &str, leave_out: &str) -> Result<MethodConfig, String> {
