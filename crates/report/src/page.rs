@@ -7,7 +7,7 @@ use nsmc_eval::study::{Calibration, Cell, Study, StudyTable, Verdict, difference
 use nsmc_eval::{
     BilingualTable, Words, method_words, minutes_and_seconds, size_words, with_thousands,
 };
-use nsmc_experiment::{ModelConfig, Provenance, RunRecord, Stretch};
+use nsmc_experiment::{MethodKind, ModelConfig, Provenance, RunRecord, Stretch};
 
 use crate::disagreement::Disagreement;
 use crate::figures::{Figure, Section, panels, sections};
@@ -130,7 +130,7 @@ fn is_of_pretraining(study: &Study) -> bool {
         let mut configs = cells().filter_map(|cell| cell.config());
         configs.any(|config| matches!(config.model, ModelConfig::Scratch(_)) == scratch)
     };
-    cells().all(|cell| cell.key.method == "vanilla") && any(true) && any(false)
+    cells().all(|cell| cell.key.method == MethodKind::Vanilla) && any(true) && any(false)
 }
 
 /// What was compared on what: the paper's data, or one's own.

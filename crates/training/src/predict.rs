@@ -5,8 +5,8 @@ use nsmc_data::{Batch, ReviewLoader};
 use nsmc_experiment::{FusionAttention, FusionPlace};
 use nsmc_peft::{FusionWeights, PeftModel};
 
-use crate::input::laid_out;
 use crate::TrainingError;
+use crate::input::laid_out;
 use crate::threads::in_parallel;
 
 /// What a model says of reviews.

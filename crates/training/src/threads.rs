@@ -152,7 +152,8 @@ mod tests {
         for threads in [1, 3] {
             let computed = AtomicUsize::new(0);
             let run = |bad_item, bad_result, bad_take| {
-                let items = (0..1000).map(|item| if item == bad_item { Err(failure()) } else { Ok(item) });
+                let items =
+                    (0..1000).map(|item| if item == bad_item { Err(failure()) } else { Ok(item) });
                 let compute = |item: i32| {
                     computed.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(Duration::from_micros(200));
