@@ -33,7 +33,8 @@ pub(crate) const ADAMW: AdamW = AdamW {
 };
 
 /// Times training steps of one method and prints one JSON line: the peers' optimizer and rate, random
-/// weights, dropout on. The fields are those of the Python peers' script.
+/// weights, dropout on. AdapterFusion's regulariser, which is no part of the peers' step, is left out. The
+/// fields are those of the Python peers' script.
 pub(crate) fn train(args: &BenchTrain, verbosity: u8) -> Result<()> {
     logging::start(verbosity, None)?;
     let named = device::choose(args.device)?;

@@ -56,3 +56,4 @@ pub use norm::{scale, sum_of_squares};
 pub use precision::set_bf16_products;
 pub use row_attention::row_attention;
 pub use sequences::{OutputRows, Sequences, int_tensor};
+pub use storage::is_cpu;

@@ -1,5 +1,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use crate::storage::is_cpu;
+
 /// How the sequences of a batch lie in its rows.
 ///
 /// Everything in BERT but attention works on rows and needs no more. Attention's kernel for `flex` goes
@@ -76,7 +78,7 @@ impl Sequences {
     /// Between rows and positions lies `select`, whose gradient burn's kernels for GPUs add up one row
     /// after the other. There, to compute the padding as well costs less.
     pub fn prefer_padding(device: &Device) -> bool {
-        device.clone().inner() != Device::flex()
+        !is_cpu(device)
     }
 
     /// Sequences of these lengths, each padded to `width` rows.

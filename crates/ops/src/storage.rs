@@ -5,9 +5,15 @@ use burn_flex::FlexTensor;
 
 use crate::parallel;
 
+/// Whether a device, or the one beneath an autodiff device, is the CPU: burn's `flex`, the one that this
+/// crate has kernels for.
+pub fn is_cpu(device: &Device) -> bool {
+    device.clone().inner() == Device::flex()
+}
+
 /// Whether the kernels take these tensors: on `flex`, and `f32`.
 pub(crate) fn has_kernel<const D: usize>(tensor: &Tensor<D>) -> bool {
-    tensor.dtype() == DType::F32 && tensor.device().inner() == Device::flex()
+    tensor.dtype() == DType::F32 && is_cpu(&tensor.device())
 }
 
 /// The elements, row by row.

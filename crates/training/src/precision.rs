@@ -1,6 +1,6 @@
 use burn::tensor::Device;
 use nsmc_experiment::Precision;
-use nsmc_ops::set_bf16_products;
+use nsmc_ops::{is_cpu, set_bf16_products};
 
 use crate::TrainingError;
 
@@ -12,7 +12,7 @@ use crate::TrainingError;
 /// [`TrainingError::NoBf16`] for bfloat16 on a CPU.
 pub fn set_precision(precision: Precision, device: &Device) -> Result<(), TrainingError> {
     let bf16 = precision == Precision::Bf16;
-    if bf16 && device.clone().inner() == Device::flex() {
+    if bf16 && is_cpu(device) {
         return Err(TrainingError::NoBf16);
     }
     set_bf16_products(bf16);

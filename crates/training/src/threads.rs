@@ -3,6 +3,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{channel, sync_channel};
 
 use burn::tensor::Device;
+use nsmc_ops::is_cpu;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::TrainingError;
@@ -16,10 +17,6 @@ const AT_ONCE: usize = 4;
 /// It must wait for nothing that another thread computes.
 pub fn among_the_threads<T: Send>(device: &Device, compute: impl FnOnce() -> T + Send) -> T {
     if is_cpu(device) { rayon::scope(|_| compute()) } else { compute() }
-}
-
-fn is_cpu(device: &Device) -> bool {
-    device.clone().inner() == Device::flex()
 }
 
 /// Divides this process's threads among `parts` pools, or among as many as there are threads.
