@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use nsmc_eval::Table;
 use nsmc_eval::statistics::median;
-use nsmc_experiment::{MethodKind, Precision};
+use nsmc_experiment::{MethodKind, Precision, write_durably};
 use serde::{Deserialize, Serialize};
 
 use crate::args::{Bench, Shape};
@@ -83,10 +83,23 @@ fn time(workspace: &Workspace, args: &Bench, nsmc: &Nsmc) -> Result<()> {
     if let Some(folder) = out.as_ref().and_then(|path| path.parent()) {
         fs_err::create_dir_all(folder)?;
     }
-    let (mut ours, mut peers) = (Vec::new(), Vec::new());
-    let mut comparisons = Vec::new();
+    let mut report = Report {
+        shape: args.shape.name(),
+        device: nsmc.device(),
+        precision: args.precision.name(),
+        steps: args.steps,
+        warmup: args.warmup,
+        ours: Vec::new(),
+        peers: Vec::new(),
+        comparisons: Vec::new(),
+    };
+    let write = |report: &Report<'_>| match &out {
+        Some(path) => report.write(path),
+        None => Ok(()),
+    };
+    write(&report)?;
     let mut ended = Ok(());
-    for (method, theirs) in METHODS {
+    'methods: for (method, theirs) in METHODS {
         if !args.methods.is_empty() && !args.methods.contains(&method) {
             continue;
         }
@@ -107,41 +120,30 @@ fn time(workspace: &Workspace, args: &Bench, nsmc: &Nsmc) -> Result<()> {
                 Ok(round) => rounds.push(round),
                 Err(error) => {
                     ended = Err(error.context(format!("{method}, round {round}")));
-                    break;
+                    break 'methods;
                 }
             }
-        }
-        if !rounds.is_empty() {
-            comparisons.extend(compare(method, &rounds));
-        }
-        for (mine, others) in rounds {
-            ours.push(mine);
-            peers.extend(others);
-        }
-        if ended.is_err() {
-            break;
+            let (mine, others) = &rounds[rounds.len() - 1];
+            report.ours.push(mine.clone());
+            report.peers.extend(others.iter().cloned());
+            report.comparisons.retain(|comparison| comparison.method != method);
+            report.comparisons.extend(compare(method, &rounds));
+            write(&report)?;
         }
     }
-    // What was measured before something went wrong is not lost.
-    print(&our_table(&ours).for_stdout());
-    if !comparisons.is_empty() {
-        print(&comparison_table(&comparisons).for_stdout());
-    }
-    if let Some(path) = out {
-        let report = Report {
-            shape: args.shape.name(),
-            device: nsmc.device(),
-            precision: args.precision.name(),
-            steps: args.steps,
-            warmup: args.warmup,
-            ours,
-            peers,
-            comparisons,
-        };
-        let text = serde_json::to_string_pretty(&report).context("a report")?;
-        fs_err::write(path, text + "\n")?;
+    print(&our_table(&report.ours).for_stdout());
+    if !report.comparisons.is_empty() {
+        print(&comparison_table(&report.comparisons).for_stdout());
     }
     ended
+}
+
+impl Report<'_> {
+    /// Done after each round: what was measured before something went wrong is not lost.
+    fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).context("a report")?;
+        Ok(write_durably(path, text + "\n")?)
+    }
 }
 
 fn arguments(method: MethodKind, args: &Bench, lengths: &Path) -> Vec<OsString> {
@@ -313,10 +315,10 @@ mod tests {
         );
     }
 
-    /// Of a method the first measurement; a second one fails.
+    /// Of a method the first measurement; a second one keeps what is written by then, and fails.
     #[cfg(unix)]
     const PROGRAM: &str = r#"#!/bin/sh
-[ -e "$0-$4" ] && exit 1
+[ -e "$0-$4" ] && { cp "$(dirname "$0")/out/$(basename "$0").json" "$0-kept"; exit 1; }
 touch "$0-$4"
 echo "{\"method\": \"$4\", \"padding\": \"device\", \"tokens_per_s\": 8.0, \"step_s\": 0.5, \"peak_rss_mib\": 3}"
 "#;
@@ -354,6 +356,9 @@ echo "{\"method\": \"$4\", \"padding\": \"device\", \"tokens_per_s\": 8.0, \"ste
             (vec!["vanilla".into()], &whole["ours"][0])
         );
         assert_eq!((&report["shape"], &report["steps"]), (&"mbert".into(), &10.into()));
+        // A kill would have left as much.
+        let kept = fs_err::read_to_string(world.path("again-kept")).unwrap();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&kept).unwrap(), report);
 
         // Peers that are not there: of that round nothing is kept, for there is nothing to compare.
         let arguments = ["--methods", "lora", "--rounds", "1", "--peers", "nowhere/python"];

@@ -8,7 +8,7 @@ use nsmc_experiment::{
     ExperimentConfig, ModelConfig, RunRecord, RunStatus, ScratchModel, Selection,
 };
 use nsmc_peft::PeftModel;
-use nsmc_training::{TrainingError, set_precision};
+use nsmc_training::{TrainingError, is_cpu, set_precision};
 
 use crate::{checksums, provenance};
 
@@ -95,7 +95,7 @@ impl Classifier {
                 record.config.method.name()
             );
         }
-        if device.clone().inner() != Device::flex() {
+        if !is_cpu(device) {
             set_precision(record.config.training.precision, device)?;
         }
         let folder = checkpoint(run, record.config.training.selection);

@@ -34,8 +34,8 @@ const PANEL: usize = 4 * LANES;
 const CACHED: usize = 2 * DEPTH + 64;
 /// Rows of a piece are a multiple of this, but for the last piece's: of most tiles' heights.
 const TILES_ROWS: usize = 12;
-/// Products of a chain that are added between two additions to addresses: on a processor whose cores are
-/// shared, a thread issues half as many instructions, and those are the fewer.
+/// Products of a chain that are added before the addresses are counted on. Instructions that are no
+/// multiplications count where two threads share a core, and with it what it can issue.
 const STEPS: usize = 4;
 /// Up to so many rows of the left factor, the right one is read where it lies.
 const FEW_ROWS: usize = 16;

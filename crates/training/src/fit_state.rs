@@ -181,7 +181,7 @@ mod tests {
         state
     }
 
-    /// As the first versions of this program wrote it.
+    /// As it was written before there was an [`EpochProgress`] and a [`StepClock`].
     const WRITTEN: &str = r#"best_epoch = 1
 index = 4
 loss_sum = 2.718281828459045

@@ -34,7 +34,7 @@ pub use error::TrainingError;
 pub use fit::{Fit, Fitted, fit};
 pub use loss::losses;
 pub use memory::peak_memory_mib;
-pub use nsmc_ops::{has_amx, set_amx};
+pub use nsmc_ops::{has_amx, is_cpu, set_amx};
 pub use precision::set_precision;
 pub use predict::{Predicted, predict};
 pub use pretraining::{

@@ -1,4 +1,3 @@
-use burn::data::dataloader::DataLoader;
 use burn::tensor::{Device, Int, Tensor};
 use nsmc_bert::SublayerSite;
 use nsmc_data::{Batch, ReviewLoader};
@@ -29,9 +28,9 @@ pub fn predict(
     mut progress: impl FnMut(usize),
 ) -> Result<Predicted, TrainingError> {
     let count = loader.num_batches();
-    let loader = loader.to_device(device);
+    let loader = loader.on(device);
     let fused = model.adapters.active().is_some_and(|active| !active.fusions().is_empty());
-    let batches = loader.iter().map(|batch| Ok(batch?));
+    let batches = loader.batches(0, 0).map(|batch| Ok(batch?));
     let mut predicted = Predicted::default();
     let mut tokens = 0;
     in_parallel(

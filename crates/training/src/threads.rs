@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::mpsc::{channel, sync_channel};
+use std::sync::mpsc::channel;
 
 use burn::tensor::Device;
 use nsmc_ops::is_cpu;
@@ -38,7 +38,7 @@ pub(crate) fn pools(parts: usize) -> Result<Vec<ThreadPool>, TrainingError> {
 pub(crate) fn in_parallel<I: Send, T: Send>(
     device: &Device,
     count: usize,
-    items: impl Iterator<Item = Result<I, TrainingError>>,
+    items: impl Iterator<Item = Result<I, TrainingError>> + Send,
     compute: impl Fn(I) -> Result<T, TrainingError> + Sync,
     mut take: impl FnMut(T) -> Result<(), TrainingError>,
 ) -> Result<(), TrainingError> {
@@ -51,18 +51,16 @@ pub(crate) fn in_parallel<I: Send, T: Send>(
         return Ok(());
     }
     let pools = pools(parts)?;
-    let (items_to, items_from) = sync_channel::<(usize, I)>(0);
-    let items_from = Mutex::new(items_from);
+    let items = Mutex::new(items.enumerate());
     let (done_to, done_from) = channel();
     std::thread::scope(|scope| {
         for pool in &pools {
-            let (items_from, compute, done_to) = (&items_from, &compute, done_to.clone());
+            let (items, compute, done_to) = (&items, &compute, done_to.clone());
             scope.spawn(move || {
                 loop {
-                    let item = items_from.lock().expect("no thread panics that holds it").recv();
-                    // The sender is gone when there are no more items.
-                    let Ok((index, item)) = item else { break };
-                    let done = pool.install(|| compute(item));
+                    let item = items.lock().expect("no iterator panics").next();
+                    let Some((index, item)) = item else { break };
+                    let done = item.and_then(|item| pool.install(|| compute(item)));
                     if done_to.send((index, done)).is_err() {
                         break;
                     }
@@ -72,26 +70,15 @@ pub(crate) fn in_parallel<I: Send, T: Send>(
         drop(done_to);
         let mut early = BTreeMap::new();
         let mut next = 0;
-        let mut take_next = |(index, done)| -> Result<(), TrainingError> {
+        // Returning drops `done_from`: the threads end with the item at hand.
+        for (index, done) in done_from {
             early.insert(index, done);
             while let Some(done) = early.remove(&next) {
                 take(done?)?;
                 next += 1;
             }
-            Ok(())
-        };
-        // Returning drops `items_to` and `done_from`: the threads end with the item at hand.
-        let (items_to, done_from) = (items_to, done_from);
-        for item in items.enumerate() {
-            let (index, item) = item;
-            // Nobody takes it where all threads have panicked, which the scope passes on.
-            if items_to.send((index, item?)).is_err() {
-                break;
-            }
-            done_from.try_iter().try_for_each(&mut take_next)?;
         }
-        drop(items_to);
-        done_from.iter().try_for_each(take_next)
+        Ok(())
     })
 }
 

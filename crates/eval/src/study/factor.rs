@@ -106,6 +106,10 @@ mod tests {
     use crate::study::fabricated::{config, fusion, lora};
     use crate::study::{Collected, Plan};
 
+    fn factor(key: &str, first: &str, second: &str) -> Factor {
+        Factor { key: key.into(), first: first.into(), second: second.into() }
+    }
+
     #[test]
     fn what_differs_is_named_and_seeds_and_places_are_not() {
         let paper = lora(config("paper", 1000, 0), 64, 1.0);
@@ -118,11 +122,6 @@ mod tests {
         let mut other = lora(other, 64, 128.0);
         other.training.learning_rate = 1e-3;
         other.training.weight_decay = 0.01;
-        let factor = |key: &str, first: &str, second: &str| Factor {
-            key: key.into(),
-            first: first.into(),
-            second: second.into(),
-        };
         let expected = [
             factor("method.alpha", "1", "128"),
             factor("training.learning_rate", "2e-5", "1e-3"),
@@ -138,6 +137,7 @@ mod tests {
         let vanilla = config("paper", 1000, 0);
         assert!(factors(&vanilla, &paper).contains(&factor("method.rank", "–", "64")));
     }
+
     #[test]
     fn runs_that_are_kept_have_the_identities_of_when_they_were_made() {
         let results = concat!(env!("CARGO_MANIFEST_DIR"), "/../../results");
@@ -191,21 +191,12 @@ mod tests {
     #[test]
     fn what_reads_the_same_may_differ_all_the_same() {
         let [one, two] = [1 << 53, (1 << 53) + 1].map(|seed| config("paper", 1000, seed));
-        let seeds = Factor {
-            key: "seed".into(),
-            first: "9007199254740992".into(),
-            second: "9007199254740993".into(),
-        };
+        let seeds = factor("seed", "9007199254740992", "9007199254740993");
         assert_eq!(differences(&one, &two), [seeds]);
         let found = differences(
             &json!({ "label": "1", "labels": ["1"], "none": "–", "same": 1.0 }),
             &json!({ "label": 1, "labels": [1], "same": 1.0 }),
         );
-        let factor = |key: &str, first: &str, second: &str| Factor {
-            key: key.into(),
-            first: first.into(),
-            second: second.into(),
-        };
         let expected = [
             factor("label", "\"1\"", "1"),
             factor("labels", "[\"1\"]", "[1]"),
